@@ -1,0 +1,212 @@
+"""What models.yaml may say: the server's settings and one entry per model, as frozen pydantic models.
+
+Field descriptions are the documentation: the JSON Schema for editors and `docs/configuration.md` are made from them.
+Reading files, environment and flags is `load.py`'s business.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from server.types import ModelKind
+
+Backend = Literal["llama_cpp", "sentence_transformers", "script"]
+Capability = Literal["chat", "completion", "embedding", "rerank", "tools", "code", "reasoning"]
+
+KINDS_OF_BACKEND: dict[Backend, tuple[ModelKind, ...]] = {
+    "llama_cpp": ("chat", "embedding", "rerank"),
+    "sentence_transformers": ("embedding", "rerank"),
+    "script": ("chat",),
+}
+"""Which kinds a backend may be configured for. GGUF encoders (llama_cpp with embedding or rerank) are described by the
+configuration already, and refused at load until the encoder worker speaks llama.cpp."""
+
+SOURCE_FORMS = (
+    "file:PATH",
+    "hf:OWNER/REPO[@REVISION][#PATH]",
+    "pypi:PACKAGE==VERSION#PATH/IN/WHEEL",
+)
+_SOURCE = re.compile(r"file:.+|hf:[\w.-]+/[\w.-]+(@[\w./-]+)?(#.+)?|pypi:[A-Za-z0-9][\w.-]*==[\w.!+-]+#.+")
+
+
+def _check_source(source: str) -> str:
+    if not _SOURCE.fullmatch(source):
+        raise ValueError(f"is not a source; expected one of {', '.join(SOURCE_FORMS)}")
+    return source
+
+
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
+ModelAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=128)]
+Source = Annotated[str, AfterValidator(_check_source)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Limits(_Section):
+    """Bounds that protect the server from its clients."""
+
+    max_body_mb: int = Field(32, ge=1, le=1024, description="Largest request body, in MiB; larger ones get 413.")
+    max_inputs: int = Field(2048, ge=1, le=65536, description="Most texts in one embeddings request.")
+    max_documents: int = Field(1000, ge=1, le=65536, description="Most documents in one rerank request.")
+    max_queued_requests: int = Field(
+        512, ge=1, le=65536, description="Most requests that one model holds at a time; more get 503 at once."
+    )
+    load_wait_s: float = Field(
+        60.0, ge=0, le=3600, description="How long a request waits for a model that is loading, before it gets 503."
+    )
+
+
+class ServerSettings(_Section):
+    """Where the server listens and keeps things."""
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address to bind; keep to loopback, there are no keys yet."
+    )
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
+    data_dir: Path = Field(Path("data"), description="Folder for what the server stores, relative to models.yaml.")
+    weights_dir: Path = Field(Path("weights"), description="Folder for model files, relative to models.yaml.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="`auto` writes text on a terminal and JSON lines elsewhere."
+    )
+    limits: Limits = Field(default_factory=Limits, description="Bounds that protect the server from its clients.")
+
+
+class SamplingDefaults(_Section):
+    """Sampling values for requests that do not name their own."""
+
+    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 is off.")
+    max_tokens: int | None = Field(None, ge=1, description="Most tokens to generate; unset: until the context is full.")
+
+
+class Display(_Section):
+    """Facts for people; nothing depends on them."""
+
+    parameters: str | None = Field(None, description="Size as people say it, e.g. `135M` or `30B-A3B`.")
+    architecture: str | None = Field(None, description="e.g. `llama`, `qwen3moe`, `bert`.")
+    hf_repo: str | None = Field(None, description="Origin, e.g. `HuggingFaceTB/SmolLM2-135M-Instruct`.")
+
+
+class ScriptedToolCall(_Section):
+    """A tool call in a scripted answer."""
+
+    name: str = Field(min_length=1, description="Function to call.")
+    arguments: dict[str, object] = Field(default_factory=dict, description="Its arguments.")
+
+
+class ScriptedError(_Section):
+    """An error in place of (or after part of) a scripted answer."""
+
+    code: str = Field("internal_error", description="Error code, as in docs/api.md; `worker_crashed` kills the worker.")
+    message: str = Field("scripted error", description="What the client reads.")
+
+
+class ScriptRule(_Section):
+    """One rule of a scripted chat model: the first whose pattern is found in the last user message answers."""
+
+    match: str = Field("", description="Regular expression searched in the last user message; empty matches all.")
+    text: str = Field("", description="Answer; `{input}` stands for the last user message.")
+    tool_calls: tuple[ScriptedToolCall, ...] = Field((), description="Tool calls after the text.")
+    delay_ms: float = Field(0, ge=0, le=600_000, description="Wait before each piece of the answer (words are pieces).")
+    error: ScriptedError | None = Field(None, description="End with this error after the text.")
+
+    @model_validator(mode="after")
+    def _check_pattern(self) -> Self:
+        try:
+            re.compile(self.match)
+        except re.error as exc:
+            raise ValueError(f"match is not a regular expression: {exc}") from exc
+        return self
+
+
+class ModelConfig(_Section):
+    """One model: what it is, where its weights come from, how it runs."""
+
+    id: ModelId = Field(description="Name that clients put in `model`.")
+    kind: ModelKind = Field(description="What it does.")
+    backend: Backend = Field(description="What runs it.")
+    source: Source | None = Field(None, description=f"Where the weights come from: {', '.join(SOURCE_FORMS)}.")
+    sha256: Sha256 | None = Field(
+        None, description="Digest of the weights: of the file, or of the sorted `sha256sum` listing of a folder."
+    )
+    aliases: tuple[ModelAlias, ...] = Field((), description="Further names that clients may use.")
+    description: str = Field("", description="One sentence for people.")
+    display: Display = Field(default_factory=Display, description="Facts for people; nothing depends on them.")
+    capabilities: tuple[Capability, ...] | None = Field(None, description="What clients may expect; default by kind.")
+    lazy: bool = Field(False, description="Load at the first request instead of at start.")
+    context: int | None = Field(
+        None,
+        ge=64,
+        le=10_485_760,
+        description="Most tokens of one request; default: the model's, at most 8192 for chat.",
+    )
+    max_sequences: int = Field(16, ge=1, le=256, description="Most chat generations that run at the same time.")
+    kv_cells: int | None = Field(
+        None, ge=64, description="Tokens that the KV cache holds for all running chats; default: twice `context`."
+    )
+    gpu_layers: int | Literal["auto", "all"] = Field(
+        "auto", description="Layers on the GPU; `auto`: all where llama.cpp was built for a GPU, else none."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where an encoder runs.")
+    threads: int | None = Field(None, ge=1, le=1024, description="Compute threads; default: all cores.")
+    defaults: SamplingDefaults = Field(
+        default_factory=SamplingDefaults, description="Sampling values for requests that do not name their own."
+    )
+    script: tuple[ScriptRule, ...] = Field((), description="Answers of a `script` model; first match wins.")
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> Self:
+        kinds = KINDS_OF_BACKEND[self.backend]
+        if self.kind not in kinds:
+            raise ValueError(f"backend {self.backend!r} serves {', '.join(kinds)}, not {self.kind!r}")
+        if self.backend == "script":
+            if not self.script:
+                raise ValueError("backend 'script' needs at least one rule under `script`")
+            if self.source is not None:
+                raise ValueError("backend 'script' has no weights; remove `source`")
+        elif self.source is None:
+            raise ValueError(f"backend {self.backend!r} needs a `source`: {', '.join(SOURCE_FORMS)}")
+        elif self.script:
+            raise ValueError("`script` belongs to backend 'script' only")
+        if self.kv_cells is not None and self.context is not None and self.kv_cells < self.context:
+            raise ValueError(f"kv_cells is {self.kv_cells} but one request may hold context = {self.context} tokens")
+        return self
+
+    @property
+    def effective_capabilities(self) -> tuple[Capability, ...]:
+        """What clients may expect: as configured, or what the kind implies."""
+        if self.capabilities is not None:
+            return self.capabilities
+        by_kind: dict[ModelKind, tuple[Capability, ...]] = {
+            "chat": ("chat", "completion"),
+            "embedding": ("embedding",),
+            "rerank": ("rerank",),
+        }
+        return by_kind[self.kind]
+
+
+class HearthConfig(_Section):
+    """All of models.yaml."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings, description="The server itself.")
+    models: tuple[ModelConfig, ...] = Field(min_length=1, description="The models to serve.")
+
+    @model_validator(mode="after")
+    def _check_unique_names(self) -> Self:
+        owners: dict[str, str] = {}
+        for model in self.models:
+            for name in (model.id, *model.aliases):
+                if name in owners:
+                    raise ValueError(
+                        f"name {name!r} is used by {owners[name]!r} and {model.id!r}; names must be unique"
+                    )
+                owners[name] = model.id
+        return self

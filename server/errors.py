@@ -1,0 +1,137 @@
+"""Every error that Hearth raises on purpose. Knows no HTTP: `api/errors.py` maps classes to statuses in one table.
+
+    HearthError
+    ├── ConfigError               models.yaml, a flag or an environment variable is wrong; the process cannot start
+    ├── WeightsError              model files cannot be fetched, verified or found
+    ├── LoadFailed                a worker could not load its model
+    ├── InvalidRequest            the client must change the request
+    │   ├── ContextLengthExceeded     more tokens than the model accepts
+    │   └── RequestTooLarge           more bytes or items than the server accepts
+    ├── ModelNotFound             no model of that name
+    ├── ModelUnavailable          the model exists but cannot answer now; try again later
+    │   ├── WorkerCrashed             its worker died while the request ran
+    │   └── Overloaded                its queue is full
+    ├── DeadlineExceeded          the time allowed for the request is over
+    └── InternalError             a bug of ours; details are in the log
+
+`code` is the stable word that clients and worker messages carry; `param` names the request field at fault.
+"""
+
+from __future__ import annotations
+
+
+class HearthError(Exception):
+    """Base of the tree. `message` says what happened, with which value, and what to do."""
+
+    code: str = "error"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class ConfigError(HearthError):
+    """models.yaml, a flag or an environment variable is wrong."""
+
+    code = "config_error"
+
+
+class WeightsError(HearthError):
+    """Model files cannot be fetched, verified or found."""
+
+    code = "weights_error"
+
+
+class LoadFailed(HearthError):
+    """A worker could not load its model."""
+
+    code = "load_failed"
+
+
+class InvalidRequest(HearthError):
+    """The request is wrong and will stay wrong: the client must change it."""
+
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The input has more tokens than the model accepts."""
+
+    code = "context_length_exceeded"
+
+
+class RequestTooLarge(InvalidRequest):
+    """The request has more bytes or items than the server accepts."""
+
+    code = "request_too_large"
+
+
+class ModelNotFound(HearthError):
+    """No configured model has this id or alias."""
+
+    code = "model_not_found"
+
+
+class ModelUnavailable(HearthError):
+    """The model is configured but cannot answer now.
+
+    Attributes:
+        retry_after_s: When a client may try again.
+    """
+
+    code = "model_unavailable"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int = 5
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class WorkerCrashed(ModelUnavailable):
+    """The worker process died while the request was running."""
+
+    code = "worker_crashed"
+
+
+class Overloaded(ModelUnavailable):
+    """The model's queue is full."""
+
+    code = "overloaded"
+
+
+class DeadlineExceeded(HearthError):
+    """The time allowed for the request is over."""
+
+    code = "deadline_exceeded"
+
+
+class InternalError(HearthError):
+    """A bug of ours. The message tells the client nothing that the log does not tell better."""
+
+    code = "internal_error"
+
+
+_BY_CODE: dict[str, type[HearthError]] = {
+    cls.code: cls
+    for cls in (
+        LoadFailed,
+        ContextLengthExceeded,
+        RequestTooLarge,
+        ModelNotFound,
+        ModelUnavailable,
+        WorkerCrashed,
+        Overloaded,
+        DeadlineExceeded,
+        InternalError,
+    )
+}
+
+
+def from_code(code: str, message: str, param: str | None = None) -> HearthError:
+    """Rebuild an error that crossed a process as (code, message, param); other codes are `InvalidRequest`'s."""
+    cls = _BY_CODE.get(code)
+    return cls(message, param=param) if cls else InvalidRequest(message, param=param, code=code)

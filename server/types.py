@@ -1,0 +1,152 @@
+"""The values that cross layers: what to generate, how to sample, and what a stream can say.
+
+msgspec structs, because the same values cross process borders (`workers/messages.py` embeds them unchanged).
+Nothing here knows HTTP, llama.cpp or how a request travels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+TokenIds = list[int]
+ModelKind = Literal["chat", "embedding", "rerank"]
+ModelState = Literal["unloaded", "loading", "ready", "draining", "failed"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to pick tokens. Ranges are checked at the API edge; the engine trusts them.
+
+    Attributes:
+        max_tokens: Upper bound of generated tokens; None means until the context is full.
+        temperature: 0 is greedy; 1 leaves the model's distribution as it is.
+        top_p, top_k, min_p: Truncation of the distribution; 1, 0 and 0 switch each off.
+        presence_penalty, frequency_penalty: OpenAI's, over generated tokens.
+        repeat_penalty: llama.cpp's divisor, over prompt and generated tokens; 1 switches it off.
+        logit_bias: Token id to a value added to its logit.
+        seed: Same seed and same request give the same tokens; None draws a fresh one.
+        stop: Texts that end the generation and are not part of the answer.
+        ignore_eos: Never pick an end-of-generation token (for benchmarks).
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """One call of a function by the model. `arguments` is JSON text, as OpenAI has it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One turn of a conversation, its content already flattened to text."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str = ""
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
+    """Messages, to be rendered by the model's own chat template in the worker."""
+
+    messages: tuple[ChatMessage, ...]
+
+
+class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
+    """Plain text, continued as it stands. Control-token strings in it stay plain text."""
+
+    text: str
+
+
+class TokensPrompt(msgspec.Struct, frozen=True, tag="tokens"):
+    """Token ids of the model's own vocabulary."""
+
+    token_ids: TokenIds
+
+
+Prompt = ChatPrompt | TextPrompt | TokensPrompt
+
+
+class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One generation. `request_id` is unique among live requests."""
+
+    request_id: str
+    prompt: Prompt
+    sampling: SamplingParams
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Token counts of one request. `cached_tokens` of the prompt were not computed again."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The prompt is valid, tokenised and queued. First event of every stream, so that a refused request
+    still gets its status code and a long prefill can be covered by keep-alive comments."""
+
+    prompt_tokens: int
+
+
+class Delta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
+    """More of the answer: whole code points only, never part of a stop string."""
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The generation ended as it should. Last event of a stream."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True):
+    """The generation ended in an error (see `errors.from_code`). Last event of a stream."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+StreamEvent = Started | Delta | Finished | Failed
+"""A stream is `Started Delta* Finished`, or ends early with `Failed`. It ends exactly once."""
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a worker found out about its model while loading.
+
+    Attributes:
+        context_length: Tokens that one request may hold (prompt and answer; or one encoder input).
+        dimensions: Length of an embedding; 0 for other kinds.
+        num_parameters: Weights in the model; 0 when unknown.
+        architecture: As the weights name it, e.g. "llama" or "BertModel".
+        details: What the runtime chose (threads, kernels), for `hearth doctor` and people.
+    """
+
+    context_length: int
+    dimensions: int = 0
+    num_parameters: int = 0
+    architecture: str = ""
+    load_s: float = 0.0
+    details: dict[str, str] = {}

@@ -1,0 +1,137 @@
+"""Every message that crosses between the API process and a worker, and the codec for them.
+
+One duplex channel per worker. Parent to worker: `ToWorker`; worker to parent: `FromWorker`. All are msgspec structs in
+msgpack; vectors travel as little-endian float32 bytes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from server.types import Delta, Failed, Finished, GenerateRequest, ModelFacts, Started
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All a worker needs to start; handed over on its standard input as one JSON line.
+
+    Attributes:
+        model_json: The `ModelConfig`, as JSON.
+        weights_path: File or folder with the weights; None for models that have none.
+        endpoint: ZeroMQ address (ipc://) that the parent listens on.
+        num_threads: Compute threads that the worker may use.
+        log_level: As in the server settings.
+    """
+
+    model_json: str
+    weights_path: str | None
+    endpoint: str
+    num_threads: int
+    log_level: str = "info"
+
+
+# ---- parent to worker
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate"):
+    request: GenerateRequest
+
+
+class Embed(msgspec.Struct, frozen=True, tag="embed"):
+    request_id: str
+    texts: list[str]
+    truncate: bool = False
+
+
+class Rerank(msgspec.Struct, frozen=True, tag="rerank"):
+    request_id: str
+    query: str
+    documents: list[str]
+    truncate: bool = False
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    """Nobody waits for this request any more. Unknown ids are ignored: it may have ended meanwhile."""
+
+    request_id: str
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
+    """Stop now and exit with 0. The parent has ended or failed all requests before."""
+
+
+ToWorker = Generate | Embed | Rerank | Abort | Shutdown
+
+
+# ---- worker to parent
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The model is loaded; first message of a healthy worker besides heartbeats."""
+
+    facts: ModelFacts
+
+
+class LoadError(msgspec.Struct, frozen=True, tag="load_error"):
+    """The model cannot be loaded, and trying again will not help; the worker exits after this."""
+
+    message: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
+    """Sign of life with progress: a thread that answers is no proof that the compute loop returns.
+
+    Attributes:
+        num_steps: Engine steps or encoder batches finished since start.
+        busy_s: How long the step now running has taken; 0 when idle.
+    """
+
+    num_steps: int
+    busy_s: float
+    num_running: int = 0
+    num_waiting: int = 0
+
+
+class StreamOutput(msgspec.Struct, frozen=True):
+    """One event of one generation, inside a `StepOutput`."""
+
+    request_id: str
+    event: Started | Delta | Finished | Failed
+
+
+class StepOutput(msgspec.Struct, frozen=True, tag="step"):
+    """All that one engine step has to say: one message per step, not per token."""
+
+    outputs: list[StreamOutput]
+
+
+class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
+    """Answer to `Embed`: float32 [num_inputs, dimensions]."""
+
+    request_id: str
+    vectors: bytes
+    dimensions: int
+    num_prompt_tokens: int
+    num_truncated: int = 0
+
+
+class Reranked(msgspec.Struct, frozen=True, tag="reranked"):
+    """Answer to `Rerank`: float32 [num_documents], raw logits."""
+
+    request_id: str
+    scores: bytes
+    num_prompt_tokens: int
+    num_truncated: int = 0
+
+
+class RequestFailed(msgspec.Struct, frozen=True, tag="request_failed"):
+    """Answer to `Embed` or `Rerank` that cannot be given."""
+
+    request_id: str
+    error: Failed
+
+
+FromWorker = Ready | LoadError | Heartbeat | StepOutput | Embedded | Reranked | RequestFailed
+
+encoder = msgspec.msgpack.Encoder()
+to_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+from_worker_decoder: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
