@@ -70,7 +70,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
-    """Plain text, continued as it stands. Control-token strings in it stay plain text."""
+    """Raw text, continued as it stands; the client writes its own template, so control-token strings in it count."""
 
     text: str
 

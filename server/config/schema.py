@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from server.types import ModelKind
 
@@ -30,13 +31,35 @@ SOURCE_FORMS = (
     "hf:OWNER/REPO[@REVISION][#PATH]",
     "pypi:PACKAGE==VERSION#PATH/IN/WHEEL",
 )
-_SOURCE = re.compile(r"file:.+|hf:[\w.-]+/[\w.-]+(@[\w./-]+)?(#.+)?|pypi:[A-Za-z0-9][\w.-]*==[\w.!+-]+#.+")
+_PATH_PART = r"(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f]+"
+_INNER_PATH = rf"{_PATH_PART}(?:/{_PATH_PART})*"
+SOURCE_PATTERN = re.compile(
+    r"file:(?P<file>[^\x00-\x1f]+)"
+    r"|hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?"
+    rf"(?:#(?P<repo_path>{_INNER_PATH}))?"
+    rf"|pypi:(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)#(?P<wheel_path>{_INNER_PATH})",
+    re.ASCII,
+)
+"""Grammar of a source, for `fullmatch`; `models/sources.py` names its parts. Paths after `#` stay below their root."""
 
 
 def _check_source(source: str) -> str:
-    if not _SOURCE.fullmatch(source):
-        raise ValueError(f"is not a source; expected one of {', '.join(SOURCE_FORMS)}")
+    if not SOURCE_PATTERN.fullmatch(source):
+        raise ValueError(f"expected one of {', '.join(SOURCE_FORMS)}, where a path after # is relative and without ..")
     return source
+
+
+def _check_regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as exc:
+        raise ValueError(f"expected a regular expression ({exc})") from exc
+    return pattern
+
+
+def _error_at(location: tuple[str | int, ...], message: str) -> PydanticCustomError:
+    """Build the error of a check over several keys; `location` leads from the checked section to the key at fault."""
+    return PydanticCustomError("combination", "{message}", {"message": message, "location": location})
 
 
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -112,19 +135,13 @@ class ScriptedError(_Section):
 class ScriptRule(_Section):
     """One rule of a scripted chat model: the first whose pattern is found in the last user message answers."""
 
-    match: str = Field("", description="Regular expression searched in the last user message; empty matches all.")
+    match: Annotated[str, AfterValidator(_check_regex)] = Field(
+        "", description="Regular expression searched in the last user message; empty matches all."
+    )
     text: str = Field("", description="Answer; `{input}` stands for the last user message.")
     tool_calls: tuple[ScriptedToolCall, ...] = Field((), description="Tool calls after the text.")
     delay_ms: float = Field(0, ge=0, le=600_000, description="Wait before each piece of the answer (words are pieces).")
     error: ScriptedError | None = Field(None, description="End with this error after the text.")
-
-    @model_validator(mode="after")
-    def _check_pattern(self) -> Self:
-        try:
-            re.compile(self.match)
-        except re.error as exc:
-            raise ValueError(f"match is not a regular expression: {exc}") from exc
-        return self
 
 
 class ModelConfig(_Section):
@@ -152,7 +169,7 @@ class ModelConfig(_Section):
     kv_cells: int | None = Field(
         None, ge=64, description="Tokens that the KV cache holds for all running chats; default: twice `context`."
     )
-    gpu_layers: int | Literal["auto", "all"] = Field(
+    gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = Field(
         "auto", description="Layers on the GPU; `auto`: all where llama.cpp was built for a GPU, else none."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where an encoder runs.")
@@ -166,19 +183,24 @@ class ModelConfig(_Section):
     def _check_combination(self) -> Self:
         kinds = KINDS_OF_BACKEND[self.backend]
         if self.kind not in kinds:
-            raise ValueError(f"backend {self.backend!r} serves {', '.join(kinds)}, not {self.kind!r}")
+            raise _error_at(("kind",), f"backend {self.backend!r} serves {', '.join(kinds)}, not {self.kind!r}")
         if self.backend == "script":
-            if not self.script:
-                raise ValueError("backend 'script' needs at least one rule under `script`")
-            if self.source is not None:
-                raise ValueError("backend 'script' has no weights; remove `source`")
+            self._check_script()
         elif self.source is None:
-            raise ValueError(f"backend {self.backend!r} needs a `source`: {', '.join(SOURCE_FORMS)}")
+            raise _error_at((), f"backend {self.backend!r} needs a `source`: {', '.join(SOURCE_FORMS)}")
         elif self.script:
-            raise ValueError("`script` belongs to backend 'script' only")
+            raise _error_at(("script",), "`script` belongs to backend 'script' only; remove it")
         if self.kv_cells is not None and self.context is not None and self.kv_cells < self.context:
-            raise ValueError(f"kv_cells is {self.kv_cells} but one request may hold context = {self.context} tokens")
+            message = f"kv_cells is {self.kv_cells} but one request may hold context = {self.context} tokens"
+            raise _error_at(("kv_cells",), f"{message}; raise kv_cells or lower context")
         return self
+
+    def _check_script(self) -> None:
+        if not self.script:
+            raise _error_at((), "backend 'script' needs at least one rule under `script`")
+        if self.source is not None or self.sha256 is not None:
+            key = "source" if self.source is not None else "sha256"
+            raise _error_at((key,), f"backend 'script' has no weights; remove `{key}`")
 
     @property
     def effective_capabilities(self) -> tuple[Capability, ...]:
@@ -202,11 +224,10 @@ class HearthConfig(_Section):
     @model_validator(mode="after")
     def _check_unique_names(self) -> Self:
         owners: dict[str, str] = {}
-        for model in self.models:
-            for name in (model.id, *model.aliases):
+        for index, model in enumerate(self.models):
+            for key, name in [("id", model.id), *(("aliases", alias) for alias in model.aliases)]:
                 if name in owners:
-                    raise ValueError(
-                        f"name {name!r} is used by {owners[name]!r} and {model.id!r}; names must be unique"
-                    )
+                    message = f"name {name!r} is used by {owners[name]!r} already; ids and aliases must be unique"
+                    raise _error_at(("models", index, key), message)
                 owners[name] = model.id
         return self

@@ -1,0 +1,1 @@
+"""Embedding and rerank models: tokenising, dynamic batching, forward passes. Imported in encoder workers only."""

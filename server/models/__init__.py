@@ -1,0 +1,1 @@
+"""Model weights (`sources`, `pull`, `weights`) and which model a name means (`registry`)."""

@@ -1,0 +1,1 @@
+"""One process per model: how it is started, watched and spoken with, and what runs inside."""

@@ -6,9 +6,14 @@ msgpack; vectors travel as little-endian float32 bytes.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from server.types import Delta, Failed, Finished, GenerateRequest, ModelFacts, Started
+
+LOAD_FAILED_EXIT_CODE = 3
+"""A worker ends with this after it has sent `LoadError`."""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,14 +24,17 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         weights_path: File or folder with the weights; None for models that have none.
         endpoint: ZeroMQ address (ipc://) that the parent listens on.
         num_threads: Compute threads that the worker may use.
-        log_level: As in the server settings.
+        portable_kernels: Avoid CPU-specific kernels: set after a worker died of an illegal instruction.
+        log_level, log_format: How the worker logs to its stderr, which the parent passes on.
     """
 
     model_json: str
     weights_path: str | None
     endpoint: str
     num_threads: int
+    portable_kernels: bool = False
     log_level: str = "info"
+    log_format: Literal["text", "json"] = "json"
 
 
 # ---- parent to worker

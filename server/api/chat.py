@@ -1,0 +1,123 @@
+"""`POST /v1/chat/completions`, as one JSON answer or as a stream of chunks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.body import JsonBody
+from server.api.disconnect import run_while_connected
+from server.api.json_response import JsonResponse
+from server.api.record import RequestRecord, record_of
+from server.api.schemas.chat import ChatRequest
+from server.api.sse import EventStream, sse_data
+from server.api.usage import usage_body
+from server.services.chat import ChatService
+from server.services.generation import Answer, Generation
+from server.types import Delta, Finished, Started, ToolCall
+
+
+class ChatEndpoint:
+    def __init__(self, service: ChatService, body: JsonBody, *, fingerprint: str) -> None:
+        self._service = service
+        self._body = body
+        self._fingerprint = fingerprint
+
+    async def create(self, request: Request) -> Response:
+        chat = await self._body.read(request, ChatRequest)
+        record = record_of(request)
+        record.model = chat.model
+        generation = self._service.generate(
+            chat.model,
+            chat.to_messages(),
+            sampling=chat.sampling(),
+            uses_tools=bool(chat.tools),
+        )
+        record.generation_id = generation.id
+        if chat.stream:
+            head = self._head(generation, "chat.completion.chunk")
+            return EventStream(_chunks(generation, head, record, include_usage=chat.stream_options.include_usage))
+        answer = await run_while_connected(request.receive, _collect(generation))
+        _note_ending(record, answer.ending)
+        return JsonResponse(_completion(self._head(generation, "chat.completion"), answer))
+
+    def _head(self, generation: Generation, kind: str) -> dict[str, Any]:
+        return {
+            "id": generation.id,
+            "object": kind,
+            "created": int(time.time()),
+            "model": generation.model_id,
+            "system_fingerprint": self._fingerprint,
+        }
+
+
+async def _collect(generation: Generation) -> Answer:
+    answer = Answer()
+    async with aclosing(generation.events) as events:
+        async for event in events:
+            answer.add(event)
+    return answer
+
+
+def _completion(head: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if answer.tool_calls:
+        message["content"] = answer.text or None
+        message["tool_calls"] = [_tool_call(call) for call in answer.tool_calls]
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.ending.reason}
+    return {**head, "choices": [choice], "usage": usage_body(answer.ending.usage)}
+
+
+async def _chunks(
+    generation: Generation, head: dict[str, Any], record: RequestRecord, *, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """The role first, then what the model says, then why it stopped, then the usage if asked for."""
+    if include_usage:
+        head = {**head, "usage": None}  # as OpenAI: null in every chunk but the last
+
+    def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return sse_data({**head, "choices": [choice]})
+
+    num_tool_calls = 0
+    ending: Finished | None = None
+    async with aclosing(generation.events) as events:
+        async for event in events:
+            match event:
+                case Started():
+                    yield chunk({"role": "assistant", "content": "", "refusal": None})
+                case Delta():
+                    yield chunk(_delta(event, num_tool_calls))
+                    num_tool_calls += len(event.tool_calls)
+                case Finished():
+                    ending = event
+                    yield chunk({}, event.reason)
+    ending = Answer(finished=ending).ending
+    _note_ending(record, ending)
+    if include_usage:
+        yield sse_data({**head, "choices": [], "usage": usage_body(ending.usage)})
+
+
+def _delta(event: Delta, num_earlier_calls: int) -> dict[str, Any]:
+    delta: dict[str, Any] = {"content": event.text} if event.text else {}
+    if event.tool_calls:
+        delta["tool_calls"] = _indexed_calls(event.tool_calls, num_earlier_calls)
+    return delta
+
+
+def _indexed_calls(calls: Sequence[ToolCall], first_index: int) -> list[dict[str, Any]]:
+    return [{"index": first_index + offset, **_tool_call(call)} for offset, call in enumerate(calls)]
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _note_ending(record: RequestRecord, ending: Finished) -> None:
+    record.usage = ending.usage
+    record.finish_reason = ending.reason

@@ -1,0 +1,131 @@
+"""The one place where errors meet HTTP: class -> status and OpenAI type, and the handlers that write the body.
+
+Every error body is `{"error": {"message", "type", "param", "code"}}`, 404 and 405 of unknown routes included.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from server.api.json_response import JsonResponse
+from server.api.record import record_of
+from server.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    HearthError,
+    InternalError,
+    InvalidRequest,
+    ModelNotFound,
+    ModelUnavailable,
+    Overloaded,
+    RequestTooLarge,
+    WorkerCrashed,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body's type or encoding is not accepted."""
+
+    code = "unsupported_media_type"
+
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
+    InvalidRequest: (400, INVALID),
+    ContextLengthExceeded: (400, INVALID),
+    RequestTooLarge: (413, INVALID),
+    UnsupportedMediaType: (415, INVALID),
+    ModelNotFound: (404, INVALID),
+    ModelUnavailable: (503, SERVER),
+    WorkerCrashed: (503, SERVER),
+    Overloaded: (503, SERVER),
+    DeadlineExceeded: (504, SERVER),
+    InternalError: (500, SERVER),
+}
+"""A class that is not listed answers as its nearest listed base, or as `InternalError`."""
+
+INVALID_CODES = (
+    "invalid_json",
+    "invalid_type",
+    "model_kind_mismatch",
+    "missing_required_parameter",
+    "template_error",
+    "unknown_parameter",
+    "unsupported_parameter",
+    "unsupported_value",
+)
+"""Codes that `InvalidRequest` carries besides its own, wherever they are raised."""
+
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
+"""Codes for what the router refuses."""
+
+
+def error_body(exc: Exception, scope: Scope) -> tuple[int, dict[str, Any]]:
+    """Status and body for any exception; notes the code in the request's record and logs what is our fault."""
+    record = record_of(scope)
+    known = _presentable(exc, record.request_id)
+    status, kind = _look_up(known)
+    record.error = known.code
+    if status == 500:
+        logger.error("request failed", extra={"request_id": record.request_id}, exc_info=exc)
+    return status, {"error": {"message": known.message, "type": kind, "param": known.param, "code": known.code}}
+
+
+def error_response(exc: Exception, scope: Scope) -> Response:
+    """The whole response for any exception."""
+    status, body = error_body(exc, scope)
+    headers = {}
+    if isinstance(exc, ModelUnavailable):
+        headers["retry-after"] = str(exc.retry_after_s)
+    model = record_of(scope).model
+    if isinstance(exc, ModelNotFound) and model is not None:
+        body["detail"] = f"Model '{model}' not found"  # older clients of this API read it
+    if status in (413, 415):
+        headers["connection"] = "close"  # the rest of the body was not read
+    return JsonResponse(body, status_code=status, headers=headers)
+
+
+def exception_handlers() -> dict[Any, Any]:
+    """What Starlette calls for each kind of exception. Those nobody foresaw are the crash guard's."""
+    return {HearthError: _on_hearth_error, HTTPException: _on_http_exception, ClientDisconnect: _on_disconnect}
+
+
+async def _on_hearth_error(request: Request, exc: Exception) -> Response:
+    return error_response(exc, request.scope)
+
+
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    code = HTTP_CODES.get(exc.status_code, "http_error")
+    record_of(request).error = code
+    message = {
+        "not_found": f"no route {request.method} {request.scope['path'][:256]}",
+        "method_not_allowed": f"{request.method} is not allowed here; see the Allow header",
+    }.get(code, exc.detail)
+    body = {"error": {"message": message, "type": INVALID, "param": None, "code": code}}
+    return JsonResponse(body, status_code=exc.status_code, headers=dict(exc.headers or {}))
+
+
+async def _on_disconnect(_request: Request, _exc: Exception) -> None:
+    """Nobody is left to answer; the access log says 499."""
+
+
+def _presentable(exc: Exception, request_id: str) -> HearthError:
+    """The error as the client may see it: what is not in the table could tell paths or worse."""
+    if isinstance(exc, HearthError) and any(cls in ERROR_TABLE for cls in type(exc).__mro__):
+        return exc
+    return InternalError(f"internal error; the server's log has the details under request id {request_id}")
+
+
+def _look_up(exc: HearthError) -> tuple[int, str]:
+    return next(ERROR_TABLE[cls] for cls in type(exc).__mro__ if cls in ERROR_TABLE)

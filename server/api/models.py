@@ -1,0 +1,44 @@
+"""`GET /v1/models` and `GET /v1/models/{id}`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.json_response import JsonResponse
+from server.api.record import record_of
+from server.services.models import ModelService, ModelView
+
+
+class ModelEndpoint:
+    def __init__(self, service: ModelService) -> None:
+        self._service = service
+
+    async def list(self, _request: Request) -> Response:
+        return JsonResponse({"object": "list", "data": [model_body(view) for view in self._service.list()]})
+
+    async def get(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        record_of(request).model = name
+        return JsonResponse(model_body(self._service.get(name)))
+
+
+def model_body(view: ModelView) -> dict[str, Any]:
+    """OpenAI's four fields, and what operators and tools want to know besides."""
+    body = {
+        "id": view.id,
+        "object": "model",
+        "created": view.created_s,
+        "owned_by": "local",
+        "kind": view.kind,
+        "capabilities": view.capabilities,
+        "context_length": view.context_length,
+        "dimensions": view.dimensions,
+        "state": view.state,
+        "description": view.description,
+        "aliases": view.aliases,
+        "display": view.display.model_dump(),
+    }
+    return body if view.failure is None else {**body, "error": view.failure}

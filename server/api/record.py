@@ -1,0 +1,42 @@
+"""The record of one HTTP request: its id, and what the canonical log line will say about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from server.types import Usage
+
+
+@dataclass
+class RequestRecord:
+    """Made by the request id middleware, filled in by the endpoints, written by the access log.
+
+    Attributes:
+        request_id: The client's `x-request-id`, or ours.
+        model: As the request named it.
+        generation_id: What the worker's log calls this request.
+        error: Code of the error that the client got, also inside a stream.
+    """
+
+    request_id: str
+    model: str | None = None
+    generation_id: str | None = None
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+def start_record(scope: Scope, request_id: str) -> RequestRecord:
+    record = RequestRecord(request_id)
+    scope.setdefault("state", {})["record"] = record
+    return record
+
+
+def record_of(connection: HTTPConnection | Scope) -> RequestRecord:
+    """The record of this request."""
+    record = connection["state"]["record"]
+    assert isinstance(record, RequestRecord)
+    return record

@@ -1,0 +1,80 @@
+"""Sampling parameters, as chat and completions share them. Ranges are checked here and nowhere below."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, cast
+
+from pydantic import BeforeValidator, Field
+
+from server.api.schemas.wire import WireModel, invalid
+from server.services.generation import SamplingOptions
+
+MAX_LOGIT_BIASES = 1024
+MAX_STOPS = 4
+MAX_STOP_BYTES = 512
+MAX_INT32 = 2**31 - 1
+
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
+def _parse_logit_bias(value: Any) -> dict[int, float]:
+    if not isinstance(value, dict):
+        raise invalid("expected an object of token id to bias", code="invalid_type")
+    if len(value) > MAX_LOGIT_BIASES:
+        raise invalid(f"expected at most {MAX_LOGIT_BIASES} token ids, not {len(value)}")
+    return {_parse_token_id(token_id): _parse_bias(bias) for token_id, bias in value.items()}
+
+
+def _parse_token_id(text: str) -> int:
+    if not _TOKEN_ID.fullmatch(text) or int(text) > MAX_INT32:
+        raise invalid(f"key {text[:40]!r} is not a token id")
+    return int(text)
+
+
+def _parse_bias(bias: Any) -> float:
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+        raise invalid("expected biases from -100 to 100")
+    return float(bias)
+
+
+def _parse_stop(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list):
+        raise invalid("expected a string or a list of strings", code="invalid_type")
+    if len(stops) > MAX_STOPS:
+        raise invalid(f"expected at most {MAX_STOPS} strings, not {len(stops)}")
+    if not all(isinstance(stop, str) for stop in stops):
+        raise invalid("expected a string or a list of strings", code="invalid_type")
+    if not all(1 <= len(stop.encode()) <= MAX_STOP_BYTES for stop in stops):
+        raise invalid(f"expected strings of 1 to {MAX_STOP_BYTES} bytes")
+    return tuple(stops)
+
+
+class StreamOptions(WireModel):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class SamplingFields(WireModel):
+    """None means: not named by the request."""
+
+    max_tokens: Annotated[int | None, Field(ge=1, le=MAX_INT32)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    top_k: Annotated[int | None, Field(ge=0, le=MAX_INT32)] = None
+    min_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    repeat_penalty: Annotated[float | None, Field(gt=0, le=2)] = None
+    logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_parse_logit_bias)] = None
+    seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
+    stop: Annotated[tuple[str, ...] | None, BeforeValidator(_parse_stop)] = None
+    ignore_eos: bool | None = None
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+
+    def sampling(self) -> SamplingOptions:
+        """What the request names itself."""
+        named = {name: getattr(self, name) for name in SamplingOptions.__annotations__}
+        return cast(SamplingOptions, {name: value for name, value in named.items() if value is not None})

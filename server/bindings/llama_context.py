@@ -1,0 +1,146 @@
+"""A context on a model: its KV cache, and decoding of token batches into logits."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from server.bindings.llama_model import LlamaModel
+from server.errors import LoadFailed
+
+DECODED = 0
+NO_KV_SLOT = 1  # state is as before the call: free cells and try again
+"""Results of `decode` besides negative ones, which mean that the batch failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextOptions:
+    """Sizes of a context.
+
+    Attributes:
+        num_cells: Tokens that the KV cache holds, for all sequences together (unified layout).
+        max_sequences: Sequence ids are 0 .. max_sequences - 1; llama.cpp allows 256.
+        max_batch_tokens: Most tokens in one `decode`.
+        max_ubatch_tokens: Tokens that the graph computes at a time.
+        num_threads: Compute threads.
+        flash_attention: On a CPU it slows batched decoding down by up to four times, so it is off there.
+    """
+
+    num_cells: int
+    max_sequences: int
+    max_batch_tokens: int = 2048
+    max_ubatch_tokens: int = 512
+    num_threads: int
+    flash_attention: bool = False
+
+
+class LlamaContext:
+    """Owns a `llama_context` and the arrays of one reusable batch. One thread at a time.
+
+    Raises:
+        LoadFailed: The KV cache or compute buffers do not fit into memory.
+    """
+
+    def __init__(self, model: LlamaModel, options: ContextOptions) -> None:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = options.num_cells
+        params.n_batch = options.max_batch_tokens
+        params.n_ubatch = min(options.max_ubatch_tokens, options.max_batch_tokens)
+        params.n_seq_max = options.max_sequences
+        params.n_threads = params.n_threads_batch = options.num_threads
+        params.flash_attn_type = int(options.flash_attention)
+        params.kv_unified = True
+        params.no_perf = True
+        self.handle = llama_cpp.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            raise LoadFailed(
+                f"cannot make a context of {options.num_cells} KV cells: out of memory; lower `context` or `kv_cells`"
+            )
+        self.options = options
+        self.vocab_size = model.vocab.size
+        self.num_cells = llama_cpp.llama_n_ctx(self.handle)  # llama.cpp rounds up
+        self._memory = llama_cpp.llama_get_memory(self.handle)
+        self._token = np.zeros(options.max_batch_tokens, np.int32)
+        self._pos = np.zeros(options.max_batch_tokens, np.int32)
+        self._seq_id = np.zeros(options.max_batch_tokens, np.int32)
+        self._output = np.zeros(options.max_batch_tokens, np.int8)
+        self._batch = self._batch_over_arrays()
+
+    def decode(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        positions: npt.NDArray[np.int32],
+        seq_ids: npt.NDArray[np.int32],
+        wants_logits: npt.NDArray[np.bool_],
+    ) -> int:
+        """Compute a batch; all arrays have shape [num_tokens].
+
+        Within a sequence, positions must continue where its cells end. Returns `DECODED`, `NO_KV_SLOT`, or another
+        status of `llama_decode` when the batch failed and its sequences are in an unknown state.
+        """
+        count = len(token_ids)
+        # llama.cpp answers these with an abort of the process or an opaque -1; here they are bugs of the caller.
+        assert 0 < count <= self.options.max_batch_tokens
+        assert token_ids.min() >= 0
+        assert token_ids.max() < self.vocab_size
+        assert seq_ids.min() >= 0
+        assert seq_ids.max() < self.options.max_sequences
+        self._token[:count] = token_ids
+        self._pos[:count] = positions
+        self._seq_id[:count] = seq_ids
+        self._output[:count] = wants_logits
+        self._batch.n_tokens = count
+        return int(llama_cpp.llama_decode(self.handle, self._batch))
+
+    def logits(self, num_outputs: int) -> npt.NDArray[np.float32]:
+        """Logits of the last decode, float32 [num_outputs, vocab_size], in batch order of the tokens that wanted them.
+
+        A view of llama.cpp's buffer: valid until the next `decode`, and writable.
+        """
+        if num_outputs == 0:
+            return np.empty((0, self.vocab_size), np.float32)
+        pointer = llama_cpp.llama_get_logits(self.handle)
+        return np.ctypeslib.as_array(pointer, (num_outputs, self.vocab_size))
+
+    def remove(self, seq_id: int, *, start: int = 0) -> bool:
+        """Drop a sequence's cells from position `start` on. False where the model's memory cannot be cut there."""
+        return bool(llama_cpp.llama_memory_seq_rm(self._memory, seq_id, start, -1))
+
+    def close(self) -> None:
+        """Free everything. Safe to call twice."""
+        if self.handle:
+            llama_cpp.llama_free(self.handle)
+            self.handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _batch_over_arrays(self) -> llama_cpp.llama_batch:
+        """A `llama_batch` whose pointers lead to our arrays: filling a batch is a few numpy assignments.
+
+        Each token belongs to exactly one sequence, so `n_seq_id` is all ones and `seq_id[i]` points at `_seq_id[i]`.
+        """
+        length = self.options.max_batch_tokens
+        self._one_each = np.ones(length, np.int32)
+        addresses = self._seq_id.ctypes.data + np.arange(length, dtype=np.uint64) * self._seq_id.itemsize
+        self._seq_id_pointers = addresses.astype(np.uintp)
+        batch = llama_cpp.llama_batch()
+        batch.token = self._token.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
+        batch.pos = self._pos.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos))
+        batch.n_seq_id = self._one_each.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        batch.seq_id = ctypes.cast(
+            self._seq_id_pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id))
+        )
+        batch.logits = self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        return batch

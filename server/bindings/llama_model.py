@@ -1,0 +1,85 @@
+"""A GGUF model in memory: weights, vocabulary and metadata."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import llama_cpp
+
+from server.bindings import llama_log
+from server.bindings.llama_vocab import LlamaVocab
+from server.errors import LoadFailed
+
+ALL_LAYERS = -1  # llama.cpp: a negative number of GPU layers means all
+
+
+class LlamaModel:
+    """Owns a `llama_model`. Contexts made from it must be closed first.
+
+    Raises:
+        LoadFailed: The file is missing, no GGUF, damaged, of an unknown architecture or too large for the memory.
+    """
+
+    def __init__(self, path: Path, *, gpu_layers: int = 0, use_extra_bufts: bool = True) -> None:
+        llama_log.capture_log()
+        llama_cpp.llama_backend_init()
+        check_header(path)
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        params.use_extra_bufts = use_extra_bufts
+        llama_log.recent_errors.clear()
+        self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle:
+            reason = llama_log.recent_errors[0] if llama_log.recent_errors else "no reason given"
+            raise LoadFailed(f"llama.cpp cannot load {path.name}: {reason}")
+        vocab = llama_cpp.llama_model_get_vocab(self.handle)
+        assert vocab is not None
+        self.vocab = LlamaVocab(vocab)
+        self.context_length = llama_cpp.llama_model_n_ctx_train(self.handle)
+        self.num_parameters = llama_cpp.llama_model_n_params(self.handle)
+        self.architecture = self.metadata("general.architecture")
+
+    def metadata(self, key: str) -> str:
+        """Value of a GGUF metadata key as text; empty when absent."""
+        # llama.cpp reports the full length (or -1) whatever the size of the buffer, so ask twice.
+        probe = ctypes.create_string_buffer(1)
+        length = llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), probe, len(probe))
+        if length < 0:
+            return ""
+        value = ctypes.create_string_buffer(length + 1)
+        llama_cpp.llama_model_meta_val_str(self.handle, key.encode(), value, len(value))
+        return value.value.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Free the weights. Safe to call twice."""
+        if self.handle:
+            llama_cpp.llama_model_free(self.handle)
+            self.handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_header(path: Path) -> None:
+    """Refuse what is plainly no GGUF before llama.cpp parses it.
+
+    Raises:
+        LoadFailed: Missing, unreadable, empty or without the GGUF magic.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as exc:
+        raise LoadFailed(f"cannot read {path.name}: {exc.strerror}") from exc
+    if magic != b"GGUF":
+        raise LoadFailed(
+            f"{path.name} is not a GGUF file: it starts with {magic!r}; run `hearth pull` to fetch it again"
+        )

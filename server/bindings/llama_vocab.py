@@ -1,0 +1,80 @@
+"""The vocabulary of a loaded model: text to token ids, token ids to bytes."""
+
+from __future__ import annotations
+
+import ctypes
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from server.types import TokenIds
+
+_CONTROL_ATTRIBUTES = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+
+
+class LlamaVocab:
+    """Tokeniser tables of one model. Reads only; safe from any thread while the model lives.
+
+    Attributes:
+        size: Number of token ids; valid ids are 0 .. size - 1.
+        pieces: Bytes that each token id adds to a text; empty for control tokens.
+        is_end: bool [size], true for end-of-generation tokens.
+        control_texts: Text of every control token, e.g. "<|im_end|>"; message text must never become one of them.
+        bos, eos: Texts of these tokens, empty where the model has none.
+        adds_bos: Whether a prompt starts with the BOS token.
+    """
+
+    def __init__(self, handle: llama_cpp.llama_vocab_p) -> None:
+        self._handle = handle
+        self.size = llama_cpp.llama_vocab_n_tokens(handle)
+        self.bos_id = llama_cpp.llama_vocab_bos(handle)
+        self.eos_id = llama_cpp.llama_vocab_eos(handle)
+        self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(handle)) and self.bos_id >= 0
+        self.pieces = [self._piece(token_id, special=False) for token_id in range(self.size)]
+        self.longest_piece = max(1, *map(len, self.pieces))
+        self.is_end: npt.NDArray[np.bool_] = np.fromiter(
+            (llama_cpp.llama_vocab_is_eog(handle, token_id) for token_id in range(self.size)), np.bool_, self.size
+        )
+        self.control_texts = self._control_texts()
+        self.bos = self.text_of(self.bos_id)
+        self.eos = self.text_of(self.eos_id)
+
+    def tokenize(self, text: str, *, parse_special: bool) -> TokenIds:
+        """Turn text into token ids, adding nothing at either end.
+
+        Args:
+            text: Any text.
+            parse_special: Whether control-token strings in it become control tokens. False for text that a user wrote.
+        """
+        data = text.encode("utf-8", "replace")
+        capacity = len(data) + 8  # no tokeniser makes more tokens than bytes, but for a few added ones
+        buffer = (llama_cpp.llama_token * capacity)()
+        count = llama_cpp.llama_tokenize(self._handle, data, len(data), buffer, capacity, False, parse_special)
+        if count < 0:  # the exact need, negated
+            capacity = -count
+            buffer = (llama_cpp.llama_token * capacity)()
+            count = llama_cpp.llama_tokenize(self._handle, data, len(data), buffer, capacity, False, parse_special)
+        return list(buffer[:count])
+
+    def text_of(self, token_id: int) -> str:
+        """Text of one token, control tokens included; empty for an id that the model does not have."""
+        if not 0 <= token_id < self.size:
+            return ""
+        return self._piece(token_id, special=True).decode("utf-8", "replace")
+
+    def _control_texts(self) -> tuple[str, ...]:
+        controls = (
+            self.text_of(token_id)
+            for token_id in range(self.size)
+            if llama_cpp.llama_vocab_get_attr(self._handle, token_id) & _CONTROL_ATTRIBUTES
+        )
+        return tuple(sorted({text for text in controls if text}, key=len, reverse=True))
+
+    def _piece(self, token_id: int, *, special: bool) -> bytes:
+        buffer = ctypes.create_string_buffer(64)
+        length = llama_cpp.llama_token_to_piece(self._handle, token_id, buffer, len(buffer), 0, special)
+        if length < 0:
+            buffer = ctypes.create_string_buffer(-length)
+            length = llama_cpp.llama_token_to_piece(self._handle, token_id, buffer, len(buffer), 0, special)
+        return buffer.raw[:length]

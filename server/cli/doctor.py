@@ -1,0 +1,64 @@
+"""`hearth doctor`: print what services/diagnosis.py finds, and a remedy for everything that is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from server.bindings.build_info import load_build_info
+from server.bindings.cpu import read_cpu
+from server.bindings.gpu import find_gpus
+from server.bindings.self_test import SelfTest, run_self_test
+from server.cli.settings import ConfigOption, cache_dir, load_or_exit
+from server.models.weights import WeightsStore
+from server.services.diagnosis import Finding, Machine, diagnose
+
+
+def doctor(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say how this installation was built, what the machine has, and what is wrong."""
+    loaded = load_or_exit(config, require_files=False)
+    store = WeightsStore(loaded.config.server.weights_dir, cache_dir())
+    with Console(stderr=True).status("looking around, testing llama.cpp, hashing model files"):
+        findings = list(diagnose(loaded.config, store, _this_machine()))
+    if as_json:
+        typer.echo(json.dumps(_to_json(findings), indent=2))
+    else:
+        _print(findings)
+    raise typer.Exit(0 if all(finding.is_ok for finding in findings) else 1)
+
+
+def _this_machine() -> Machine:
+    build = load_build_info()
+
+    def test(model: Path | None) -> SelfTest:
+        return run_self_test(model, use_extra_bufts=build.use_extra_bufts)
+
+    return Machine(build=build, cpu=read_cpu(), gpus=find_gpus(), test=test)
+
+
+def _to_json(findings: list[Finding]) -> dict[str, object]:
+    lines = [{**dataclasses.asdict(finding), "ok": finding.is_ok} for finding in findings]
+    return {"ok": all(finding.is_ok for finding in findings), "findings": lines}
+
+
+def _print(findings: list[Finding]) -> None:
+    console = Console(highlight=False)
+    table = Table(Column(), Column(no_wrap=True), Column(overflow="fold"), box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        mark = "[green]ok[/]" if finding.is_ok else "[red]wrong[/]"
+        table.add_row(mark, escape(finding.name), escape(finding.value))
+    console.print(table)
+    wrong = [finding for finding in findings if not finding.is_ok]
+    console.print("\nnothing is wrong" if not wrong else "")
+    for finding in wrong:
+        console.print(f"{finding.name}: {finding.value} — {finding.remedy}", markup=False, soft_wrap=True)

@@ -1,0 +1,46 @@
+"""The `hearth` command: registers every sub-command, does nothing itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import server
+from server.cli import chat, config, doctor, embed, ps, pull, rerank, serve
+
+app = typer.Typer(
+    name="hearth",
+    help="Serve chat, embedding and rerank models of models.yaml over an OpenAI-compatible API.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_show_locals=False,
+)
+app.command()(serve.serve)
+app.command()(pull.pull)
+app.command()(chat.chat)
+app.command()(embed.embed)
+app.command()(rerank.rerank)
+app.command()(ps.ps)
+app.command()(doctor.doctor)
+app.add_typer(config.app, name="config")
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"hearth {server.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hearth(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Serve chat, embedding and rerank models of models.yaml over an OpenAI-compatible API."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,56 @@
+"""What commands share: the --config option, loading it or leaving with code 2, and error lines.
+
+Exit codes: 0 done, 1 it failed, 2 the command line or the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, NoReturn
+
+import typer
+
+from server.config.load import LoadedConfig, load_config
+from server.errors import ConfigError
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="models.yaml to use [default: $HEARTH_CONFIG, ./models.yaml]"),
+]
+# No range or default here: the schema has them, and its message is the better one.
+HostOption = Annotated[str | None, typer.Option("--host", help="Address to bind.", show_default=False)]
+PortOption = Annotated[
+    str | None, typer.Option("--port", "-p", help="TCP port; 0 takes a free one.", show_default=False)
+]
+
+
+def load_or_exit(
+    path: Path | None, *, flags: Mapping[str, object] = MappingProxyType({}), require_files: bool = True
+) -> LoadedConfig:
+    """Load the configuration as `load_config` does; if it is wrong, say so and exit with code 2."""
+    try:
+        return load_config(path, flags=flags, environ=os.environ, require_files=require_files)
+    except ConfigError as exc:
+        fail(exc.message, code=2)
+
+
+def print_error(message: str) -> None:
+    """Write one `error: ` line per line of the message to standard error."""
+    for line in message.splitlines():
+        typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(line, err=True)
+
+
+def fail(message: str, *, code: int = 1) -> NoReturn:
+    """Print the error and end the command."""
+    print_error(message)
+    raise typer.Exit(code)
+
+
+def cache_dir() -> Path:
+    """Return the user's folder of downloads, which all checkouts share."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hearth" / "downloads"

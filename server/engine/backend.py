@@ -1,0 +1,47 @@
+"""What the engine asks of whatever computes a batch: llama.cpp in production, a fake in tests."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from server.engine.batch import Batch
+
+Logits = npt.NDArray[np.float32]
+
+
+class OutOfCells(Exception):
+    """The batch does not fit into the KV cache. Nothing was computed; free cells and try again."""
+
+
+class BatchFailed(Exception):
+    """The batch could not be computed; the cells of its sequences are in an unknown state and must be freed."""
+
+
+class Backend(Protocol):
+    """Computes batches over a KV cache of `num_cells` cells, shared by sequences 0 .. max_sequences - 1.
+
+    Called by one thread. A token at position p of a sequence attends to that sequence's cells at positions < p.
+    """
+
+    num_cells: int
+    max_sequences: int
+    max_batch_tokens: int
+    vocab_size: int
+
+    def decode(self, batch: Batch) -> Logits:
+        """Compute a batch.
+
+        Returns:
+            float32 [batch.num_outputs, vocab_size], in batch order of the tokens that want logits. Valid and writable
+            until the next call.
+
+        Raises:
+            OutOfCells: No room; the state is as before.
+            BatchFailed: The sequences of this batch are lost; all others are intact.
+        """
+
+    def free(self, seq_id: int) -> None:
+        """Drop all cells of a sequence. Freeing an empty sequence is allowed."""

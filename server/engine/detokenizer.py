@@ -1,0 +1,54 @@
+"""Token bytes to text as they come: whole code points only, stop strings found across token borders."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class Detokenizer:
+    """Incremental text of one generation. Each call costs the new bytes plus the longest stop string, never the whole.
+
+    Attributes:
+        stopped: A stop string has been found; the text before it is complete and nothing more may be pushed.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], stop: tuple[str, ...] = ()) -> None:
+        self._pieces = pieces
+        self._stop = stop
+        self._longest_stop = max(map(len, stop), default=0)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""  # text that may be the beginning of a stop string
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """Add a token; return the text that is now certain (possibly none)."""
+        return self._release(self._decoder.decode(self._pieces[token_id]))
+
+    def flush(self) -> str:
+        """Return what was held back, at the end of the generation."""
+        if self.stopped:
+            return ""
+        text = self._release(self._decoder.decode(b"", final=True))
+        if not self.stopped:
+            text, self._held = text + self._held, ""
+        return text
+
+    def _release(self, new_text: str) -> str:
+        assert not self.stopped
+        text = self._held + new_text
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)]
+        keep = self._num_held(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def _num_held(self, text: str) -> int:
+        """Length of the longest end of `text` that begins a stop string."""
+        for length in range(min(self._longest_stop - 1, len(text)), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stop):
+                return length
+        return 0

@@ -1,0 +1,93 @@
+"""Which model a name means. Knows what a model can do, not who runs it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from server.config.schema import ModelConfig
+from server.errors import InvalidRequest, ModelNotFound
+from server.protocols import ChatModel, EmbeddingModel, RerankModel, ServedModel
+from server.types import ModelKind
+
+_CANNOT: dict[ModelKind, str] = {"chat": "chat", "embedding": "embed", "rerank": "rerank"}
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A configured model and whoever serves it. `model` has the protocol of `config.kind`."""
+
+    config: ModelConfig
+    model: ServedModel
+
+
+class ModelRegistry:
+    """All models of this server, in the order of models.yaml. Ids and aliases are unique."""
+
+    def __init__(self, entries: Sequence[ModelEntry]) -> None:
+        self.entries = tuple(entries)
+        self._by_name = {name: entry for entry in entries for name in (entry.config.id, *entry.config.aliases)}
+
+    def resolve(self, name: str) -> ModelEntry:
+        """Return the model of this id or alias.
+
+        Raises:
+            ModelNotFound: There is none.
+        """
+        entry = self._by_name.get(name)
+        if entry is None:
+            closest = difflib.get_close_matches(name, self._by_name, n=1)
+            hint = f"; did you mean {closest[0]!r}?" if closest else ""
+            message = f"model {name!r} does not exist; this server has {self._names(self.entries)}{hint}"
+            raise ModelNotFound(message, param="model")
+        return entry
+
+    def default(self, kind: ModelKind) -> ModelEntry:
+        """Return the first model of a kind, for requests that name none.
+
+        Raises:
+            ModelNotFound: This server has no model of that kind.
+        """
+        entries = self._of_kind(kind)
+        if not entries:
+            message = f"this server has no {kind} model; it has {self._names(self.entries)}"
+            raise ModelNotFound(message, param="model")
+        return entries[0]
+
+    def chat(self, name: str | None) -> tuple[ModelConfig, ChatModel]:
+        """Return the chat model of this name; the first one for None.
+
+        Raises:
+            ModelNotFound: No model has this name.
+            InvalidRequest: The model is of another kind.
+        """
+        entry = self._find(name, "chat")
+        return entry.config, cast(ChatModel, entry.model)
+
+    def embedding(self, name: str | None) -> tuple[ModelConfig, EmbeddingModel]:
+        """Return the embedding model of this name; otherwise as `chat`."""
+        entry = self._find(name, "embedding")
+        return entry.config, cast(EmbeddingModel, entry.model)
+
+    def rerank(self, name: str | None) -> tuple[ModelConfig, RerankModel]:
+        """Return the rerank model of this name; otherwise as `chat`."""
+        entry = self._find(name, "rerank")
+        return entry.config, cast(RerankModel, entry.model)
+
+    def _find(self, name: str | None, kind: ModelKind) -> ModelEntry:
+        entry = self.default(kind) if name is None else self.resolve(name)
+        if entry.config.kind != kind:
+            able = self._names(self._of_kind(kind)) or "none"
+            message = f"model {name!r} is of kind {entry.config.kind!r} and cannot {_CANNOT[kind]}"
+            hint = f"{kind} models here: {able}"
+            raise InvalidRequest(f"{message}; {hint}", param="model", code="model_kind_mismatch")
+        return entry
+
+    def _of_kind(self, kind: ModelKind) -> list[ModelEntry]:
+        return [entry for entry in self.entries if entry.config.kind == kind]
+
+    @staticmethod
+    def _names(entries: Sequence[ModelEntry]) -> str:
+        return ", ".join(entry.config.id for entry in entries)

@@ -1,0 +1,84 @@
+"""Models: what is served, in which state, and whether the server is ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.config.schema import Capability, Display
+from server.models.registry import ModelEntry, ModelRegistry
+from server.types import ModelKind, ModelState
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelView:
+    """One model as clients see it.
+
+    Attributes:
+        created_s: Unix time at which this server began to offer it.
+        context_length: Tokens of one request; None before the first load where the configuration does not say.
+        dimensions: Length of an embedding; None for other kinds and before the first load.
+        failure: Why `state` is `failed`; None otherwise.
+    """
+
+    id: str
+    created_s: int
+    kind: ModelKind
+    capabilities: tuple[Capability, ...]
+    context_length: int | None
+    dimensions: int | None
+    state: ModelState
+    failure: str | None
+    description: str
+    aliases: tuple[str, ...]
+    display: Display
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether every model that should be loaded can answer, and the models one by one."""
+
+    is_ready: bool
+    models: tuple[ModelView, ...]
+
+
+class ModelService:
+    """Answers questions about the configured models; changes nothing."""
+
+    def __init__(self, registry: ModelRegistry, *, started_at_s: int) -> None:
+        self._registry = registry
+        self._started_at_s = started_at_s
+
+    def list(self) -> tuple[ModelView, ...]:
+        """All models, in the order of models.yaml."""
+        return tuple(self._view(entry) for entry in self._registry.entries)
+
+    def get(self, name: str) -> ModelView:
+        """The model of that id or alias. Raises ModelNotFound."""
+        return self._view(self._registry.resolve(name))
+
+    def readiness(self) -> Readiness:
+        """Ready means: every model is loaded, save the lazy ones that nobody has asked for yet."""
+        entries = self._registry.entries
+        return Readiness(
+            is_ready=all(
+                entry.model.state == "ready" or (entry.config.lazy and entry.model.state == "unloaded")
+                for entry in entries
+            ),
+            models=tuple(self._view(entry) for entry in entries),
+        )
+
+    def _view(self, entry: ModelEntry) -> ModelView:
+        config, facts = entry.config, entry.model.facts
+        return ModelView(
+            id=config.id,
+            created_s=self._started_at_s,
+            kind=config.kind,
+            capabilities=config.effective_capabilities,
+            context_length=facts.context_length if facts else config.context,
+            dimensions=(facts.dimensions or None) if facts else None,
+            state=entry.model.state,
+            failure=entry.model.failure,
+            description=config.description,
+            aliases=config.aliases,
+            display=config.display,
+        )

@@ -1,0 +1,200 @@
+"""The API process's view of one model: sends requests to its worker and hands the answers back.
+
+Lives as long as the server; workers come and go behind it. The supervisor attaches a channel when a worker is ready
+and detaches it when that worker ends, which ends every request in flight with an error: each request ends once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import numpy as np
+
+from server.config.schema import Limits, ModelConfig
+from server.errors import HearthError, ModelUnavailable, Overloaded, WorkerCrashed, from_code
+from server.protocols import EmbeddingResult, RerankResult
+from server.types import Delta, Failed, Finished, GenerateRequest, ModelFacts, ModelState, Started, StreamEvent
+from server.workers.channel import ParentChannel
+from server.workers.messages import (
+    Abort,
+    Embed,
+    Embedded,
+    FromWorker,
+    Generate,
+    RequestFailed,
+    Rerank,
+    Reranked,
+    StepOutput,
+    ToWorker,
+)
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 2
+"""What clients are told when a worker died: restarting takes about as long as loading a small model."""
+
+_Answer = StreamEvent | Embedded | Reranked | RequestFailed | HearthError
+
+
+class WorkerClient:
+    """Implements `ChatModel`, `EmbeddingModel` and `RerankModel` (whichever the model is) over one worker.
+
+    Args:
+        request_load: Called when a request needs a model that is not loaded; returns at once.
+    """
+
+    def __init__(self, config: ModelConfig, limits: Limits, *, request_load: Callable[[], None]) -> None:
+        self._config = config
+        self._limits = limits
+        self._request_load = request_load
+        self._channel: ParentChannel | None = None
+        self._answers: dict[str, asyncio.Queue[_Answer]] = {}
+        self._state_changed = asyncio.Event()
+        self._ids = itertools.count()
+        self._state: ModelState = "unloaded"
+        self._failure: str | None = None
+        self._facts: ModelFacts | None = None
+
+    # ---- what everybody may see
+
+    @property
+    def state(self) -> ModelState:
+        return self._state
+
+    @property
+    def failure(self) -> str | None:
+        return self._failure
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        return self._facts
+
+    @property
+    def num_requests(self) -> int:
+        """Requests in flight."""
+        return len(self._answers)
+
+    # ---- requests
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
+        await self._wait_until_ready()
+        answers = self._open(request.request_id)
+        is_over = False
+        try:
+            await self._send(Generate(request))
+            while not is_over:
+                event = await answers.get()
+                if isinstance(event, HearthError | Failed):
+                    is_over = True
+                    raise event if isinstance(event, HearthError) else _error_of(event)
+                assert isinstance(event, Started | Delta | Finished)
+                is_over = isinstance(event, Finished)
+                yield event
+        finally:
+            await self._close(request.request_id, abort=not is_over)
+
+    async def embed(self, texts: Sequence[str], *, truncate: bool = False) -> EmbeddingResult:
+        request_id = f"embed-{next(self._ids)}"
+        answer = await self._ask(request_id, Embed(request_id, list(texts), truncate))
+        assert isinstance(answer, Embedded)
+        vectors = np.frombuffer(answer.vectors, "<f4").reshape(len(texts), answer.dimensions)
+        return EmbeddingResult(vectors, answer.num_prompt_tokens, answer.num_truncated)
+
+    async def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = False) -> RerankResult:
+        request_id = f"rerank-{next(self._ids)}"
+        answer = await self._ask(request_id, Rerank(request_id, query, list(documents), truncate))
+        assert isinstance(answer, Reranked)
+        return RerankResult(np.frombuffer(answer.scores, "<f4"), answer.num_prompt_tokens, answer.num_truncated)
+
+    # ---- for the supervisor
+
+    def set_state(self, state: ModelState, *, failure: str | None = None) -> None:
+        self._state, self._failure = state, failure
+        self._state_changed.set()
+        self._state_changed = asyncio.Event()
+
+    def attach(self, channel: ParentChannel, facts: ModelFacts) -> None:
+        """A worker is ready: requests go to it from now on."""
+        self._channel, self._facts = channel, facts
+        self.set_state("ready")
+
+    def detach(self, reason: str) -> None:
+        """The worker is gone: end all that it was working on."""
+        self._channel = None
+        error = WorkerCrashed(
+            f"the worker of model {self._config.id!r} ended ({reason}); try again", retry_after_s=RETRY_AFTER_S
+        )
+        for answers in self._answers.values():
+            answers.put_nowait(error)
+
+    def dispatch(self, message: FromWorker) -> None:
+        """Hand a worker's message to whoever waits for it. Those that nobody waits for any more are dropped."""
+        if isinstance(message, StepOutput):
+            for output in message.outputs:
+                if answers := self._answers.get(output.request_id):
+                    answers.put_nowait(output.event)
+        elif isinstance(message, Embedded | Reranked | RequestFailed) and message.request_id in self._answers:
+            self._answers[message.request_id].put_nowait(message)
+
+    # ---- inside
+
+    async def _ask(self, request_id: str, message: ToWorker) -> _Answer:
+        """Send a request that has one answer, and wait for it."""
+        await self._wait_until_ready()
+        answers = self._open(request_id)
+        answer: _Answer | None = None
+        try:
+            await self._send(message)
+            answer = await answers.get()
+        finally:
+            await self._close(request_id, abort=answer is None)
+        if isinstance(answer, HearthError):
+            raise answer
+        if isinstance(answer, RequestFailed):
+            raise _error_of(answer.error)
+        return answer
+
+    async def _wait_until_ready(self) -> None:
+        """Wait while the model loads, as long as the limits allow.
+
+        Raises:
+            ModelUnavailable: It has failed, is going away, or takes too long.
+        """
+        if self._state == "unloaded":
+            self._request_load()
+        try:
+            async with asyncio.timeout(self._limits.load_wait_s):
+                while self._state in ("unloaded", "loading"):
+                    await self._state_changed.wait()
+        except TimeoutError:
+            raise ModelUnavailable(f"model {self._config.id!r} is still loading; try again later") from None
+        if self._state != "ready":
+            reason = f": {self._failure}" if self._failure else ""
+            raise ModelUnavailable(f"model {self._config.id!r} is {self._state}{reason}", retry_after_s=30)
+
+    def _open(self, request_id: str) -> asyncio.Queue[_Answer]:
+        if len(self._answers) >= self._limits.max_queued_requests:
+            raise Overloaded(
+                f"model {self._config.id!r} holds {len(self._answers)} requests already, its limit; try again later"
+            )
+        assert request_id not in self._answers
+        answers: asyncio.Queue[_Answer] = asyncio.Queue()
+        self._answers[request_id] = answers
+        return answers
+
+    async def _close(self, request_id: str, *, abort: bool) -> None:
+        del self._answers[request_id]
+        if abort and self._channel is not None:
+            await self._channel.send(Abort(request_id))
+
+    async def _send(self, message: ToWorker) -> None:
+        if self._channel is None:
+            raise WorkerCrashed(f"the worker of model {self._config.id!r} has just ended; try again")
+        await self._channel.send(message)
+
+
+def _error_of(failed: Failed) -> HearthError:
+    return from_code(failed.code, failed.message, failed.param)

@@ -1,0 +1,220 @@
+"""Keeps the worker of one model alive: starts it, watches its heartbeat, restarts it, gives up when it keeps dying."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import zmq.asyncio
+
+from server.config.schema import Backend, Limits, ModelConfig
+from server.errors import HearthError, LoadFailed
+from server.types import ModelKind
+from server.workers.client import WorkerClient
+from server.workers.messages import Heartbeat, LoadError, Ready, WorkerSpec
+from server.workers.process import WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+MODULE_OF: dict[tuple[ModelKind, Backend], str] = {
+    ("chat", "llama_cpp"): "server.workers.chat_worker",
+    ("chat", "script"): "server.workers.script_worker",
+    ("embedding", "sentence_transformers"): "server.workers.encoder_worker",
+    ("rerank", "sentence_transformers"): "server.workers.encoder_worker",
+    ("embedding", "llama_cpp"): "server.workers.encoder_worker",
+    ("rerank", "llama_cpp"): "server.workers.encoder_worker",
+}
+"""Child mains, by name only: this process must not import what they import."""
+
+SpecFactory = Callable[[str], WorkerSpec]
+"""endpoint -> spec; raises `HearthError` when the model's files are not there. May read files: called on a thread."""
+
+
+@dataclass(frozen=True)
+class SupervisionPolicy:
+    """When to lose patience.
+
+    Attributes:
+        heartbeat_timeout_s: A worker that says nothing for so long is dead or stopped.
+        load_heartbeat_timeout_s: The same before it is ready: importing torch may hold its interpreter for long.
+        step_timeout_s: A worker whose step takes so long is hung, though its heart beats. Steps take milliseconds to
+            seconds; a long prompt is many steps.
+        load_timeout_s: A model that loads for so long never will.
+        max_crashes, crash_window_s: That many crashes within the window open the breaker: the model is `failed`.
+        first_backoff_s, max_backoff_s: Wait before a restart; doubles with each crash in the window.
+        stop_grace_s: How long a worker may take to end when asked.
+    """
+
+    heartbeat_timeout_s: float = 10.0
+    load_heartbeat_timeout_s: float = 60.0
+    step_timeout_s: float = 300.0
+    load_timeout_s: float = 1800.0
+    max_crashes: int = 5
+    crash_window_s: float = 60.0
+    first_backoff_s: float = 0.1
+    max_backoff_s: float = 5.0
+    stop_grace_s: float = 5.0
+
+
+class Keeper:
+    """Keeps the worker of one model alive, on the API process's event loop.
+
+    Attributes:
+        client: The model as services see it; outlives the workers.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        limits: Limits,
+        policy: SupervisionPolicy,
+        make_spec: SpecFactory,
+        context: zmq.asyncio.Context,
+        folder: Path,
+    ) -> None:
+        self._config = config
+        self._policy = policy
+        self._make_spec = make_spec
+        self._context = context
+        self._folder = folder
+        self._task: asyncio.Task[None] | None = None
+        self._process: WorkerProcess | None = None
+        self._crashes: deque[float] = deque()  # when, on the monotonic clock
+        self._num_starts = 0
+        self._needs_portable_kernels = False
+        self.client = WorkerClient(config, limits, request_load=self.load)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def load(self) -> None:
+        if self._task is None or self._task.done():
+            self.client.set_state("loading")
+            self._task = asyncio.create_task(self._keep_alive(), name=f"keeper of {self._config.id}")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self.client.set_state("draining")
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self.client.set_state("unloaded")
+
+    async def _keep_alive(self) -> None:
+        """Start the worker again and again, until it cannot be loaded or keeps dying."""
+        try:
+            while True:
+                ending = await self._run_once()
+                self.client.detach(ending)
+                self._record_crash(ending)
+                self.client.set_state("loading")
+                await asyncio.sleep(self._backoff_s)
+        except LoadFailed as exc:
+            logger.error("model failed", extra={"model": self._config.id, "reason": exc.message})
+            self.client.set_state("failed", failure=exc.message)
+        except Exception:
+            logger.exception("keeper failed", extra={"model": self._config.id})
+            self.client.set_state("failed", failure="internal error; the server's log has details")
+
+    async def _run_once(self) -> str:
+        """Run one worker from start to end; say how it ended.
+
+        Raises:
+            LoadFailed: It cannot load its model, and trying again will not help.
+        """
+        process = self._process = await self._start()
+        listening = asyncio.create_task(self._listen(process))
+        ending = asyncio.create_task(process.wait())
+        try:
+            await asyncio.wait((listening, ending), return_when=asyncio.FIRST_COMPLETED)
+            if ending.done() and not process.gave_up:
+                self._needs_portable_kernels |= process.exit_signal == signal.SIGILL
+                return ending.result()
+            return await asyncio.wait_for(listening, self._policy.stop_grace_s)
+        finally:
+            await _cancel(listening)
+            if not listening.cancelled() and listening.exception() is None:
+                process.kill()  # hung: it would not hear a polite request
+            await process.stop(grace_s=self._policy.stop_grace_s)
+            await ending
+            self._process = None
+
+    async def _start(self) -> WorkerProcess:
+        self._num_starts += 1
+        endpoint = f"ipc://{self._folder}/{self._config.id[:40]}-{self._num_starts}"
+        try:
+            spec = await asyncio.to_thread(self._make_spec, endpoint)
+        except HearthError as exc:
+            raise LoadFailed(exc.message) from exc
+        if self._needs_portable_kernels:
+            spec = msgspec.structs.replace(spec, portable_kernels=True)
+        module = MODULE_OF[self._config.kind, self._config.backend]
+        process = await WorkerProcess.start(module, spec, context=self._context, model_id=self._config.id)
+        logger.info("worker started", extra={"model": self._config.id, "pid": process.pid})
+        return process
+
+    async def _listen(self, process: WorkerProcess) -> str:
+        """Pass the worker's messages on for as long as it makes progress; say why it does not.
+
+        Raises:
+            LoadFailed: It said so.
+        """
+        policy = self._policy
+        started = time.monotonic()
+        silence_s = policy.load_heartbeat_timeout_s
+        while True:
+            try:
+                async with asyncio.timeout(silence_s):
+                    message = await process.channel.receive()
+            except TimeoutError:
+                return f"no heartbeat for {silence_s:g} s"
+            if isinstance(message, Ready):
+                silence_s = policy.heartbeat_timeout_s
+                self.client.attach(process.channel, message.facts)
+                extra = {"model": self._config.id, "pid": process.pid, "load_s": message.facts.load_s}
+                logger.info("model ready", extra=extra)
+            elif isinstance(message, LoadError):
+                raise LoadFailed(message.message)
+            elif isinstance(message, Heartbeat):
+                if message.busy_s > policy.step_timeout_s:
+                    return f"one step has taken {message.busy_s:.0f} s"
+                if self.client.state == "loading" and time.monotonic() - started > policy.load_timeout_s:
+                    raise LoadFailed(f"not loaded after {policy.load_timeout_s:g} s")
+            else:
+                self.client.dispatch(message)
+
+    def _record_crash(self, ending: str) -> None:
+        """Note a crash.
+
+        Raises:
+            LoadFailed: There have been too many lately.
+        """
+        now = time.monotonic()
+        while self._crashes and now - self._crashes[0] > self._policy.crash_window_s:
+            self._crashes.popleft()
+        self._crashes.append(now)
+        extra = {"model": self._config.id, "ending": ending, "crashes": len(self._crashes)}
+        logger.error("worker died", extra=extra)
+        if len(self._crashes) >= self._policy.max_crashes:
+            window = f"{self._policy.crash_window_s:g} s"
+            raise LoadFailed(f"its worker died {len(self._crashes)} times within {window}, last with {ending}")
+
+    @property
+    def _backoff_s(self) -> float:
+        return min(self._policy.first_backoff_s * 2.0 ** (len(self._crashes) - 1), self._policy.max_backoff_s)
+
+
+async def _cancel(task: asyncio.Task[str]) -> None:
+    """Cancel a task and wait until it is over, however it ends."""
+    task.cancel()
+    await asyncio.wait((task,))

@@ -1,0 +1,86 @@
+"""The process of one scripted chat model: `python -m server.workers.script_worker`.
+
+A process like any other model's, so that tests of the API, of crashes and of restarts need no weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from server.config.schema import ModelConfig
+from server.engine.script import num_prompt_tokens, play
+from server.errors import ContextLengthExceeded, HearthError, WorkerCrashed
+from server.types import Failed, GenerateRequest, ModelFacts, Started, StreamEvent
+from server.workers.child import Send, run_child
+from server.workers.messages import Abort, Generate, Heartbeat, StepOutput, StreamOutput, ToWorker, WorkerSpec
+
+DEFAULT_CONTEXT = 8192
+
+
+class ScriptWorker:
+    """Plays one script per request on an event loop of its own."""
+
+    def __init__(self, config: ModelConfig, _spec: WorkerSpec, send: Send) -> None:
+        self._rules = config.script
+        self._send = send
+        self._loop = asyncio.new_event_loop()
+        self._playing: dict[str, asyncio.Task[None]] = {}
+        self._num_steps = 0
+        self.facts = ModelFacts(context_length=config.context or DEFAULT_CONTEXT, architecture="script")
+
+    def run(self) -> None:
+        self._loop.run_forever()
+
+    def handle(self, message: ToWorker) -> None:
+        if isinstance(message, Generate):
+            self._loop.call_soon_threadsafe(self._start, message.request)
+        elif isinstance(message, Abort):
+            self._loop.call_soon_threadsafe(self._abort, message.request_id)
+
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat(num_steps=self._num_steps, busy_s=0.0, num_running=len(self._playing))
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    # ---- the event loop
+
+    def _start(self, request: GenerateRequest) -> None:
+        task = self._loop.create_task(self._play(request))
+        self._playing[request.request_id] = task
+        task.add_done_callback(lambda _: self._playing.pop(request.request_id, None))
+
+    def _abort(self, request_id: str) -> None:
+        if task := self._playing.get(request_id):
+            task.cancel()
+
+    async def _play(self, request: GenerateRequest) -> None:
+        try:
+            self._say(request, Started(self._count_prompt(request)))
+            sampling = request.sampling
+            for step in play(self._rules, request.prompt, max_tokens=sampling.max_tokens, stop=sampling.stop):
+                await asyncio.sleep(step.delay_s)
+                if isinstance(step.event, Failed) and step.event.code == WorkerCrashed.code:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                self._say(request, step.event)
+        except HearthError as exc:
+            self._say(request, Failed(exc.code, exc.message, exc.param))
+
+    def _count_prompt(self, request: GenerateRequest) -> int:
+        num_tokens, most = num_prompt_tokens(request.prompt), self.facts.context_length
+        if num_tokens >= most:
+            raise ContextLengthExceeded(
+                f"the prompt has {num_tokens} tokens but the model accepts {most}, prompt and answer together",
+                param="messages",
+            )
+        return num_tokens
+
+    def _say(self, request: GenerateRequest, event: StreamEvent) -> None:
+        self._num_steps += 1
+        self._send(StepOutput([StreamOutput(request.request_id, event)]))
+
+
+if __name__ == "__main__":
+    run_child(ScriptWorker)

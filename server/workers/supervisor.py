@@ -1,0 +1,51 @@
+"""Owns the keepers of all models, and what they share: the ZeroMQ context and the folder of the sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import zmq.asyncio
+
+from server.config.schema import Limits, ModelConfig
+from server.workers.client import WorkerClient
+from server.workers.keeper import Keeper, SpecFactory, SupervisionPolicy
+
+
+class Supervisor:
+    """Runs the workers of all models. One task per model; everything on the API process's event loop."""
+
+    def __init__(self, limits: Limits, policy: SupervisionPolicy | None = None) -> None:
+        self._limits = limits
+        self._policy = policy or SupervisionPolicy()
+        self._context = zmq.asyncio.Context()
+        self._folder = tempfile.TemporaryDirectory(prefix="hearth-")
+        self._keepers: dict[str, Keeper] = {}
+
+    def add(self, config: ModelConfig, make_spec: SpecFactory) -> WorkerClient:
+        """Take a model into care; it stays `unloaded` until `load`, or until a request needs it."""
+        keeper = Keeper(
+            config,
+            limits=self._limits,
+            policy=self._policy,
+            make_spec=make_spec,
+            context=self._context,
+            folder=Path(self._folder.name),
+        )
+        self._keepers[config.id] = keeper
+        return keeper.client
+
+    def load(self, model_id: str) -> None:
+        """Start loading a model; returns at once. Nothing happens if it is loading or loaded already."""
+        self._keepers[model_id].load()
+
+    def pid(self, model_id: str) -> int | None:
+        """Process id of the model's worker, if one runs."""
+        return self._keepers[model_id].pid
+
+    async def stop(self) -> None:
+        """End all workers."""
+        await asyncio.gather(*(keeper.stop() for keeper in self._keepers.values()))
+        self._context.destroy(linger=0)
+        self._folder.cleanup()

@@ -1,0 +1,89 @@
+"""An API over fake models: a `Stack` per test, and clients for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+import httpx2
+import pytest
+from openai import AsyncOpenAI
+from starlette.applications import Starlette
+
+from server.api.application import build_api
+from server.config.schema import Limits, ModelConfig, SamplingDefaults, ScriptRule
+from server.models.registry import ModelEntry, ModelRegistry
+from server.services import Services
+from server.services.chat import ChatService
+from server.services.completions import CompletionService
+from server.services.embeddings import EmbeddingService
+from server.services.models import ModelService
+from server.services.rerank import RerankService
+from server.types import ModelFacts
+from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
+
+CHAT = ModelConfig(
+    id="talker",
+    kind="chat",
+    backend="llama_cpp",
+    source="file:x.gguf",
+    aliases=("openai/talker",),
+    description="Talks.",
+    defaults=SamplingDefaults(temperature=0.5, max_tokens=77),
+)
+SCRIPT = ModelConfig(
+    id="actor",
+    kind="chat",
+    backend="script",
+    script=(ScriptRule(text="x"),),
+    capabilities=("chat", "completion", "tools"),
+)
+EMBEDDING = ModelConfig(id="embedder", kind="embedding", backend="sentence_transformers", source="file:x")
+RERANK = ModelConfig(id="ranker", kind="rerank", backend="sentence_transformers", source="file:x")
+
+
+@dataclass
+class Stack:
+    """The fakes and the application over them."""
+
+    chat: FakeChatModel = field(default_factory=lambda: FakeChatModel(facts=ModelFacts(context_length=4096)))
+    actor: FakeChatModel = field(default_factory=FakeChatModel)
+    embedder: FakeEmbedder = field(
+        default_factory=lambda: FakeEmbedder(facts=ModelFacts(context_length=512, dimensions=2))
+    )
+    reranker: FakeReranker = field(default_factory=FakeReranker)
+    limits: Limits = field(default_factory=lambda: Limits(max_body_mb=1, max_inputs=8, max_documents=8))
+
+    def app(self) -> Starlette:
+        served = ((CHAT, self.chat), (SCRIPT, self.actor), (EMBEDDING, self.embedder), (RERANK, self.reranker))
+        registry = ModelRegistry([ModelEntry(config, model) for config, model in served])
+        services = Services(
+            chat=ChatService(registry),
+            completions=CompletionService(registry),
+            embeddings=EmbeddingService(registry, self.limits),
+            rerank=RerankService(registry, self.limits),
+            models=ModelService(registry, started_at_s=1_700_000_000),
+            version="1.2.3",
+        )
+        return build_api(services, self.limits)
+
+
+@pytest.fixture
+def stack() -> Stack:
+    return Stack()
+
+
+@pytest.fixture
+async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(stack.app()), base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+async def openai_client(stack: Stack) -> AsyncIterator[AsyncOpenAI]:
+    http_client = httpx2.AsyncClient(transport=httpx2.ASGITransport(stack.app()))  # the SDK's own fork of httpx
+    async with AsyncOpenAI(
+        base_url="http://test/v1", api_key="none", http_client=http_client, max_retries=0
+    ) as openai_client:
+        yield openai_client

@@ -1,0 +1,146 @@
+"""What holds for every request: ids, timing, the canonical log line, and errors of one shape."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import httpx
+import pytest
+
+from server.errors import ConfigError, WorkerCrashed
+from server.types import Delta, Started
+from tests.api.conftest import Stack
+from tests.fakes.asgi import AsgiConnection
+
+URL = "/v1/chat/completions"
+HELLO = {"model": "talker", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def access_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [vars(record) for record in caplog.records if record.name.endswith("access_log")]
+
+
+@pytest.fixture(autouse=True)
+def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/health"), ("GET", "/nowhere"), ("PUT", "/v1/models")])
+async def test_every_answer_has_an_id_and_its_duration(client: httpx.AsyncClient, method: str, path: str) -> None:
+    response = await client.request(method, path)
+
+    assert response.headers["x-request-id"]
+    assert int(response.headers["openai-processing-ms"]) >= 0
+
+
+@pytest.mark.parametrize(("offered", "is_kept"), [("trace-1.a:b_c", True), ("x" * 129, False), ("a b", False)])
+async def test_a_safe_request_id_is_kept(client: httpx.AsyncClient, offered: str, *, is_kept: bool) -> None:
+    response = await client.get("/version", headers={"x-request-id": offered})
+
+    assert (response.headers["x-request-id"] == offered) is is_kept
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/v1/models/", 404, "model_not_found"),
+        ("POST", "/v1/chat/completions/", 404, "not_found"),
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+    ],
+)
+async def test_the_routers_errors_have_the_same_shape(
+    client: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    response = await client.request(method, path)
+
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert response.json()["error"]["code"] == code
+    assert ("allow" in response.headers) is (status == 405)
+
+
+@pytest.mark.parametrize("bug", [RuntimeError("secret /etc/path"), ConfigError("secret /etc/path")])
+async def test_a_bug_is_a_500_without_details_and_logged_with_them(
+    client: httpx.AsyncClient, stack: Stack, caplog: pytest.LogCaptureFixture, bug: Exception
+) -> None:
+    stack.chat.steps = (bug,)
+
+    response = await client.post(URL, json=HELLO)
+
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal_error"
+    assert "secret" not in response.text
+    request_id = response.headers["x-request-id"]
+    assert request_id in response.json()["error"]["message"]
+    [logged] = [record for record in caplog.records if record.exc_info]
+    assert vars(logged)["request_id"] == request_id
+
+
+async def test_a_bug_inside_a_stream_is_logged_and_hidden_too(
+    client: httpx.AsyncClient, stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    stack.chat.steps = (Started(1), Delta("x"), RuntimeError("secret"))
+
+    response = await client.post(URL, json={**HELLO, "stream": True})
+
+    assert "internal_error" in response.text
+    assert "secret" not in response.text
+    assert any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_one_line_tells_all_about_a_request(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, *, stream: bool
+) -> None:
+    await client.post(URL, json={**HELLO, "stream": stream}, headers={"x-request-id": "r1"})
+
+    [line] = access_lines(caplog)
+    assert (line["request_id"], line["method"], line["path"], line["status"]) == ("r1", "POST", URL, 200)
+    assert (line["model"], line["prompt_tokens"], line["completion_tokens"]) == ("talker", 5, 2)
+    assert line["finish_reason"] == "stop"
+    assert line["duration_ms"] >= 0
+    assert line["generation_id"].startswith("chatcmpl-")
+
+
+async def test_a_failed_stream_is_an_error_in_the_log(
+    client: httpx.AsyncClient, stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    stack.chat.steps = (Started(1), WorkerCrashed("the worker has died"))
+
+    await client.post(URL, json={**HELLO, "stream": True})
+
+    [line] = access_lines(caplog)
+    assert (line["status"], line["error"], line["levelname"]) == (200, "worker_crashed", "ERROR")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_left_is_logged_as_499(
+    stack: Stack, caplog: pytest.LogCaptureFixture, *, stream: bool
+) -> None:
+    stack.chat.steps = (Started(1), asyncio.Event())
+    connection = AsgiConnection(stack.app(), URL, {**HELLO, "stream": stream})
+    await asyncio.wait_for(stack.chat.begun.wait(), timeout=5)
+
+    connection.disconnect()
+    await connection.done
+
+    [line] = access_lines(caplog)
+    assert line["status"] == 499
+
+
+async def test_health_is_not_logged(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    for path in ("/health", "/ready", "/livez"):
+        await client.get(path)
+
+    assert not access_lines(caplog)
+
+
+async def test_a_path_cannot_forge_a_log_line(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    await client.get("/x%0aINFO forged")
+
+    [line] = access_lines(caplog)
+    assert line["path"] == "/x%0AINFO%20forged"

@@ -1,0 +1,69 @@
+"""`GET /v1/models`, `/health`, `/ready`, `/version`."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.api.conftest import Stack
+
+
+async def test_models_are_listed_with_what_clients_want_to_know(client: httpx.AsyncClient) -> None:
+    body = (await client.get("/v1/models")).json()
+
+    assert body["object"] == "list"
+    assert [model["id"] for model in body["data"]] == ["talker", "actor", "embedder", "ranker"]
+    assert body["data"][0] == {
+        "id": "talker",
+        "object": "model",
+        "created": 1_700_000_000,
+        "owned_by": "local",
+        "kind": "chat",
+        "capabilities": ["chat", "completion"],
+        "context_length": 4096,
+        "dimensions": None,
+        "state": "ready",
+        "description": "Talks.",
+        "aliases": ["openai/talker"],
+        "display": {"parameters": None, "architecture": None, "hf_repo": None},
+    }
+
+
+@pytest.mark.parametrize("name", ["talker", "openai/talker"])
+async def test_a_model_is_found_by_id_and_alias(client: httpx.AsyncClient, name: str) -> None:
+    assert (await client.get(f"/v1/models/{name}")).json()["id"] == "talker"
+
+
+async def test_an_unknown_model_is_not_found_in_both_dialects(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/models/nobody")
+
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
+    assert response.json()["detail"] == "Model 'nobody' not found"
+
+
+@pytest.mark.parametrize("path", ["/ready", "/health/ready", "/readyz"])
+async def test_ready_names_the_model_that_failed_and_why(client: httpx.AsyncClient, stack: Stack, path: str) -> None:
+    assert (await client.get(path)).status_code == 200
+    stack.chat.state, stack.chat.failure = "failed", "file is truncated"
+
+    response = await client.get(path)
+
+    assert response.status_code == 503
+    assert response.json()["status"] == "not_ready"
+    assert response.json()["models"]["talker"] == {"state": "failed", "reason": "file is truncated"}
+    assert response.json()["models"]["actor"] == {"state": "ready"}
+    assert (await client.get("/v1/models/talker")).json()["error"] == "file is truncated"
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/livez"])
+async def test_the_process_is_healthy_whatever_the_models_do(
+    client: httpx.AsyncClient, stack: Stack, path: str
+) -> None:
+    stack.chat.state = "failed"
+
+    assert (await client.get(path)).status_code == 200
+
+
+async def test_the_version_is_told(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/version")).json() == {"version": "1.2.3"}

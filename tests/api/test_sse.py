@@ -1,0 +1,66 @@
+"""Server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+
+from server.api.middleware.request_id import RequestIdMiddleware
+from server.api.sse import DONE, PING, EventStream
+from tests.fakes.asgi import AsgiConnection
+
+
+def app_streaming(chunks: AsyncGenerator[bytes, None]) -> RequestIdMiddleware:
+    async def endpoint(_request: Request) -> EventStream:
+        return EventStream(chunks, ping_after_s=0.005)
+
+    return RequestIdMiddleware(Starlette(routes=[Route("/", endpoint, methods=["POST"])]))
+
+
+async def test_silence_is_filled_with_pings() -> None:
+    proceed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"first"
+        await proceed.wait()
+        yield b"second"
+
+    connection = AsgiConnection(app_streaming(chunks()), "/", {})
+    assert await connection.read_status() == 200
+    assert await connection.read_chunk() == b"first"
+    assert await connection.read_chunk() == PING
+    proceed.set()
+
+    rest = [chunk async for chunk in _until_end(connection)]
+    assert [chunk for chunk in rest if chunk != PING] == [b"second", DONE, b""]
+
+
+async def test_the_generator_is_closed_when_sending_fails() -> None:
+    closed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        try:
+            while True:
+                yield b"x"
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    connection = AsgiConnection(app_streaming(chunks()), "/", {})
+    await connection.read_status()
+    connection.disconnect()
+
+    await connection.done
+    assert closed.is_set()
+
+
+async def _until_end(connection: AsgiConnection) -> AsyncGenerator[bytes, None]:
+    while True:
+        chunk = await connection.read_chunk()
+        yield chunk
+        if chunk == b"":
+            return

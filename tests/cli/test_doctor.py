@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from server.cli.doctor import doctor
+
+app = typer.Typer()
+app.command()(doctor)
+
+SCRIPTED = "models: [{id: echo, kind: chat, backend: script, script: [{text: hi}]}]\nserver: {port: 0}\n"
+MISSING = "models: [{id: qwen, kind: chat, backend: llama_cpp, source: 'file:absent.gguf'}]\nserver: {port: 0}\n"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_what_is_wrong_comes_with_its_remedy_and_exit_code_1() -> None:
+    Path("models.yaml").write_text(MISSING)
+
+    result = CliRunner().invoke(app, [])
+
+    assert result.exit_code == 1
+    line = next(line for line in result.stdout.splitlines() if line.startswith("model qwen: "))
+    assert line.endswith("absent.gguf does not exist — put the file there, or correct `source`")
+
+
+def test_json_says_for_each_finding_whether_it_is_ok() -> None:
+    Path("models.yaml").write_text(SCRIPTED)
+
+    result = CliRunner().invoke(app, ["--json"])
+
+    report = json.loads(result.stdout)
+    findings = {finding["name"]: finding for finding in report["findings"]}
+    assert report["ok"] is (result.exit_code == 0)
+    assert findings["self-test"]["ok"]
+    assert findings["port"] == {"name": "port", "value": "a free one is taken at start", "remedy": "", "ok": True}
+
+
+def test_a_wrong_configuration_is_exit_code_2() -> None:
+    Path("models.yaml").write_text("models: []\n")
+
+    assert CliRunner().invoke(app, []).exit_code == 2

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from server.config.reference import fill_tables, json_schema
+from server.config.schema import HearthConfig, ModelConfig
+
+ROOT = Path(__file__).parents[2]
+REMEDY = "run: python -m server.config.reference"
+
+
+def test_json_schema_in_docs_is_up_to_date() -> None:
+    assert (ROOT / "docs/models.schema.json").read_text(encoding="utf-8") == json_schema(), REMEDY
+
+
+def test_tables_in_docs_are_up_to_date() -> None:
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+
+    assert page == fill_tables(page), REMEDY
+
+
+@pytest.mark.parametrize("name", ["models.yaml", "models.qwen3.yaml"])
+def test_json_schema_accepts_the_files_of_this_repository(name: str) -> None:
+    data = yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+    jsonschema.Draft202012Validator(json.loads(json_schema())).validate(data)
+
+
+def test_settings_cannot_be_changed_after_loading() -> None:
+    model = ModelConfig(id="m", kind="rerank", backend="llama_cpp", source="hf:owner/repo")
+
+    with pytest.raises(ValidationError, match="frozen"):
+        model.id = "other"  # type: ignore[misc]
+
+
+def test_capabilities_follow_from_the_kind_unless_given() -> None:
+    model = ModelConfig(id="m", kind="rerank", backend="llama_cpp", source="hf:owner/repo")
+
+    assert model.effective_capabilities == ("rerank",)
+    assert model.model_copy(update={"capabilities": ("code",)}).effective_capabilities == ("code",)
+
+
+def test_every_key_is_described() -> None:
+    root = HearthConfig.model_json_schema()
+    keys = [key for section in (root, *root["$defs"].values()) for key in section["properties"].values()]
+
+    assert [key for key in keys if not key.get("description") and "$ref" not in key] == []

@@ -1,0 +1,75 @@
+"""A `Backend` without a model: it keeps real cells and answers from them, so wrong bookkeeping gives wrong tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from server.engine.backend import BatchFailed, Logits, OutOfCells
+from server.engine.batch import Batch
+
+
+class FakeBackend:
+    """The next token is a hash of all tokens before it: only the right cells in the right order give the right one.
+
+    Attributes:
+        cells: Tokens of each sequence id, by position.
+        batch_sizes: Tokens of each batch so far.
+        fail_next: Make the next decode fail with `BatchFailed`.
+    """
+
+    def __init__(
+        self, *, num_cells: int = 64, max_sequences: int = 4, max_batch_tokens: int = 32, vocab_size: int = 50
+    ) -> None:
+        self.num_cells = num_cells
+        self.max_sequences = max_sequences
+        self.max_batch_tokens = max_batch_tokens
+        self.vocab_size = vocab_size
+        self.cells: dict[int, list[int]] = {}
+        self.batch_sizes: list[int] = []
+        self.fail_next = False
+
+    def decode(self, batch: Batch) -> Logits:
+        if self.fail_next:
+            self.fail_next = False
+            raise BatchFailed("as the test asked")
+        if sum(map(len, self.cells.values())) + batch.num_tokens > self.num_cells:
+            raise OutOfCells
+        self.batch_sizes.append(batch.num_tokens)
+        rows = []
+        rows_of = zip(batch.token_ids, batch.positions, batch.seq_ids, batch.wants_logits, strict=True)
+        for token_id, position, seq_id, wants_logits in rows_of:
+            assert 0 <= seq_id < self.max_sequences
+            tokens = self.cells.setdefault(int(seq_id), [])
+            assert position == len(tokens), f"sequence {seq_id} has {len(tokens)} cells, got position {position}"
+            tokens.append(int(token_id))
+            if wants_logits:
+                rows.append(one_hot(next_token(tokens, self.vocab_size), self.vocab_size))
+        return np.array(rows, np.float32).reshape(len(rows), self.vocab_size)
+
+    def free(self, seq_id: int) -> None:
+        self.cells.pop(seq_id, None)
+
+
+def next_token(tokens: Sequence[int], vocab_size: int) -> int:
+    """The fake model: token 0 ends a text, and comes up now and then."""
+    digest = hashlib.sha256(repr(list(tokens)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % vocab_size
+
+
+def generate_alone(prompt: Sequence[int], *, max_tokens: int, vocab_size: int) -> list[int]:
+    """The naive twin of the engine: one sequence, one token at a time; ends with token 0 or at `max_tokens`."""
+    tokens = list(prompt)
+    while len(tokens) - len(prompt) < max_tokens:
+        tokens.append(next_token(tokens, vocab_size))
+        if tokens[-1] == 0:
+            break
+    return tokens[len(prompt) :]
+
+
+def one_hot(index: int, size: int) -> Logits:
+    row = np.zeros(size, np.float32)
+    row[index] = 10.0
+    return row

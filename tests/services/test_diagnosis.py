@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import socket
+import threading
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+from server.bindings.build_info import BuildInfo
+from server.bindings.cpu import Cpu
+from server.bindings.self_test import SelfTest
+from server.config.schema import HearthConfig, ModelConfig, ScriptRule, ServerSettings
+from server.models.weights import WeightsStore
+from server.services.diagnosis import Finding, Machine, check_port, diagnose
+
+BUILD = BuildInfo(
+    llama_cpp_version=importlib.metadata.version("llama-cpp-python"),
+    compiler="/usr/bin/clang-19",
+    compiler_version="clang 19.1.7",
+    cpu_features=("avx2",),
+    self_test="ok",
+)
+CPU = Cpu("Test CPU", frozenset({"avx2"}))
+AMX_CPU = Cpu("Test CPU", frozenset({"avx2", "amx_int8"}))
+SCRIPT = ModelConfig(id="scripted", kind="chat", backend="script", script=(ScriptRule(text="hello"),))
+
+
+def run_ok(_model: Path | None) -> SelfTest:
+    return SelfTest("ok", "CPU : AVX2 = 1 | SVE = 0 | ")
+
+
+MACHINE = Machine(build=BUILD, cpu=CPU, gpus=(), test=run_ok)
+
+
+def report(folder: Path, *models: ModelConfig, machine: Machine = MACHINE) -> dict[str, Finding]:
+    settings = ServerSettings(port=0, weights_dir=folder / "weights", data_dir=folder / "data")
+    config = HearthConfig(server=settings, models=models or (SCRIPT,))
+    store = WeightsStore(settings.weights_dir, folder / "cache")
+    return {finding.name: finding for finding in diagnose(config, store, machine)}
+
+
+def gguf(path: Path, *, sha256: str | None = None) -> ModelConfig:
+    return ModelConfig(id="tiny", kind="chat", backend="llama_cpp", source=f"file:{path}", sha256=sha256)
+
+
+def test_a_sound_installation_has_nothing_wrong(tmp_path: Path) -> None:
+    found = report(tmp_path)
+
+    assert [finding for finding in found.values() if not finding.is_ok] == []
+    assert found["compiler"].value == "clang 19.1.7 (/usr/bin/clang-19)"
+    assert found["self-test"].value == "ok with random weights; llama.cpp uses AVX2"
+
+
+def test_model_files_are_reported_with_size_and_checksum(tmp_path: Path) -> None:
+    weights = tmp_path / "tiny.gguf"
+    weights.write_bytes(b"x" * (3 << 19))
+
+    found = report(tmp_path, gguf(weights, sha256=sha256(weights.read_bytes()).hexdigest()))
+
+    assert found["model tiny"].value == f"{weights}, 1.5 MiB, checksum matches models.yaml"
+
+
+def test_damaged_model_files_are_wrong(tmp_path: Path) -> None:
+    weights = tmp_path / "tiny.gguf"
+    weights.write_bytes(b"damaged")
+
+    found = report(tmp_path, gguf(weights, sha256="0" * 64))
+
+    assert found["model tiny"].value.startswith("corrupt: ")
+    assert found["model tiny"].remedy == "put the file there, or correct `source`"
+
+
+def test_missing_weights_name_the_command_that_fetches_them(tmp_path: Path) -> None:
+    model = ModelConfig(id="tiny", kind="chat", backend="llama_cpp", source="pypi:some-weights==1.0#some/tiny.gguf")
+
+    assert report(tmp_path, model)["model tiny"].remedy == "run: hearth pull tiny"
+
+
+def test_the_self_test_decodes_with_a_chat_model_that_is_there(tmp_path: Path) -> None:
+    weights = tmp_path / "tiny.gguf"
+    weights.write_bytes(b"weights")
+    tested: list[Path | None] = []
+
+    def test(model: Path | None) -> SelfTest:
+        tested.append(model)
+        return run_ok(model)
+
+    report(tmp_path, gguf(weights), machine=dataclasses.replace(MACHINE, test=test))
+
+    assert tested == [weights]
+
+
+def test_a_llama_cpp_that_crashes_is_wrong(tmp_path: Path) -> None:
+    machine = dataclasses.replace(MACHINE, test=lambda _model: SelfTest("sigill", "it was miscompiled"))
+
+    finding = report(tmp_path, machine=machine)["self-test"]
+
+    assert (finding.value, finding.remedy) == ("sigill with random weights: it was miscompiled", "run: make setup")
+
+
+def test_running_without_amx_for_safety_is_said(tmp_path: Path) -> None:
+    build = dataclasses.replace(BUILD, self_test="sigill", use_extra_bufts=False)
+
+    finding = report(tmp_path, machine=dataclasses.replace(MACHINE, build=build))["self-test"]
+
+    assert "only without AMX" in finding.value
+    assert not finding.is_ok
+
+
+def test_a_build_that_leaves_amx_out_is_wrong_only_on_a_cpu_with_amx(tmp_path: Path) -> None:
+    build = dataclasses.replace(BUILD, cmake_args=("-DCMAKE_C_FLAGS=-mno-amx-tile",))
+    without = report(tmp_path, machine=dataclasses.replace(MACHINE, build=build))
+    with_amx = report(tmp_path, machine=dataclasses.replace(MACHINE, build=build, cpu=AMX_CPU))
+
+    assert without["compiler"].is_ok
+    assert with_amx["compiler"].remedy.startswith("for up to 5 times the speed")
+
+
+def test_a_build_for_another_cpu_is_wrong(tmp_path: Path) -> None:
+    build = dataclasses.replace(BUILD, cpu_features=("avx2", "avx512f"))
+
+    finding = report(tmp_path, machine=dataclasses.replace(MACHINE, build=build))["cpu"]
+
+    assert "built for one with avx512f" in finding.value
+    assert finding.remedy == "run: make setup"
+
+
+def test_a_gpu_that_the_build_does_not_use_is_wrong(tmp_path: Path) -> None:
+    idle = dataclasses.replace(MACHINE, gpus=("H100",))
+    used = dataclasses.replace(idle, build=dataclasses.replace(BUILD, cuda=True))
+
+    assert not report(tmp_path, machine=idle)["gpu"].is_ok
+    assert report(tmp_path, machine=used)["gpu"] == Finding("gpu", "H100")
+
+
+def test_another_version_than_was_built_is_wrong(tmp_path: Path) -> None:
+    build = dataclasses.replace(BUILD, llama_cpp_version="0.0.1")
+
+    assert not report(tmp_path, machine=dataclasses.replace(MACHINE, build=build))["llama-cpp-python"].is_ok
+
+
+def test_a_taken_port_is_wrong() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        finding = check_port(ServerSettings(port=port))
+
+    assert finding.value == f"127.0.0.1:{port} cannot be used: Address already in use"
+    assert "--port" in finding.remedy
+
+
+def test_our_own_server_on_the_port_is_fine() -> None:
+    class Hearth(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"version": "0.1.0"}')
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Hearth) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        finding = check_port(ServerSettings(port=running.server_port))
+        running.shutdown()
+        thread.join()
+
+    assert finding == Finding("port", f"127.0.0.1:{running.server_port}, hearth is serving there")

@@ -1,0 +1,122 @@
+"""Whatever a user can type is documented: routes, parameters, error codes, configuration keys, commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+from server.api.errors import ERROR_TABLE, HTTP_CODES, INVALID_CODES
+from server.api.routes import build_routes
+from server.api.schemas.chat import ChatRequest
+from server.api.schemas.completions import CompletionRequest
+from server.api.schemas.embeddings import EmbeddingRequest
+from server.api.schemas.rerank import RerankRequest
+from server.cli.main import app as cli
+from server.config.schema import HearthConfig, Limits
+from server.models.registry import ModelRegistry
+from server.services import Services
+from server.services.chat import ChatService
+from server.services.completions import CompletionService
+from server.services.embeddings import EmbeddingService
+from server.services.models import ModelService
+from server.services.rerank import RerankService
+
+ROOT = Path(__file__).parent.parent
+API = (ROOT / "docs/api.md").read_text()
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+ALL_PAGES = "\n".join(page.read_text() for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
+
+
+def routes() -> list[str]:
+    registry, limits = ModelRegistry([]), Limits()
+    services = Services(
+        chat=ChatService(registry),
+        completions=CompletionService(registry),
+        embeddings=EmbeddingService(registry, limits),
+        rerank=RerankService(registry, limits),
+        models=ModelService(registry, started_at_s=0),
+        version="",
+    )
+    return [
+        f"{method} {re.sub(':path', '', route.path)}"
+        for route in build_routes(services, limits)
+        for method in sorted((route.methods or set()) - {"HEAD"})
+    ]
+
+
+def error_codes() -> set[str]:
+    return {cls.code for cls in ERROR_TABLE} | set(INVALID_CODES) | set(HTTP_CODES.values())
+
+
+def config_keys(section: dict[str, object], definitions: dict[str, dict[str, object]]) -> Iterator[str]:
+    """The last names of all keys that hold a value; sections are told by what is in them."""
+    properties = section.get("properties")
+    assert isinstance(properties, dict)
+    for name, field in properties.items():
+        named = [definitions[definition] for definition in re.findall(r"#/\$defs/(\w+)", str(field))]
+        sections = [definition for definition in named if "properties" in definition]
+        if not sections:
+            yield name
+        for inner in sections:
+            yield from config_keys(inner, definitions)
+
+
+def commands() -> list[str]:
+    """Every command line without its options, e.g. `hearth config check`."""
+    return list(_commands_below(typer.main.get_command(cli), "hearth"))
+
+
+def _commands_below(command: Any, path: str) -> Iterator[str]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path
+        return
+    for name, child in children.items():
+        yield from _commands_below(child, f"{path} {name}")
+
+
+@pytest.mark.parametrize("route", routes())
+def test_every_route_is_documented(route: str) -> None:
+    assert f"`{route}`" in API
+
+
+@pytest.mark.parametrize("schema", [ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest])
+def test_every_parameter_is_documented(schema: type[BaseModel]) -> None:
+    missing = [name for name in schema.model_fields if f"`{name}`" not in API]
+
+    assert not missing
+
+
+def test_every_error_code_is_documented_with_its_status() -> None:
+    documented = dict(re.findall(r"^\| \d+ \| `(\w+)` (\|)", API, re.MULTILINE))
+
+    assert set(documented) == error_codes()
+    for cls, (status, _type) in ERROR_TABLE.items():
+        assert f"| {status} | `{cls.code}` |" in API
+
+
+def test_every_configuration_key_is_documented() -> None:
+    schema = HearthConfig.model_json_schema()
+
+    documented = set(re.findall(r"^\| `(?:[\w\[\]]+\.)*(\w+)`", CONFIGURATION, re.MULTILINE))
+    missing = set(config_keys(schema, schema["$defs"])) - documented
+
+    assert not missing
+
+
+def test_every_command_is_documented() -> None:
+    missing = [command for command in commands() if command not in ALL_PAGES]
+
+    assert not missing
+
+
+def test_every_documented_command_exists() -> None:
+    known = {command.split()[1] for command in commands()}
+
+    assert set(re.findall(r"`hearth ([a-z]+)", ALL_PAGES)) <= known
