@@ -33,8 +33,8 @@ class Reranker:
 
     A pair's score does not depend on its neighbours (in fp32: up to rounding). A dynamically quantised network would
     break that, because it chooses its int8 scale from the whole batch: with the default model, company and padding
-    shifted logits by up to 0.46. `one_by_one` runs such a network pair by pair; on two cores that costs nothing from
-    about 70 tokens on (padding is saved), and a third of the speed at 23 tokens.
+    shifted logits by up to 0.46. `one_by_one` runs such a network pair by pair; what that costs is measured in
+    docs/decisions/0005-int8-reranker-one-by-one.md.
     """
 
     def __init__(
