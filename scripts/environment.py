@@ -71,8 +71,13 @@ def fingerprint() -> str:
             digest.update(path.read_bytes())
     cpu = read_cpu()
     machine = (cpu.model, *sorted(cpu.features), *platform.libc_ver(), shutil.which("nvcc"), shutil.which("nvidia-smi"))
-    digest.update(repr((str(ROOT), sys.version, machine, os.environ.get("CMAKE_ARGS"))).encode())
+    digest.update(repr((str(ROOT), interpreter(), machine, os.environ.get("CMAKE_ARGS"))).encode())
     return digest.hexdigest()
+
+
+def interpreter() -> str:
+    """Name this Python so that a security update, which keeps .venv working, does not change the name."""
+    return f"{sys.implementation.cache_tag} {Path(sys.executable).resolve()}"
 
 
 def set_up() -> None:
@@ -107,7 +112,7 @@ def set_up() -> None:
 
 def make_venv(steps: Steps) -> None:
     """Make .venv, or keep one that was made whole, here, by this very interpreter."""
-    identity = f"{sys.version}\n{VENV}\n"
+    identity = f"{interpreter()}\n{VENV}\n"
     made = VENV / "hearth-venv.txt"
     if made.exists() and made.read_text() == identity and PYTHON.exists():
         steps.result = "present"
