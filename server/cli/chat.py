@@ -61,12 +61,15 @@ def _converse(client: ServerClient, options: dict[str, object], first: list[Mess
 def _answer(client: ServerClient, options: dict[str, object], messages: list[Message]) -> str:
     """Print the answer as it comes; return all of it."""
     said = []
-    for event in client.stream("/v1/chat/completions", {**options, "messages": messages, "stream": True}):
-        for choice in event["choices"]:
-            delta = choice["delta"]
-            said.append(delta.get("content") or "")
-            typer.echo(said[-1], nl=False)
-            for call in delta.get("tool_calls") or []:
-                typer.echo(f"[{call['function']['name']}({call['function']['arguments']})]", nl=False)
-    typer.echo()
+    try:
+        for event in client.stream("/v1/chat/completions", {**options, "messages": messages, "stream": True}):
+            for choice in event["choices"]:
+                delta = choice["delta"]
+                said.append(delta.get("content") or "")
+                typer.echo(said[-1], nl=False)
+                for call in delta.get("tool_calls") or []:
+                    typer.echo(f"[{call['function']['name']}({call['function']['arguments']})]", nl=False)
+    finally:  # an error message, too, begins on a line of its own
+        if said:
+            typer.echo()
     return "".join(said)

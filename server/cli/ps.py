@@ -32,4 +32,6 @@ def ps(as_json: JsonOption = False, config: ConfigOption = None, url: UrlOption 
     console.print(table)
     for model in models:
         if model.get("error"):
-            console.print(f"{model['id']}: {model['error']}", style="red", highlight=False)
+            console.print(
+                f"{model['id']}: {model['error']}", style="red", highlight=False, markup=False, soft_wrap=True
+            )

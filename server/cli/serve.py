@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +43,9 @@ def serve(
     configure_logs(settings.server.log_level, resolve_format(settings.server.log_format))
     listener = _bind(settings.server)
     _say_hello(settings, listener)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    # uvicorn ends with raising the signal that stopped it once more; an orderly end is exit code 0 all the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings, listener))
 
 

@@ -32,6 +32,7 @@ def _install(level: str, renderer: structlog.typing.Processor) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        _drop_color_message,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
@@ -45,3 +46,9 @@ def _install(level: str, renderer: structlog.typing.Processor) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def _drop_color_message(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """uvicorn says some things twice, the second time with terminal colours."""
+    event.pop("color_message", None)
+    return event
