@@ -6,7 +6,7 @@ Nothing here knows HTTP, llama.cpp or how a request travels.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -66,18 +66,21 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
     """Messages, to be rendered by the model's own chat template in the worker."""
 
+    param: ClassVar[str] = "messages"  # the request field that errors name
     messages: tuple[ChatMessage, ...]
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
     """Raw text, continued as it stands; the client writes its own template, so control-token strings in it count."""
 
+    param: ClassVar[str] = "prompt"
     text: str
 
 
 class TokensPrompt(msgspec.Struct, frozen=True, tag="tokens"):
     """Token ids of the model's own vocabulary."""
 
+    param: ClassVar[str] = "prompt"
     token_ids: TokenIds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,7 +32,7 @@ class LlamaModel:
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = use_extra_bufts
         llama_log.recent_errors.clear()
-        self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        self.handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
             reason = llama_log.recent_errors[0] if llama_log.recent_errors else "no reason given"
             raise LoadFailed(f"llama.cpp cannot load {path.name}: {reason}")

@@ -39,7 +39,9 @@ class Sampler:
         if sampling.temperature == 0:
             return int(row.argmax())
         token_ids, logits = _truncate(row, sampling)
-        return _draw(token_ids, logits / sampling.temperature, sequence.random.random())
+        with np.errstate(over="ignore"):  # a tiny temperature leaves the best token alone at 0, all others at -inf
+            scaled = (logits - logits[0]) / sampling.temperature
+        return _draw(token_ids, scaled, sequence.random.random())
 
 
 def _penalise(row: _Row, sequence: Sequence) -> None:

@@ -65,7 +65,7 @@ def play(
     rule = next((rule for rule in rules if re.search(rule.match, text)), None)
     if rule is None:
         yield ScriptStep(
-            0, Failed("no_matching_rule", f"no rule of the script matches {text[:80]!r}; add one", "messages")
+            0, Failed("no_matching_rule", f"no rule of the script matches {text[:80]!r}; add one", prompt.param)
         )
         return
     delay_s = rule.delay_ms / 1000

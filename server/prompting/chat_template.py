@@ -6,6 +6,7 @@ returns text in pieces, each marked as the template's or the user's.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from datetime import datetime
 from typing import NoReturn
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from server.errors import InvalidRequest, LoadFailed
@@ -45,9 +48,10 @@ class ChatTemplate:
 
     def __init__(self, source: str, *, control_texts: Iterable[str], bos: str, eos: str) -> None:
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols], autoescape=False
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag], autoescape=False
         )
         environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
+        environment.filters["tojson"] = _to_json
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as exc:
@@ -66,8 +70,8 @@ class ChatTemplate:
         turns = [_to_template(message, quarantine) for message in messages]
         try:
             text = self._template.render(messages=turns, **self._constants)
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as exc:
-            # Templates may fail with nearly anything; the worker lives on, and the client learns what was said.
+        except Exception as exc:
+            # A template may fail with anything, as programs do; the worker lives on, and the client learns of it.
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {exc}", param="messages", code="template_error"
             ) from exc
@@ -118,6 +122,21 @@ def _to_template(message: ChatMessage, quarantine: _Quarantine) -> dict[str, obj
             for call in message.tool_calls
         ]
     return turn
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}` marks the assistant's words for training; here it means nothing."""
+
+    tags = {"generation"}  # noqa: RUF012  # as jinja2 declares it
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    """As in transformers: Jinja's own filter escapes for HTML, which no model was trained on, and hides our marks."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -19,19 +19,23 @@ def resolve_format(log_format: Literal["auto", "text", "json"]) -> LogFormat:
     return log_format
 
 
-def configure_logs(level: str, log_format: LogFormat) -> None:
-    """Send all log lines of level `level` and above to stderr. Call once per process, workers too."""
+def configure_logs(level: str, log_format: LogFormat, **fields: str) -> None:
+    """Send all log lines of level `level` and above to stderr, each with `fields`. Call once per process."""
     if log_format == "json":
-        _install(level, structlog.processors.JSONRenderer())
+        _install(level, structlog.processors.JSONRenderer(), fields)
     else:
         colors = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-        _install(level, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=30))
+        _install(level, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=30), fields)
 
 
-def _install(level: str, renderer: structlog.typing.Processor) -> None:
+def _install(level: str, renderer: structlog.typing.Processor, fields: dict[str, str]) -> None:
+    def add_fields(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {**fields, **event}
+
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        add_fields,
         _drop_color_message,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,

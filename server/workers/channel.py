@@ -6,6 +6,7 @@ purpose: the parent limits the requests that a model holds, and each request's o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -37,10 +38,17 @@ class ParentChannel:
         self._socket.set_hwm(0)
         self._socket.bind(endpoint)
 
-    async def send(self, message: ToWorker) -> None:
-        await self._socket.send(encoder.encode(message))
+    def send(self, message: ToWorker) -> bool:
+        """Hand a message over, without waiting; False if no worker is connected to take it."""
+        # NOTE: without NOBLOCK this would wait for a peer, and a worker that has died never comes back. With it the
+        # future is done already.
+        return asyncio.ensure_future(self._socket.send(encoder.encode(message), zmq.NOBLOCK)).exception() is None
 
     async def receive(self) -> FromWorker:
+        """Wait for the next message."""
+        # NOTE: while messages are there, ZeroMQ hands out futures that are done, and awaiting those lets nobody else
+        # run: a busy worker would hold the event loop for as long as it talks.
+        await asyncio.sleep(0)
         return from_worker_decoder.decode(await self._socket.recv())
 
     def close(self) -> None:
@@ -76,13 +84,15 @@ class ChildChannel:
         self._wake()
 
     def close(self) -> None:
-        """Send what is queued, then end the thread."""
+        """Send what is queued, then end the thread. What is sent later is lost. Safe to call twice."""
         self._is_closing = True
         self._wake()
         self._thread.join()
+        self._wake_sender.close()
+        self._wake_receiver.close()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # the pipe is full of wake-ups already
+        with contextlib.suppress(OSError):  # full of wake-ups already, or closed
             self._wake_sender.send(b"\0")
 
     def _run(self) -> None:

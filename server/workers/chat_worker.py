@@ -25,7 +25,6 @@ from server.engine.sequence import Sequence
 from server.errors import ContextLengthExceeded, HearthError, InternalError, InvalidRequest
 from server.prompting.chat_template import ChatTemplate, PromptPiece
 from server.types import (
-    ChatPrompt,
     Failed,
     GenerateRequest,
     ModelFacts,
@@ -162,7 +161,7 @@ class ChatWorker:
             raise ContextLengthExceeded(
                 f"the prompt has {len(token_ids)} tokens but the model accepts {self.context_length}, prompt and answer"
                 f" together; shorten it by at least {1 - room}",
-                param=_param_of(request.prompt),
+                param=request.prompt.param,
             )
         self._check_logit_bias(request)
         sampling = request.sampling
@@ -201,7 +200,7 @@ class ChatWorker:
             if vocab.adds_bos and token_ids[:1] != [vocab.bos_id]:
                 token_ids = [vocab.bos_id, *token_ids]
         if not token_ids:
-            raise InvalidRequest("the prompt is empty; give at least one token", param=_param_of(prompt))
+            raise InvalidRequest("the prompt is empty; give at least one token", param=prompt.param)
         return token_ids
 
     def _check_size(self, pieces: list[PromptPiece], prompt: Prompt) -> None:
@@ -210,7 +209,7 @@ class ChatWorker:
         if least > self.context_length:
             raise ContextLengthExceeded(
                 f"the prompt has more than {least} tokens but the model accepts {self.context_length}; shorten it",
-                param=_param_of(prompt),
+                param=prompt.param,
             )
 
     def _check_logit_bias(self, request: GenerateRequest) -> None:
@@ -218,10 +217,6 @@ class ChatWorker:
         for token_id in request.sampling.logit_bias:
             if not 0 <= token_id < size:
                 raise InvalidRequest(f"logit_bias names token id {token_id}; ids are 0..{size - 1}", param="logit_bias")
-
-
-def _param_of(prompt: Prompt) -> str:
-    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
 
 
 def _num_gpu_layers(config: ModelConfig, *, has_gpu: bool) -> int:

@@ -6,12 +6,14 @@ import ctypes
 import faulthandler
 import logging
 import os
+import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import msgspec
 
@@ -21,6 +23,7 @@ from server.telemetry.logs import configure_logs
 from server.types import ModelFacts
 from server.workers.channel import ChildChannel
 from server.workers.messages import (
+    CRASHED_EXIT_CODE,
     LOAD_FAILED_EXIT_CODE,
     FromWorker,
     Heartbeat,
@@ -59,11 +62,14 @@ def run_child(load: Callable[[ModelConfig, WorkerSpec, Send], Worker]) -> None:
     """Be a worker process: read the spec from standard input, load the model, serve it until told to stop.
 
     Args:
-        load: Makes the worker; a `HearthError` from it is reported as a failure that trying again will not mend.
+        load: Makes the worker; a `HearthError` from it is reported as a failure that trying again will not mend. Any
+            other exception, on any thread, ends the process as a crash.
     """
-    spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
     _bind_fate_to_parent()
-    configure_logs(spec.log_level, spec.log_format)
+    spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
+    config = ModelConfig.model_validate_json(spec.model_json)
+    configure_logs(spec.log_level, spec.log_format, model=config.id)
+    threading.excepthook = _die_of_thread
     worker: Worker | None = None
 
     def on_message(message: ToWorker) -> None:
@@ -83,22 +89,50 @@ def run_child(load: Callable[[ModelConfig, WorkerSpec, Send], Worker]) -> None:
     exit_code = 0
     try:
         started = time.monotonic()
-        loaded = load(ModelConfig.model_validate_json(spec.model_json), spec, channel.send)
+        loaded = load(config, spec, channel.send)
         facts = msgspec.structs.replace(loaded.facts, load_s=round(time.monotonic() - started, 3))
         worker = loaded
         channel.send(Ready(facts))
         worker.run()
-    except HearthError as exc:
-        channel.send(LoadError(exc.message))
-        exit_code = LOAD_FAILED_EXIT_CODE
+    except Exception as exc:
+        if worker is None and isinstance(exc, HearthError):
+            channel.send(LoadError(exc.message))
+            exit_code = LOAD_FAILED_EXIT_CODE
+        else:
+            logger.exception("worker failed")
+            exit_code = CRASHED_EXIT_CODE
     channel.close()
-    logging.shutdown()
-    os._exit(exit_code)  # not sys.exit: torch and ONNX threads may take seconds to wind down, for nothing
+    _exit(exit_code)
 
 
 def _bind_fate_to_parent() -> None:
-    """Die with the parent, before it when memory runs out, and never by a Ctrl-C that is meant for it."""
+    """Die with the parent, before it when memory runs out, and never by a polite signal that is meant for it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _has_hung_up(sys.stdin.fileno()):
+        os._exit(CRASHED_EXIT_CODE)  # the parent died before we asked to be told
+    for polite in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group by terminals and systemd
+        signal.signal(polite, signal.SIG_IGN)
     faulthandler.enable()
     Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def _has_hung_up(pipe: int) -> bool:
+    """Whether the other end is closed, read or not what it wrote. The parent keeps its end open while it lives."""
+    poller = select.poll()
+    poller.register(pipe, 0)
+    return bool(poller.poll(0))
+
+
+def _die_of_thread(args: threading.ExceptHookArgs) -> None:
+    """A worker that has lost a thread would only look alive."""
+    exc_info = (args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+    try:
+        logger.error("worker failed", exc_info=exc_info)
+    finally:
+        _exit(CRASHED_EXIT_CODE)
+
+
+def _exit(code: int) -> NoReturn:
+    """End now. Not sys.exit: torch and ONNX threads may take seconds to wind down, for nothing."""
+    logging.shutdown()
+    os._exit(code)

@@ -1,7 +1,7 @@
 """The API process's view of one model: sends requests to its worker and hands the answers back.
 
-Lives as long as the server; workers come and go behind it. The supervisor attaches a channel when a worker is ready
-and detaches it when that worker ends, which ends every request in flight with an error: each request ends once.
+Lives as long as the server; workers come and go behind it. The keeper attaches a channel when a worker is ready and
+detaches it when that worker ends, which ends every request in flight with an error: each request ends once.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class WorkerClient:
         answers = self._open(request.request_id)
         is_over = False
         try:
-            await self._send(Generate(request))
+            self._send(Generate(request))
             while not is_over:
                 event = await answers.get()
                 if isinstance(event, HearthError | Failed):
@@ -94,22 +94,23 @@ class WorkerClient:
                 is_over = isinstance(event, Finished)
                 yield event
         finally:
-            await self._close(request.request_id, abort=not is_over)
+            self._close(request.request_id, abort=not is_over)
 
     async def embed(self, texts: Sequence[str], *, truncate: bool = False) -> EmbeddingResult:
         request_id = f"embed-{next(self._ids)}"
         answer = await self._ask(request_id, Embed(request_id, list(texts), truncate))
         assert isinstance(answer, Embedded)
-        vectors = np.frombuffer(answer.vectors, "<f4").reshape(len(texts), answer.dimensions)
+        vectors = np.frombuffer(answer.vectors, "<f4").reshape(len(texts), answer.dimensions).copy()
         return EmbeddingResult(vectors, answer.num_prompt_tokens, answer.num_truncated)
 
     async def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = False) -> RerankResult:
         request_id = f"rerank-{next(self._ids)}"
         answer = await self._ask(request_id, Rerank(request_id, query, list(documents), truncate))
         assert isinstance(answer, Reranked)
-        return RerankResult(np.frombuffer(answer.scores, "<f4"), answer.num_prompt_tokens, answer.num_truncated)
+        scores = np.frombuffer(answer.scores, "<f4").copy()
+        return RerankResult(scores, answer.num_prompt_tokens, answer.num_truncated)
 
-    # ---- for the supervisor
+    # ---- for the keeper
 
     def set_state(self, state: ModelState, *, failure: str | None = None) -> None:
         self._state, self._failure = state, failure
@@ -121,11 +122,14 @@ class WorkerClient:
         self._channel, self._facts = channel, facts
         self.set_state("ready")
 
-    def detach(self, reason: str) -> None:
-        """The worker is gone: end all that it was working on."""
+    def detach(self) -> None:
+        """The worker is gone: end all that it was working on, and let new requests wait for the next one."""
         self._channel = None
+        if self._state == "ready":
+            self.set_state("loading")
         error = WorkerCrashed(
-            f"the worker of model {self._config.id!r} ended ({reason}); try again", retry_after_s=RETRY_AFTER_S
+            f"the worker of model {self._config.id!r} ended while it ran this request; try again",
+            retry_after_s=RETRY_AFTER_S,
         )
         for answers in self._answers.values():
             answers.put_nowait(error)
@@ -147,10 +151,10 @@ class WorkerClient:
         answers = self._open(request_id)
         answer: _Answer | None = None
         try:
-            await self._send(message)
+            self._send(message)
             answer = await answers.get()
         finally:
-            await self._close(request_id, abort=answer is None)
+            self._close(request_id, abort=answer is None)
         if isinstance(answer, HearthError):
             raise answer
         if isinstance(answer, RequestFailed):
@@ -173,7 +177,8 @@ class WorkerClient:
             raise ModelUnavailable(f"model {self._config.id!r} is still loading; try again later") from None
         if self._state != "ready":
             reason = f": {self._failure}" if self._failure else ""
-            raise ModelUnavailable(f"model {self._config.id!r} is {self._state}{reason}", retry_after_s=30)
+            state = "has failed" if self._state == "failed" else f"is {self._state}"
+            raise ModelUnavailable(f"model {self._config.id!r} {state}{reason}", retry_after_s=30)
 
     def _open(self, request_id: str) -> asyncio.Queue[_Answer]:
         if len(self._answers) >= self._limits.max_queued_requests:
@@ -185,15 +190,14 @@ class WorkerClient:
         self._answers[request_id] = answers
         return answers
 
-    async def _close(self, request_id: str, *, abort: bool) -> None:
+    def _close(self, request_id: str, *, abort: bool) -> None:
         del self._answers[request_id]
         if abort and self._channel is not None:
-            await self._channel.send(Abort(request_id))
+            self._channel.send(Abort(request_id))
 
-    async def _send(self, message: ToWorker) -> None:
-        if self._channel is None:
-            raise WorkerCrashed(f"the worker of model {self._config.id!r} has just ended; try again")
-        await self._channel.send(message)
+    def _send(self, message: ToWorker) -> None:
+        assert self._channel is not None  # ready, and nothing has been awaited since
+        self._channel.send(message)  # if the worker has just died, `detach` is about to say so
 
 
 def _error_of(failed: Failed) -> HearthError:

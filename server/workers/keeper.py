@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import secrets
 import signal
 import time
 from collections import deque
@@ -33,6 +33,9 @@ MODULE_OF: dict[tuple[ModelKind, Backend], str] = {
     ("rerank", "llama_cpp"): "server.workers.encoder_worker",
 }
 """Child mains, by name only: this process must not import what they import."""
+
+_STALL_S = 1.0
+"""A timeout that comes so much too late says nothing about the worker."""
 
 SpecFactory = Callable[[str], WorkerSpec]
 """endpoint -> spec; raises `HearthError` when the model's files are not there. May read files: called on a thread."""
@@ -89,7 +92,6 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._process: WorkerProcess | None = None
         self._crashes: deque[float] = deque()  # when, on the monotonic clock
-        self._num_starts = 0
         self._needs_portable_kernels = False
         self.client = WorkerClient(config, limits, request_load=self.load)
 
@@ -103,21 +105,21 @@ class Keeper:
             self._task = asyncio.create_task(self._keep_alive(), name=f"keeper of {self._config.id}")
 
     async def stop(self) -> None:
+        """End the worker for good. Requests in flight and later ones get `ModelUnavailable`."""
         if self._task is not None:
-            self.client.set_state("draining")
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        self.client.set_state("unloaded")
+            await asyncio.wait((self._task,))
+        self.client.set_state("draining")
 
     async def _keep_alive(self) -> None:
         """Start the worker again and again, until it cannot be loaded or keeps dying."""
         try:
             while True:
-                ending = await self._run_once()
-                self.client.detach(ending)
+                try:
+                    ending = await self._run_once()
+                except OSError as exc:
+                    ending = f"it cannot be started: {exc}"
                 self._record_crash(ending)
-                self.client.set_state("loading")
                 await asyncio.sleep(self._backoff_s)
         except LoadFailed as exc:
             logger.error("model failed", extra={"model": self._config.id, "reason": exc.message})
@@ -137,21 +139,23 @@ class Keeper:
         ending = asyncio.create_task(process.wait())
         try:
             await asyncio.wait((listening, ending), return_when=asyncio.FIRST_COMPLETED)
-            if ending.done() and not process.gave_up:
-                self._needs_portable_kernels |= process.exit_signal == signal.SIGILL
-                return ending.result()
-            return await asyncio.wait_for(listening, self._policy.stop_grace_s)
-        finally:
-            await _cancel(listening)
-            if not listening.cancelled() and listening.exception() is None:
+            if process.gave_up:  # its `LoadError` may still be on the way
+                await asyncio.wait((listening,), timeout=self._policy.stop_grace_s)
+            if listening.done():
+                reason = listening.result()
                 process.kill()  # hung: it would not hear a polite request
+                return reason
+            self._needs_portable_kernels |= process.exit_signal == signal.SIGILL
+            return ending.result()
+        finally:
+            self.client.detach()  # first, so that no request goes to a worker that is being ended
+            await _cancel(listening)
             await process.stop(grace_s=self._policy.stop_grace_s)
             await ending
             self._process = None
 
     async def _start(self) -> WorkerProcess:
-        self._num_starts += 1
-        endpoint = f"ipc://{self._folder}/{self._config.id[:40]}-{self._num_starts}"
+        endpoint = f"ipc://{self._folder}/{secrets.token_hex(4)}"  # not the model's name: 107 bytes is all there is
         try:
             spec = await asyncio.to_thread(self._make_spec, endpoint)
         except HearthError as exc:
@@ -173,10 +177,13 @@ class Keeper:
         started = time.monotonic()
         silence_s = policy.load_heartbeat_timeout_s
         while True:
+            asked = time.monotonic()
             try:
                 async with asyncio.timeout(silence_s):
                     message = await process.channel.receive()
             except TimeoutError:
+                if time.monotonic() - asked > silence_s + _STALL_S:
+                    continue  # it is this process that stood still (Ctrl-Z, a paused container): listen again
                 return f"no heartbeat for {silence_s:g} s"
             if isinstance(message, Ready):
                 silence_s = policy.heartbeat_timeout_s
@@ -207,7 +214,7 @@ class Keeper:
         logger.error("worker died", extra=extra)
         if len(self._crashes) >= self._policy.max_crashes:
             window = f"{self._policy.crash_window_s:g} s"
-            raise LoadFailed(f"its worker died {len(self._crashes)} times within {window}, last with {ending}")
+            raise LoadFailed(f"its worker died {len(self._crashes)} times within {window}, at last: {ending}")
 
     @property
     def _backoff_s(self) -> float:

@@ -15,6 +15,9 @@ from server.types import Delta, Failed, Finished, GenerateRequest, ModelFacts, S
 LOAD_FAILED_EXIT_CODE = 3
 """A worker ends with this after it has sent `LoadError`."""
 
+CRASHED_EXIT_CODE = 1
+"""A worker ends with this after an exception that it did not expect; its log has the traceback."""
+
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All a worker needs to start; handed over on its standard input as one JSON line.

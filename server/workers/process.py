@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import signal
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import zmq.asyncio
@@ -20,6 +21,8 @@ from server.workers.messages import LOAD_FAILED_EXIT_CODE, Shutdown, WorkerSpec
 logger = logging.getLogger(__name__)
 
 _MAX_LOG_LINE_BYTES = 2**20
+_MAX_TAIL_LINES = 100  # an abort message is followed by the stacks of all threads
+_LAST_WORDS_S = 1.0
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
@@ -34,7 +37,7 @@ class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process, channel: ParentChannel, *, model_id: str) -> None:
         self._process = process
         self._model_id = model_id
-        self._stderr_tail: deque[str] = deque(maxlen=20)
+        self._stderr_tail: deque[str] = deque(maxlen=_MAX_TAIL_LINES)
         self._stderr_pump = asyncio.create_task(self._pump_stderr())
         self.channel = channel
         self.pid = process.pid
@@ -52,6 +55,7 @@ class WorkerProcess:
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # a folder named `server` where the server was started is not ours
                 "-m",
                 module,
                 stdin=asyncio.subprocess.PIPE,
@@ -81,28 +85,27 @@ class WorkerProcess:
     async def wait(self) -> str:
         """Wait for the end of the process; say how it ended, for people."""
         code = await self._process.wait()
-        await self._stderr_pump
+        # Whatever the process has started may hold its stderr open: last words are worth a moment's wait, no more.
+        await asyncio.wait((self._stderr_pump,), timeout=_LAST_WORDS_S)
+        self._stderr_pump.cancel()
         ending = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        last_words = next((line for line in reversed(self._stderr_tail) if "GGML_ASSERT" in line or "rror" in line), "")
+        last_words = _last_words(self._stderr_tail)
         return f"{ending}: {last_words}" if last_words else ending
 
     async def stop(self, *, grace_s: float) -> None:
-        """Ask the process to stop; kill it if it has not after `grace_s`."""
-        if self._process.returncode is None:
-            await self.channel.send(Shutdown())
-            try:
+        """Ask the process to stop; kill it if it cannot hear, or has not stopped after `grace_s`."""
+        try:
+            if self._process.returncode is None and self.channel.send(Shutdown()):
                 await asyncio.wait_for(self._process.wait(), grace_s)
-            except TimeoutError:
-                self.kill()
-                await self._process.wait()
-        self.close()
+        except TimeoutError:
+            logger.warning("worker does not stop; killing it", extra={"model": self._model_id, "pid": self.pid})
+        finally:
+            self.kill()
+            self.channel.close()
 
     def kill(self) -> None:
         if self._process.returncode is None:
             self._process.kill()
-
-    def close(self) -> None:
-        self.channel.close()
 
     async def _pump_stderr(self) -> None:
         """Pass the child's log on, line by line, and keep the end of it to explain a crash."""
@@ -116,7 +119,8 @@ class WorkerProcess:
                 return
             text = line.decode("utf-8", "replace").rstrip()
             self._stderr_tail.append(text)
-            print(text if text.startswith("{") else f"[{self._model_id}] {text}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # nobody reads our log any more; the worker must still be drained
+                print(text if text.startswith("{") else f"[{self._model_id}] {text}", file=sys.stderr)
 
 
 def child_environment(environ: Mapping[str, str], *, num_threads: int) -> dict[str, str]:
@@ -124,3 +128,27 @@ def child_environment(environ: Mapping[str, str], *, num_threads: int) -> dict[s
     kept = {name: value for name, value in environ.items() if not _SECRET.search(name)}
     threads = str(num_threads)
     return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+
+
+class _LogLine(msgspec.Struct):
+    event: str = ""
+    exception: str = ""
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """The line that explains a death best: a failed assertion of llama.cpp, else the last error; empty if none."""
+    newest_first = list(reversed(lines))
+    for sign in ("GGML_ASSERT", "rror"):
+        if line := next((line for line in newest_first if sign in line), ""):
+            return _gist(line)
+    return ""
+
+
+def _gist(line: str) -> str:
+    """Of a JSON log line the exception (without its stack) or the event; other lines as they are."""
+    try:
+        entry = msgspec.json.decode(line, type=_LogLine)
+    except msgspec.DecodeError:
+        return line
+    after_header = entry.exception.rpartition("Traceback (most recent call last):\n")[2]
+    return next((line for line in after_header.splitlines() if not line.startswith(" ")), entry.event)

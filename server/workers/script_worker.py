@@ -6,15 +6,18 @@ A process like any other model's, so that tests of the API, of crashes and of re
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 
 from server.config.schema import ModelConfig
 from server.engine.script import num_prompt_tokens, play
-from server.errors import ContextLengthExceeded, HearthError, WorkerCrashed
+from server.errors import ContextLengthExceeded, HearthError, InternalError, WorkerCrashed
 from server.types import Failed, GenerateRequest, ModelFacts, Started, StreamEvent
 from server.workers.child import Send, run_child
 from server.workers.messages import Abort, Generate, Heartbeat, StepOutput, StreamOutput, ToWorker, WorkerSpec
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 8192
 
@@ -67,13 +70,16 @@ class ScriptWorker:
                 self._say(request, step.event)
         except HearthError as exc:
             self._say(request, Failed(exc.code, exc.message, exc.param))
+        except Exception:
+            logger.exception("script failed", extra={"request_id": request.request_id})
+            self._say(request, Failed(InternalError.code, "internal error; the server's log has details"))
 
     def _count_prompt(self, request: GenerateRequest) -> int:
         num_tokens, most = num_prompt_tokens(request.prompt), self.facts.context_length
         if num_tokens >= most:
             raise ContextLengthExceeded(
                 f"the prompt has {num_tokens} tokens but the model accepts {most}, prompt and answer together",
-                param="messages",
+                param=request.prompt.param,
             )
         return num_tokens
 

@@ -130,3 +130,9 @@ def test_ignore_eos_never_ends() -> None:
     shares = draw_many([50.0] + [0.0] * 11, SamplingParams(seed=1, ignore_eos=True), count=200)
 
     assert shares[0] == 0
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-300, 5e-324])
+def test_a_tiny_temperature_is_almost_greedy(temperature: float) -> None:
+    """Also where logits / temperature is beyond what a float holds."""
+    assert draw_many(LOGITS, SamplingParams(temperature=temperature, seed=1), count=20)[4] == 1

@@ -29,7 +29,6 @@ def test_a_signal_lets_running_streams_finish_and_ends_with_0(
         assert server.process.wait(10) == 0
 
 
-@pytest.mark.xfail(reason="workers must ignore SIGTERM: the server tells them when to end")
 def test_a_signal_to_the_whole_process_group_lets_running_streams_finish_too(
     script_config: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,281 @@
+"""The client over a channel that a test plays: every request ends, once, whatever the worker does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import pytest
+
+from server.config.schema import Limits
+from server.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, Overloaded, WorkerCrashed
+from server.types import Delta, Failed, Finished, ModelFacts, Started, StreamEvent, Usage
+from server.workers.channel import ParentChannel
+from server.workers.client import WorkerClient
+from server.workers.messages import (
+    Abort,
+    Embed,
+    Embedded,
+    Generate,
+    RequestFailed,
+    Rerank,
+    Reranked,
+    StepOutput,
+    StreamOutput,
+    ToWorker,
+)
+from tests.fakes.scripted import request, scripted
+
+FACTS = ModelFacts(context_length=100)
+END = Finished("stop", Usage(prompt_tokens=1))
+T = TypeVar("T")
+
+
+@dataclass
+class FakeChannel:
+    sent: list[ToWorker] = field(default_factory=list)
+
+    def send(self, message: ToWorker) -> bool:
+        self.sent.append(message)
+        return True
+
+    @property
+    def aborted(self) -> list[str]:
+        return [message.request_id for message in self.sent if isinstance(message, Abort)]
+
+
+@dataclass
+class Stage:
+    """A client, the channel it speaks to, and how often it asked for a load."""
+
+    client: WorkerClient
+    channel: FakeChannel
+    loads: list[None]
+
+    def attach(self) -> None:
+        self.client.attach(cast(ParentChannel, self.channel), FACTS)
+
+    def say(self, request_id: str, *events: StreamEvent) -> None:
+        for event in events:
+            self.client.dispatch(StepOutput([StreamOutput(request_id, event)]))
+
+
+def make_stage(*, ready: bool = True, **limits: Any) -> Stage:
+    loads: list[None] = []
+    client = WorkerClient(scripted("m"), Limits(**limits), request_load=lambda: loads.append(None))
+    stage = Stage(client, FakeChannel(), loads)
+    if ready:
+        stage.attach()
+    return stage
+
+
+async def begin(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a request and let it run until it waits."""
+    task = asyncio.create_task(work)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task
+
+
+async def collect(stage: Stage, asked: Any) -> list[StreamEvent]:
+    return [event async for event in stage.client.generate(asked)]
+
+
+async def test_a_stream_says_what_the_worker_says() -> None:
+    stage, asked = make_stage(), request()
+    task = await begin(collect(stage, asked))
+
+    stage.say(asked.request_id, Started(1), Delta("a"), END)
+
+    assert await task == [Started(1), Delta("a"), END]
+    assert stage.channel.sent == [Generate(asked)]
+    assert stage.client.num_requests == 0
+
+
+@pytest.mark.parametrize(
+    ("failed", "error"),
+    [
+        (Failed("context_length_exceeded", "too long", "messages"), ContextLengthExceeded),
+        (Failed("template_error", "no such role", "messages"), InvalidRequest),
+        (Failed("model_unavailable", "later"), ModelUnavailable),
+    ],
+)
+async def test_a_failure_is_raised_as_the_error_that_it_was(failed: Failed, error: type[Exception]) -> None:
+    stage, asked = make_stage(), request()
+    task = await begin(collect(stage, asked))
+
+    stage.say(asked.request_id, failed)
+
+    with pytest.raises(error, match=failed.message) as caught:
+        await task
+    assert (caught.value.code, caught.value.param) == (failed.code, failed.param)  # type: ignore[attr-defined]
+    assert stage.channel.aborted == []
+
+
+async def test_detach_ends_all_requests_in_flight() -> None:
+    stage = make_stage()
+    tasks = [
+        await begin(collect(stage, request())),
+        await begin(stage.client.embed(["a"])),
+        await begin(stage.client.rerank("q", ["a"])),
+    ]
+
+    stage.client.detach()
+
+    for error in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(error, WorkerCrashed)
+    assert stage.client.num_requests == 0
+
+
+async def test_an_answer_that_came_before_the_crash_counts() -> None:
+    stage, asked = make_stage(), request()
+    task = await begin(collect(stage, asked))
+
+    stage.say(asked.request_id, Started(1), END)
+    stage.client.detach()
+
+    assert await task == [Started(1), END]
+
+
+async def test_after_a_crash_requests_wait_for_the_next_worker() -> None:
+    stage, asked = make_stage(), request()
+    stage.client.detach()
+    task = await begin(collect(stage, asked))
+    assert stage.channel.sent == []
+
+    stage.attach()
+    await begin(asyncio.sleep(0))
+    stage.say(asked.request_id, Started(1), END)
+
+    assert await task == [Started(1), END]
+
+
+async def test_closing_a_stream_early_aborts_it() -> None:
+    stage, asked = make_stage(), request()
+    async with aclosing(stage.client.generate(asked)) as events:
+        first = await begin(anext(events))
+        stage.say(asked.request_id, Started(1))
+        await first
+
+    assert stage.channel.aborted == [asked.request_id]
+    assert stage.client.num_requests == 0
+
+
+async def test_cancelling_a_request_aborts_it() -> None:
+    stage, asked = make_stage(), request()
+    tasks = [await begin(collect(stage, asked)), await begin(stage.client.embed(["a"]))]
+
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+    assert stage.channel.aborted == [asked.request_id, cast(Embed, stage.channel.sent[1]).request_id]
+    assert stage.client.num_requests == 0
+
+
+async def test_a_finished_stream_is_not_aborted() -> None:
+    stage, asked = make_stage(), request()
+    task = await begin(collect(stage, asked))
+    stage.say(asked.request_id, Started(1), END)
+    await task
+
+    assert stage.channel.aborted == []
+
+
+async def test_late_words_for_a_request_that_is_gone_are_dropped() -> None:
+    stage = make_stage()
+
+    stage.say("gone", Delta("x"))
+    stage.client.dispatch(Embedded("gone", b"", 1, 1))
+
+    assert stage.client.num_requests == 0
+
+
+async def test_one_request_too_many_is_refused_at_once() -> None:
+    stage = make_stage(max_queued_requests=2)
+    tasks = [await begin(collect(stage, request())) for _ in range(2)]
+
+    with pytest.raises(Overloaded, match="holds 2 requests"):
+        await stage.client.embed(["a"])
+
+    assert len(stage.channel.sent) == 2
+    stage.client.detach()
+    await asyncio.wait(tasks)
+
+
+async def test_a_request_to_an_unloaded_model_asks_for_the_load() -> None:
+    stage = make_stage(ready=False)
+    task = await begin(stage.client.embed(["a"]))
+
+    assert len(stage.loads) == 1
+    stage.attach()
+    await begin(asyncio.sleep(0))
+    request_id = cast(Embed, stage.channel.sent[0]).request_id
+    stage.client.dispatch(Embedded(request_id, np.ones(3, "<f4").tobytes(), 3, 1))
+
+    assert (await task).vectors.tolist() == [[1, 1, 1]]
+
+
+async def test_nobody_waits_longer_than_the_limit_for_a_load() -> None:
+    stage = make_stage(ready=False, load_wait_s=0.01)
+
+    with pytest.raises(ModelUnavailable, match="still loading"):
+        await stage.client.embed(["a"])
+
+
+async def test_a_failed_model_says_why_to_new_and_to_waiting_requests() -> None:
+    stage = make_stage(ready=False)
+    waiting = await begin(stage.client.embed(["a"]))
+
+    stage.client.set_state("failed", failure="the file is damaged")
+
+    for attempt in (waiting, stage.client.embed(["a"])):
+        with pytest.raises(ModelUnavailable, match="failed: the file is damaged"):
+            await attempt
+
+
+async def test_embeddings_come_as_rows_in_input_order() -> None:
+    stage = make_stage()
+    task = await begin(stage.client.embed(["a", "b"], truncate=True))
+    asked = cast(Embed, stage.channel.sent[0])
+    rows = np.arange(6, dtype="<f4")
+
+    stage.client.dispatch(Embedded(asked.request_id, rows.tobytes(), 3, 9, 1))
+
+    result = await task
+    np.testing.assert_array_equal(result.vectors, rows.reshape(2, 3))
+    assert (asked.texts, asked.truncate) == (["a", "b"], True)
+    assert (result.num_prompt_tokens, result.num_truncated) == (9, 1)
+
+
+async def test_vectors_belong_to_the_caller() -> None:
+    stage = make_stage()
+    task = await begin(stage.client.embed(["a"]))
+    stage.client.dispatch(Embedded(cast(Embed, stage.channel.sent[0]).request_id, bytes(8), 2, 1))
+
+    (await task).vectors[:] = 1  # raises if the array were read-only
+
+
+async def test_rerank_scores_come_in_document_order() -> None:
+    stage = make_stage()
+    task = await begin(stage.client.rerank("q", ["a", "b"]))
+    asked = cast(Rerank, stage.channel.sent[0])
+
+    stage.client.dispatch(Reranked(asked.request_id, np.array([2, -1], "<f4").tobytes(), 9))
+
+    assert (await task).scores.tolist() == [2, -1]
+
+
+async def test_a_refused_input_is_raised() -> None:
+    stage = make_stage()
+    task = await begin(stage.client.rerank("q", ["a", "b"]))
+    asked = cast(Rerank, stage.channel.sent[0])
+
+    stage.client.dispatch(RequestFailed(asked.request_id, Failed("context_length_exceeded", "600 tokens")))
+
+    with pytest.raises(ContextLengthExceeded, match="600 tokens"):
+        await task

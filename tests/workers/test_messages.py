@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from server.types import (
+    ChatMessage,
+    ChatPrompt,
+    Delta,
+    Failed,
+    Finished,
+    GenerateRequest,
+    ModelFacts,
+    Prompt,
+    SamplingParams,
+    Started,
+    StreamEvent,
+    TextPrompt,
+    TokensPrompt,
+    ToolCall,
+    Usage,
+)
+from server.workers.messages import (
+    Abort,
+    Embed,
+    Embedded,
+    FromWorker,
+    Generate,
+    Heartbeat,
+    LoadError,
+    Ready,
+    RequestFailed,
+    Rerank,
+    Reranked,
+    Shutdown,
+    StepOutput,
+    StreamOutput,
+    ToWorker,
+    encoder,
+    from_worker_decoder,
+    to_worker_decoder,
+)
+
+CALL = ToolCall("call_1", "weather", '{"city": "Köln"}')
+MESSAGES = (
+    ChatMessage(role="system", content="be brief 😀\0"),
+    ChatMessage(role="assistant", tool_calls=(CALL,)),
+    ChatMessage(role="tool", content="rain", tool_call_id="call_1", name="weather"),
+)
+SAMPLING = SamplingParams(max_tokens=3, temperature=0.1, logit_bias={17: -100.0}, seed=-1, stop=("a", "b"))
+PROMPTS: list[Prompt] = [ChatPrompt(MESSAGES), TextPrompt("<|im_start|>"), TokensPrompt([0, 1, 2**31 - 1])]
+EVENTS: list[StreamEvent] = [
+    Started(5),
+    Delta("text"),
+    Delta(tool_calls=(CALL,)),
+    Finished("tool_calls", Usage(prompt_tokens=1, completion_tokens=2, cached_tokens=1)),
+    Failed("context_length_exceeded", "too long", "messages"),
+]
+TO_WORKER: list[ToWorker] = [
+    *(Generate(GenerateRequest(request_id="r", prompt=prompt, sampling=SAMPLING)) for prompt in PROMPTS),
+    Embed("e", ["a", ""], truncate=True),
+    Rerank("k", "query", ["a", "b"], truncate=True),
+    Abort("r"),
+    Shutdown(),
+]
+FROM_WORKER: list[FromWorker] = [
+    Ready(ModelFacts(context_length=8192, dimensions=3, load_s=0.5, details={"threads": "2"})),
+    LoadError("no such file"),
+    Heartbeat(num_steps=3, busy_s=0.25, num_running=1, num_waiting=2),
+    StepOutput([StreamOutput(str(n), event) for n, event in enumerate(EVENTS)]),
+    Embedded("e", b"\0\1\2\3", 1, 7, num_truncated=1),
+    Reranked("k", b"\0\1\2\3", 7, num_truncated=1),
+    RequestFailed("e", Failed("invalid_value", "empty")),
+]
+
+
+@pytest.mark.parametrize("message", TO_WORKER, ids=repr)
+def test_what_the_parent_sends_arrives(message: ToWorker) -> None:
+    assert to_worker_decoder.decode(encoder.encode(message)) == message
+
+
+@pytest.mark.parametrize("message", FROM_WORKER, ids=repr)
+def test_what_the_worker_sends_arrives(message: FromWorker) -> None:
+    assert from_worker_decoder.decode(encoder.encode(message)) == message
+
+
+def test_no_message_is_missing_above() -> None:
+    assert {type(message) for message in TO_WORKER} == set(get_args(ToWorker))
+    assert {type(message) for message in FROM_WORKER} == set(get_args(FromWorker))
+    assert {type(prompt) for prompt in PROMPTS} == set(get_args(Prompt))

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from server.workers.messages import CRASHED_EXIT_CODE
+from server.workers.process import child_environment
+from tests.fakes.scripted import ends_within, scripted, spec_factory
+
+
+@pytest.mark.parametrize(
+    "name", ["HEARTH_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "my_credentials", "openai_api_key"]
+)
+def test_no_secret_reaches_a_worker(name: str) -> None:
+    assert name not in child_environment({name: "x"}, num_threads=1)
+
+
+def test_a_worker_keeps_the_rest_stays_offline_and_has_bounded_pools() -> None:
+    kept = child_environment({"PATH": "/bin", "HEARTH_CONFIG": "m.yaml", "OMP_NUM_THREADS": "64"}, num_threads=3)
+
+    assert (kept["PATH"], kept["HEARTH_CONFIG"]) == ("/bin", "m.yaml")
+    assert (kept["HF_HUB_OFFLINE"], kept["OMP_NUM_THREADS"]) == ("1", "3")
+
+
+def test_a_worker_whose_parent_died_early_does_not_live_on(tmp_path: Path) -> None:
+    """Dead before the worker asked the kernel to be told: all that is left of the parent is a closed pipe."""
+    spec = spec_factory(scripted())(f"ipc://{tmp_path}/s")
+
+    command = [sys.executable, "-m", "server.workers.script_worker"]
+    ended = subprocess.run(command, input=msgspec.json.encode(spec) + b"\n", timeout=10, check=False)
+
+    assert ended.returncode == CRASHED_EXIT_CODE
+
+
+PARENT = """
+import asyncio
+from server.config.schema import Limits
+from server.workers.supervisor import Supervisor
+from tests.fakes.scripted import scripted, spec_factory, until
+
+async def main():
+    supervisor = Supervisor(Limits())
+    client = supervisor.add(scripted(), spec_factory(scripted()))
+    supervisor.load("actor")
+    await until("ready", client)
+    print(supervisor.pid("actor"), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
+    """The parent is killed: nothing of it is left to clean up."""
+    environ = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, env=environ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert not ends_within(pid, 0)
+
+        parent.kill()
+
+        assert ends_within(pid, 5)
