@@ -38,6 +38,9 @@ NUM_RUNNING = 4
 BUSY_CPU_S = 1.0
 """CPU time after which a worker is in the middle of its requests, whose prompts take a fraction of it."""
 
+NO_ANSWER = 0
+"""In place of a status, where the connection broke."""
+
 BYSTANDER_PAUSE_S = 0.1
 """Between the requests to another model: it shall be in use, not take the cores from the model that loads again."""
 
@@ -103,7 +106,7 @@ class Fault:
     Attributes:
         endings: Of the requests that ran in the worker.
         serve_again_s: From the kill until a new request was answered.
-        bystanders: Status of each request that other models answered meanwhile.
+        bystanders: Status of each request to other models meanwhile; `NO_ANSWER` where there is none.
     """
 
     endings: tuple[Ending, ...]
@@ -122,7 +125,7 @@ async def kill_worker(server: ServerProcess, target: Traffic, *, num_running: in
     bystanders: list[int] = []
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
         asking = [
-            asyncio.create_task(_keep_asking(client, other, bystanders)) for other in TRAFFIC if other is not target
+            asyncio.create_task(keep_asking(client, other, bystanders)) for other in TRAFFIC if other is not target
         ]
         running = [asyncio.create_task(_ask(client, target, target.long)) for _ in range(num_running)]
         while _cpu_s(worker) < idle_cpu_s + BUSY_CPU_S:  # noqa: ASYNC110 (no event tells of it)
@@ -134,7 +137,10 @@ async def kill_worker(server: ServerProcess, target: Traffic, *, num_running: in
         response.raise_for_status()
         for task in asking:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await asyncio.wait(asking)
+        for task in asking:
+            if not task.cancelled():
+                task.result()  # raises what ended it
     return Fault(
         tuple(Ending(one.status_code, one.headers, one.text, ended_at - killed_at) for one, ended_at in ended),
         answered_at - killed_at,
@@ -148,10 +154,14 @@ async def _ask(client: httpx.AsyncClient, traffic: Traffic, body: dict[str, obje
     return response, time.perf_counter()
 
 
-async def _keep_asking(client: httpx.AsyncClient, traffic: Traffic, statuses: list[int]) -> None:
+async def keep_asking(client: httpx.AsyncClient, traffic: Traffic, statuses: list[int]) -> None:
+    """Ask until cancelled; note the status of each answer, and `NO_ANSWER` where none came."""
     while True:
-        response, _ = await _ask(client, traffic, traffic.short)
-        statuses.append(response.status_code)
+        try:
+            response, _ = await _ask(client, traffic, traffic.short)
+            statuses.append(response.status_code)
+        except httpx.HTTPError:
+            statuses.append(NO_ANSWER)
         await asyncio.sleep(BYSTANDER_PAUSE_S)
 
 

@@ -1,4 +1,7 @@
-"""A `hearth serve` of one's own, for benchmarks and integration tests: a child on a free port, its log in a file."""
+"""A `hearth serve` of one's own: a child on a free port, its log in a file.
+
+Benchmarks and integration tests both start the server here, in one way: what is measured is what is tested.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ class ServerProcess:
         hello: The first line that it printed.
     """
 
-    def __init__(self, config: Path, log: Path, *, own_session: bool = False) -> None:
-        """Start it with the models of `config`; returns as soon as it listens, while models load.
+    def __init__(self, config: Path, log: Path, *, port: int = 0, own_session: bool = False) -> None:
+        """Start it with the models of `config`; returns as soon as it listens, while models load. Port 0: a free one.
 
         Raises:
             RuntimeError: It ended at once; the message has its log.
@@ -42,7 +45,7 @@ class ServerProcess:
         self._log = log
         with log.open("wb") as stderr:
             self.process = psutil.Popen(
-                [HEARTH, "serve", "--config", str(config), "--port", "0"],
+                [HEARTH, "serve", "--config", str(config), "--port", str(port)],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,

@@ -22,12 +22,13 @@ from functools import partial
 from pathlib import Path
 
 from scripts.compilers import DEBIAN_PACKAGES, Compiler, can_apt_install, choose_compiler
-from scripts.llama_cpp_build import Recipe, cache_folder, find_cuda, plan_build, provide_wheel
+from scripts.llama_cpp_build import Recipe, find_cuda, plan_build, provide_wheel
 from scripts.steps import SetupError, Steps
 from server.bindings.build_info import FILE_NAME, BuildInfo, load_build_info, save_build_info
 from server.bindings.cpu import read_cpu
 from server.bindings.gpu import find_gpus
 from server.bindings.self_test import SelfTest, run_self_test
+from server.models.cache_folder import cache_folder
 from server.models.file_lock import file_lock
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,12 +82,6 @@ def find_cuda(gpus: tuple[str, ...]) -> Cuda | None:
     done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False)
     release = re.search(r"release (\S+),", done.stdout)
     return Cuda(nvcc, release[1] if release else "", gpus) if done.returncode == 0 else None
-
-
-def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where wheels and their build logs are kept, for all clones of this user."""
-    base = environ.get("XDG_CACHE_HOME")
-    return Path(base) / "hearth" if base else Path.home() / ".cache" / "hearth"
 
 
 def provide_wheel(recipe: Recipe, *, cache: Path, python: Path, steps: Steps) -> Path:

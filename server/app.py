@@ -5,6 +5,7 @@ Imports no model runtime: llama.cpp, torch and ONNX live in the workers.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -16,19 +17,16 @@ from starlette.applications import Starlette
 import server
 from server.api.application import build_api
 from server.config.schema import HearthConfig, ModelConfig
-from server.errors import WeightsError
+from server.errors import LoadFailed, WeightsError
 from server.models.registry import ModelEntry, ModelRegistry
 from server.models.weights import WeightsStore
-from server.services import Services
-from server.services.chat import ChatService
-from server.services.completions import CompletionService
-from server.services.embeddings import EmbeddingService
-from server.services.models import ModelService
-from server.services.rerank import RerankService
+from server.services import build_services
 from server.telemetry.logs import resolve_format
 from server.workers.keeper import SpecFactory
 from server.workers.messages import WorkerSpec
 from server.workers.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
 
 
 def build_app(config: HearthConfig, weights: WeightsStore) -> Starlette:
@@ -40,14 +38,7 @@ def build_app(config: HearthConfig, weights: WeightsStore) -> Starlette:
     registry = ModelRegistry(
         [ModelEntry(model, supervisor.add(model, _spec_factory(model, config, weights))) for model in config.models]
     )
-    services = Services(
-        chat=ChatService(registry),
-        completions=CompletionService(registry),
-        embeddings=EmbeddingService(registry, config.server.limits),
-        rerank=RerankService(registry, config.server.limits),
-        models=ModelService(registry, started_at_s=int(time.time())),
-        version=server.__version__,
-    )
+    services = build_services(registry, config.server.limits, started_at_s=int(time.time()), version=server.__version__)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -82,8 +73,12 @@ def _spec_factory(model: ModelConfig, config: HearthConfig, weights: WeightsStor
 
 
 def _checked_weights(model: ModelConfig, weights: WeightsStore) -> Path | None:
+    if model.unserved_reason:
+        raise LoadFailed(model.unserved_reason)
     status = weights.check(model)
     if status.state != "ready":
+        # Clients read the error; where the files lie is for the log alone.
+        logger.warning("weights are not usable", extra={"model": model.id, "path": str(status.path)})
         remedy = "" if (model.source or "").startswith("file:") else f"; run `hearth pull {model.id}`"
         raise WeightsError(f"weights are {status.state}: {status.reason}{remedy}")
     return status.path

@@ -11,7 +11,6 @@
     ├── ModelUnavailable          the model exists but cannot answer now; try again later
     │   ├── WorkerCrashed             its worker died while the request ran
     │   └── Overloaded                its queue is full
-    ├── DeadlineExceeded          the time allowed for the request is over
     └── InternalError             a bug of ours; details are in the log
 
 `code` is the stable word that clients and worker messages carry; `param` names the request field at fault.
@@ -103,12 +102,6 @@ class Overloaded(ModelUnavailable):
     code = "overloaded"
 
 
-class DeadlineExceeded(HearthError):
-    """The time allowed for the request is over."""
-
-    code = "deadline_exceeded"
-
-
 class InternalError(HearthError):
     """A bug of ours. The message tells the client nothing that the log does not tell better."""
 
@@ -125,7 +118,6 @@ _BY_CODE: dict[str, type[HearthError]] = {
         ModelUnavailable,
         WorkerCrashed,
         Overloaded,
-        DeadlineExceeded,
         InternalError,
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -17,32 +17,22 @@ from server.api.schemas.chat import ChatRequest
 from server.api.schemas.completions import CompletionRequest
 from server.api.schemas.embeddings import EmbeddingRequest
 from server.api.schemas.rerank import RerankRequest
+from server.api.validation import PYDANTIC_CODES
 from server.cli.main import app as cli
-from server.config.schema import HearthConfig, Limits
+from server.config.schema import HearthConfig, Limits, ScriptedErrorCode
 from server.models.registry import ModelRegistry
-from server.services import Services
-from server.services.chat import ChatService
-from server.services.completions import CompletionService
-from server.services.embeddings import EmbeddingService
-from server.services.models import ModelService
-from server.services.rerank import RerankService
+from server.services import build_services
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs/api.md").read_text()
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+NEVER_SENT = {"error", "config_error", "weights_error", "load_failed"}  # clients get `internal_error` for these
 ALL_PAGES = "\n".join(page.read_text() for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
 
 
 def routes() -> list[str]:
-    registry, limits = ModelRegistry([]), Limits()
-    services = Services(
-        chat=ChatService(registry),
-        completions=CompletionService(registry),
-        embeddings=EmbeddingService(registry, limits),
-        rerank=RerankService(registry, limits),
-        models=ModelService(registry, started_at_s=0),
-        version="",
-    )
+    limits = Limits()
+    services = build_services(ModelRegistry([]), limits, started_at_s=0, version="")
     return [
         f"{method} {re.sub(':path', '', route.path)}"
         for route in build_routes(services, limits)
@@ -99,6 +89,19 @@ def test_every_error_code_is_documented_with_its_status() -> None:
     assert set(documented) == error_codes()
     for cls, (status, _type) in ERROR_TABLE.items():
         assert f"| {status} | `{cls.code}` |" in API
+
+
+def test_every_error_code_in_the_source_is_documented() -> None:
+    """A code is given as `code="..."`, as a worker's `Failed("...", ...)`, or in place of one of pydantic's."""
+    source = "\n".join(path.read_text() for path in (ROOT / "server").rglob("*.py"))
+
+    given = re.findall(r'\b(?:code(?:: str)? ?= ?|Failed\(\s*)"(\w+)"', source)
+
+    assert {*given, *PYDANTIC_CODES.values(), *HTTP_CODES.values()} - NEVER_SENT == error_codes()
+
+
+def test_scripts_can_fail_with_documented_codes_only() -> None:
+    assert set(get_args(ScriptedErrorCode)) <= error_codes()
 
 
 def test_every_configuration_key_is_documented() -> None:

@@ -6,6 +6,7 @@ most 100 levels and a million values. A key that appears twice counts with its l
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from typing import Any, TypeVar
@@ -29,6 +30,10 @@ MAX_VALUES = 1_000_000
 MAX_BLAME_BYTES = 1 << 20
 """Broken JSON up to this size is read a second time to name the field at fault."""
 
+MAX_INLINE_BYTES = 256 * 1024
+"""Larger bodies are parsed in a thread: the largest take most of a second, in which every stream would stand still.
+The C code of a parser holds the interpreter's lock, so pauses of up to 0.3 s are left of it, not none."""
+
 Schema = TypeVar("Schema", bound=WireModel)
 
 
@@ -48,11 +53,10 @@ class JsonBody:
             ClientDisconnect: The client went away meanwhile.
         """
         _check_headers(request)
-        value = parse_json(await self._read_bytes(request))
-        try:
-            return schema.model_validate(value)
-        except ValidationError as exc:
-            raise to_invalid_request(exc, value, schema) from exc
+        body = await self._read_bytes(request)
+        if len(body) > MAX_INLINE_BYTES:
+            return await asyncio.to_thread(_parse, body, schema)
+        return _parse(body, schema)
 
     async def _read_bytes(self, request: Request) -> bytes:
         declared = request.headers.get("content-length", "0")
@@ -69,6 +73,14 @@ class JsonBody:
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"the body is larger than {self._max_bytes} bytes; send less at a time")
+
+
+def _parse(body: bytes, schema: type[Schema]) -> Schema:
+    value = parse_json(body)
+    try:
+        return schema.model_validate(value)
+    except ValidationError as exc:
+        raise to_invalid_request(exc, value, schema) from exc
 
 
 def parse_json(body: bytes) -> Any:

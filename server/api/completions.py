@@ -43,13 +43,13 @@ class CompletionEndpoint:
         }
         if completion.stream:
             return EventStream(_chunks(batch, head, record, include_usage=completion.stream_options.include_usage))
-        answers = await run_while_connected(request.receive, _collect(batch, len(completion.prompt)))
+        answers = await run_while_connected(request.receive, _collect(batch))
         _note_endings(record, [answer.ending for answer in answers])
         return JsonResponse(_completion(head, answers))
 
 
-async def _collect(batch: CompletionBatch, num_prompts: int) -> list[Answer]:
-    answers = [Answer() for _ in range(num_prompts)]
+async def _collect(batch: CompletionBatch) -> list[Answer]:
+    answers = [Answer() for _ in range(batch.num_prompts)]
     async with aclosing(batch.events) as events:
         async for index, event in events:
             answers[index].add(event)
@@ -66,13 +66,15 @@ async def _chunks(
 ) -> AsyncGenerator[bytes, None]:
     if include_usage:
         head = {**head, "usage": None}  # as OpenAI: null in every chunk but the last
+    num_unaccepted = batch.num_prompts
     endings: list[Finished] = []
     async with aclosing(batch.events) as events:
         async for index, event in events:
             match event:
                 case Started():
-                    if index == 0:
-                        yield PING  # sends the headers: the prompts are accepted
+                    num_unaccepted -= 1
+                    if num_unaccepted == 0:
+                        yield PING  # sends the headers: all prompts are accepted
                 case Delta():
                     yield sse_data({**head, "choices": [_choice(index, event.text)]})
                 case Finished():

@@ -17,7 +17,6 @@ from server.api.json_response import JsonResponse
 from server.api.record import record_of
 from server.errors import (
     ContextLengthExceeded,
-    DeadlineExceeded,
     HearthError,
     InternalError,
     InvalidRequest,
@@ -49,7 +48,6 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
     ModelUnavailable: (503, SERVER),
     WorkerCrashed: (503, SERVER),
     Overloaded: (503, SERVER),
-    DeadlineExceeded: (504, SERVER),
     InternalError: (500, SERVER),
 }
 """A class that is not listed answers as its nearest listed base, or as `InternalError`."""
@@ -58,6 +56,7 @@ INVALID_CODES = (
     "invalid_json",
     "invalid_type",
     "model_kind_mismatch",
+    "no_matching_rule",
     "missing_required_parameter",
     "template_error",
     "unknown_parameter",
@@ -67,7 +66,10 @@ INVALID_CODES = (
 """Codes that `InvalidRequest` carries besides its own, wherever they are raised."""
 
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
-"""Codes for what the router refuses."""
+"""Codes for what the router refuses; it refuses nothing else.
+
+`ERROR_TABLE`, `INVALID_CODES` and this are all the codes that a client can get; a test looks for others in the source.
+"""
 
 
 def error_body(exc: Exception, scope: Scope) -> tuple[int, dict[str, Any]]:
@@ -106,12 +108,12 @@ async def _on_hearth_error(request: Request, exc: Exception) -> Response:
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    code = HTTP_CODES.get(exc.status_code, "http_error")
+    code = HTTP_CODES[exc.status_code]
     record_of(request).error = code
     message = {
         "not_found": f"no route {request.method} {request.scope['path'][:256]}",
         "method_not_allowed": f"{request.method} is not allowed here; see the Allow header",
-    }.get(code, exc.detail)
+    }[code]
     body = {"error": {"message": message, "type": INVALID, "param": None, "code": code}}
     return JsonResponse(body, status_code=exc.status_code, headers=dict(exc.headers or {}))
 

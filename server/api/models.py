@@ -10,6 +10,7 @@ from starlette.responses import Response
 from server.api.json_response import JsonResponse
 from server.api.record import record_of
 from server.services.models import ModelService, ModelView
+from server.types import ModelFacts
 
 
 class ModelEndpoint:
@@ -40,5 +41,18 @@ def model_body(view: ModelView) -> dict[str, Any]:
         "description": view.description,
         "aliases": view.aliases,
         "display": view.display.model_dump(),
+        "runtime": _runtime(view.facts),
     }
     return body if view.failure is None else {**body, "error": view.failure}
+
+
+def _runtime(facts: ModelFacts | None) -> dict[str, Any] | None:
+    """What the load found out and chose; unknown facts are null."""
+    if facts is None:
+        return None
+    return {
+        "architecture": facts.architecture or None,
+        "num_parameters": facts.num_parameters or None,
+        "load_s": facts.load_s,
+        "details": facts.details,
+    }

@@ -10,21 +10,24 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from server.api.errors import INVALID_CODES
 from server.errors import InvalidRequest
 
 MAX_SHOWN = 60
 """Characters of a value or a name that an error message repeats."""
 
-_OWN_CODES = {"unsupported_parameter", "unsupported_value", "invalid_type", "invalid_value"}
-"""What `schemas.wire` raises: the text is complete, and the location ends with the name of the field."""
-
-_ENDS_WITH_FIELD = _OWN_CODES | {"missing"}
-_OBJECT_EXPECTED = {"model_type", "model_attributes_type", "dict_type"}
-_CODES = {
+PYDANTIC_CODES = {
     "missing": "missing_required_parameter",
     "extra_forbidden": "unknown_parameter",
     "union_tag_not_found": "missing_required_parameter",
 }
+"""Ours for pydantic's, where a type or a value is not what is wrong."""
+
+_OWN_CODES = {InvalidRequest.code, *INVALID_CODES}
+"""What `schemas.wire` raises: the text is complete, and the location ends with the name of the field."""
+
+_ENDS_WITH_FIELD = _OWN_CODES | {"missing"}
+_OBJECT_EXPECTED = {"model_type", "model_attributes_type", "dict_type"}
 
 
 def to_invalid_request(exc: ValidationError, value: Any, schema: type[BaseModel]) -> InvalidRequest:
@@ -94,6 +97,6 @@ def _show(value: Any) -> str:
 def _code(kind: str) -> str:
     if kind in _OWN_CODES:
         return kind
-    if kind in _CODES:
-        return _CODES[kind]
+    if kind in PYDANTIC_CODES:
+        return PYDANTIC_CODES[kind]
     return "invalid_type" if kind.endswith("_type") else "invalid_value"

@@ -82,5 +82,5 @@ def check_header(path: Path) -> None:
         raise LoadFailed(f"cannot read {path.name}: {exc.strerror}") from exc
     if magic != b"GGUF":
         raise LoadFailed(
-            f"{path.name} is not a GGUF file: it starts with {magic!r}; run `hearth pull` to fetch it again"
+            f"{path.name} is not a GGUF file: it starts with {magic!r}; it is damaged or of another kind, so replace it"
         )

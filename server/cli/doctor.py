@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -43,7 +44,15 @@ def _this_machine() -> Machine:
     def test(model: Path | None) -> SelfTest:
         return run_self_test(model, use_extra_bufts=build.use_extra_bufts)
 
-    return Machine(build=build, cpu=read_cpu(), gpus=find_gpus(), test=test)
+    return Machine(build=build, cpu=read_cpu(), gpus=find_gpus(), test=test, is_hearth=is_hearth)
+
+
+def is_hearth(address: str) -> bool:
+    """Whether a Hearth answers at `host:port`."""
+    try:
+        return "version" in httpx.get(f"http://{address}/version", timeout=2, trust_env=False).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError):
+        return False
 
 
 def _to_json(findings: list[Finding]) -> dict[str, object]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -21,8 +24,12 @@ from server.config.schema import HearthConfig, ServerSettings
 from server.models.weights import WeightsStore
 from server.telemetry.logs import configure_logs, resolve_format
 
-DRAIN_S = 30
-"""How long running requests may take to end after SIGTERM or Ctrl-C; a second signal ends them at once."""
+DRAIN_S = 30.0
+"""How long running requests may take to end after SIGTERM or Ctrl-C; a second signal ends them at once. Meanwhile new
+connections are refused."""
+
+_LAST_WORDS_S = 1.0
+"""What is left of `DRAIN_S` to those that take longer, for an answer or an event that says so."""
 
 _BACKLOG = 2048
 
@@ -50,16 +57,48 @@ def serve(
 
 
 async def _run(settings: HearthConfig, listener: socket.socket) -> None:
-    store = WeightsStore(settings.server.weights_dir, cache_dir())
+    app = build_app(settings, WeightsStore(settings.server.weights_dir, cache_dir()))
     uvicorn_config = uvicorn.Config(
-        build_app(settings, store),
+        app,
         http="httptools",
         log_config=None,
         access_log=False,  # the API writes one line per request itself
         server_header=False,
-        timeout_graceful_shutdown=DRAIN_S,
+        timeout_graceful_shutdown=math.ceil(DRAIN_S),  # then it cuts connections; by now only those that send slowly
     )
-    await uvicorn.Server(uvicorn_config).serve(sockets=[listener])
+    await _Server(uvicorn_config, end_requests=app.state.supervisor.stop).serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, but what outlasts the drain, or a second signal, ends with an error instead of being cut.
+
+    Args:
+        end_requests: Ends all requests at once; called at most once.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, end_requests: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(config)
+        self._end_requests = end_requests
+        self._is_hurried = asyncio.Event()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; at a second signal, stop draining; leave a third, to be rid of all at once, to uvicorn."""
+        if self.should_exit and not self._is_hurried.is_set():
+            self._is_hurried.set()
+        else:
+            super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.create_task(self._end_in_time())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
+
+    async def _end_in_time(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_hurried.wait(), DRAIN_S - _LAST_WORDS_S)
+        await self._end_requests()
 
 
 def _bind(settings: ServerSettings) -> socket.socket:

@@ -15,6 +15,7 @@ import typer
 
 from server.config.load import LoadedConfig, load_config
 from server.errors import ConfigError
+from server.models.cache_folder import cache_folder
 
 ConfigOption = Annotated[
     Path | None,
@@ -52,5 +53,4 @@ def fail(message: str, *, code: int = 1) -> NoReturn:
 
 def cache_dir() -> Path:
     """Return the user's folder of downloads, which all checkouts share."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hearth" / "downloads"
+    return cache_folder() / "downloads"

@@ -18,13 +18,29 @@ from server.types import ModelKind
 Backend = Literal["llama_cpp", "sentence_transformers", "script"]
 Capability = Literal["chat", "completion", "embedding", "rerank", "tools", "code", "reasoning"]
 
-KINDS_OF_BACKEND: dict[Backend, tuple[ModelKind, ...]] = {
-    "llama_cpp": ("chat", "embedding", "rerank"),
-    "sentence_transformers": ("embedding", "rerank"),
-    "script": ("chat",),
+ScriptedErrorCode = Literal[
+    "context_length_exceeded", "internal_error", "invalid_value", "model_unavailable", "overloaded", "worker_crashed"
+]
+
+_WEIGHTS = ("source", "sha256", "context", "threads")
+KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
+    ("llama_cpp", "chat"): (*_WEIGHTS, "gpu_layers", "max_sequences", "kv_cells", "defaults"),
+    ("llama_cpp", "embedding"): (*_WEIGHTS, "gpu_layers"),
+    ("llama_cpp", "rerank"): (*_WEIGHTS, "gpu_layers"),
+    ("sentence_transformers", "embedding"): (*_WEIGHTS, "device"),
+    ("sentence_transformers", "rerank"): (*_WEIGHTS, "device"),
+    ("script", "chat"): ("context", "defaults", "script"),
 }
-"""Which kinds a backend may be configured for. GGUF encoders (llama_cpp with embedding or rerank) are described by the
-configuration already, and refused at load until the encoder worker speaks llama.cpp."""
+"""What may be configured: a backend with a kind that it serves, and the keys that do something for the two."""
+
+KEYS_OF_ALL = ("id", "kind", "backend", "aliases", "description", "display", "capabilities", "lazy")
+
+CAPABILITIES: dict[ModelKind, tuple[Capability, ...]] = {
+    "chat": ("chat", "completion", "tools", "code", "reasoning"),
+    "embedding": ("embedding", "code"),
+    "rerank": ("rerank", "code"),
+}
+"""What a model of a kind may claim to be able to."""
 
 SOURCE_FORMS = (
     "file:PATH",
@@ -93,7 +109,7 @@ class ServerSettings(_Section):
         "127.0.0.1", min_length=1, description="Address to bind; keep to loopback, there are no keys yet."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
-    data_dir: Path = Field(Path("data"), description="Folder for what the server stores, relative to models.yaml.")
+    data_dir: Path = Field(Path("data"), description="Reserved: nothing is stored yet. Relative to models.yaml.")
     weights_dir: Path = Field(Path("weights"), description="Folder for model files, relative to models.yaml.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["auto", "text", "json"] = Field(
@@ -128,7 +144,9 @@ class ScriptedToolCall(_Section):
 class ScriptedError(_Section):
     """An error in place of (or after part of) a scripted answer."""
 
-    code: str = Field("internal_error", description="Error code, as in docs/api.md; `worker_crashed` kills the worker.")
+    code: ScriptedErrorCode = Field(
+        "internal_error", description="Error code, as in docs/api.md; `worker_crashed` kills the worker."
+    )
     message: str = Field("scripted error", description="What the client reads.")
 
 
@@ -157,7 +175,9 @@ class ModelConfig(_Section):
     aliases: tuple[ModelAlias, ...] = Field((), description="Further names that clients may use.")
     description: str = Field("", description="One sentence for people.")
     display: Display = Field(default_factory=Display, description="Facts for people; nothing depends on them.")
-    capabilities: tuple[Capability, ...] | None = Field(None, description="What clients may expect; default by kind.")
+    capabilities: tuple[Capability, ...] | None = Field(
+        None, description="What clients may expect, among what fits the kind; default by kind."
+    )
     lazy: bool = Field(False, description="Load at the first request instead of at start.")
     context: int | None = Field(
         None,
@@ -181,26 +201,46 @@ class ModelConfig(_Section):
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:
-        kinds = KINDS_OF_BACKEND[self.backend]
+        kinds = [kind for backend, kind in KEYS_IN_USE if backend == self.backend]
         if self.kind not in kinds:
             raise _error_at(("kind",), f"backend {self.backend!r} serves {', '.join(kinds)}, not {self.kind!r}")
-        if self.backend == "script":
-            self._check_script()
-        elif self.source is None:
+        self._check_keys()
+        self._check_capabilities()
+        if self.backend == "script" and not self.script:
+            raise _error_at((), "backend 'script' needs at least one rule under `script`")
+        if self.backend != "script" and self.source is None:
             raise _error_at((), f"backend {self.backend!r} needs a `source`: {', '.join(SOURCE_FORMS)}")
-        elif self.script:
-            raise _error_at(("script",), "`script` belongs to backend 'script' only; remove it")
         if self.kv_cells is not None and self.context is not None and self.kv_cells < self.context:
             message = f"kv_cells is {self.kv_cells} but one request may hold context = {self.context} tokens"
             raise _error_at(("kv_cells",), f"{message}; raise kv_cells or lower context")
         return self
 
-    def _check_script(self) -> None:
-        if not self.script:
-            raise _error_at((), "backend 'script' needs at least one rule under `script`")
-        if self.source is not None or self.sha256 is not None:
-            key = "source" if self.source is not None else "sha256"
-            raise _error_at((key,), f"backend 'script' has no weights; remove `{key}`")
+    def _check_keys(self) -> None:
+        """Refuse keys that would do nothing. One that says no more than the default is let be: dumps have them all."""
+        in_use = KEYS_OF_ALL + KEYS_IN_USE[self.backend, self.kind]
+        for key, field in type(self).model_fields.items():
+            if key not in in_use and getattr(self, key) != field.get_default(call_default_factory=True):
+                message = f"does nothing for backend {self.backend!r} and kind {self.kind!r}; remove it"
+                raise _error_at((key,), message)
+
+    def _check_capabilities(self) -> None:
+        for capability in self.capabilities or ():
+            if capability not in CAPABILITIES[self.kind]:
+                message = f"kind {self.kind!r} has no capability {capability!r}"
+                raise _error_at(("capabilities",), f"{message}; expected some of {', '.join(CAPABILITIES[self.kind])}")
+            if capability == "tools" and self.backend != "script":
+                message = f"backend {self.backend!r} does not offer 'tools' yet, only 'script' does; remove it"
+                raise _error_at(("capabilities",), message)
+
+    @property
+    def unserved_reason(self) -> str:
+        """Why no worker can load this model yet, though it may be written down; empty for all others."""
+        if self.backend == "llama_cpp" and self.kind != "chat":
+            return (
+                "GGUF embedding and rerank models are not served yet; use backend sentence_transformers with "
+                "safetensors or ONNX weights"
+            )
+        return ""
 
     @property
     def effective_capabilities(self) -> tuple[Capability, ...]:

@@ -57,13 +57,13 @@ class Progress(NamedTuple):
     """Signs of life for the heartbeat.
 
     Attributes:
-        num_batches: Forward passes that have returned since start, failed ones included.
+        num_steps: Requests tokenised and forward passes returned since start, failed ones included.
         busy_s: How long the forward pass now running has taken; 0 when idle.
         num_running: Items in the batch now being computed.
-        num_waiting: Items that wait for a batch, tokenised or not.
+        num_waiting: Items that wait for a batch, and those that the tokeniser has yet to look at or to drop.
     """
 
-    num_batches: int
+    num_steps: int
     busy_s: float
     num_running: int
     num_waiting: int
@@ -79,7 +79,6 @@ class _Request:
     on_done: Callable[[EncodeOutcome], None]
     rows: list[Rows | None]
     num_left: int
-    is_tokenized: bool = False
     num_prompt_tokens: int = 0
     num_truncated: int = 0
 
@@ -99,7 +98,8 @@ class Batcher:
         self._changed = threading.Condition()
         self._requests: dict[str, _Request] = {}
         self._queue: ItemQueue[_Request] = ItemQueue()
-        self._num_batches = 0
+        self._num_steps = 0
+        self._num_untokenized = 0  # items, cancelled ones included: a tokeniser that is stuck with them must show
         self._num_running = 0
         self._forward_started_at: float | None = None
         self._is_closed = False
@@ -126,6 +126,7 @@ class Batcher:
         with self._changed:
             assert request_id not in self._requests, f"request id {request_id!r} is in use"
             self._requests[request_id] = request
+            self._num_untokenized += len(inputs)
         self._pool.submit(self._tokenize, request)
 
     def cancel(self, request_id: str) -> None:
@@ -138,11 +139,10 @@ class Batcher:
         with self._changed:
             started_at = self._forward_started_at
             return Progress(
-                num_batches=self._num_batches,
+                num_steps=self._num_steps,
                 busy_s=0.0 if started_at is None else time.monotonic() - started_at,
                 num_running=self._num_running,
-                num_waiting=len(self._queue)
-                + sum(len(request.inputs) for request in self._requests.values() if not request.is_tokenized),
+                num_waiting=len(self._queue) + self._num_untokenized,
             )
 
     def close(self) -> None:
@@ -165,9 +165,9 @@ class Batcher:
     # ---- tokeniser pool
 
     def _tokenize(self, request: _Request) -> None:
-        if not self._is_live(request):
-            return
         try:
+            if not self._is_live(request):
+                return
             if not request.inputs:
                 raise InvalidRequest("there is nothing to encode; send at least one input", param="input")
             encoded = self._encoder.tokenize(request.inputs, truncate=request.truncate)
@@ -178,10 +178,13 @@ class Batcher:
             self._end(request, InternalError("the tokenizer failed on this request; the server's log has the details"))
         else:
             self._enqueue(request, encoded)
+        finally:
+            with self._changed:
+                self._num_untokenized -= len(request.inputs)
+                self._num_steps += 1
 
     def _enqueue(self, request: _Request, encoded: list[EncodedItem]) -> None:
         with self._changed:
-            request.is_tokenized = True
             request.num_prompt_tokens = sum(item.num_tokens for item in encoded)
             request.num_truncated = sum(item.is_truncated for item in encoded)
             if self._is_live(request):
@@ -229,7 +232,7 @@ class Batcher:
             with self._changed:
                 self._num_running = 0
                 self._forward_started_at = None
-                self._num_batches += 1
+                self._num_steps += 1
         if len(rows) != len(batch) or not np.isfinite(rows).all():
             raise ArithmeticError(f"a forward pass of {len(batch)} items gave {len(rows)} rows, or NaN or infinity")
         return rows

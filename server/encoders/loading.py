@@ -6,6 +6,7 @@ that runs ONNX does not pay for torch.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from server.config.schema import ModelConfig
 from server.encoders.encoder import Encoder
 from server.errors import HearthError, LoadFailed
+
+logger = logging.getLogger(__name__)
 
 
 def load_encoder(config: ModelConfig, weights_path: Path, *, num_threads: int) -> Encoder[Any]:
@@ -27,19 +30,16 @@ def load_encoder(config: ModelConfig, weights_path: Path, *, num_threads: int) -
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         return _load(config, weights_path, num_threads=num_threads)
-    except HearthError as exc:
-        raise LoadFailed(f"model {config.id!r} cannot be loaded: {exc.message}") from exc
     except Exception as exc:
-        reason = " ".join(str(exc).split()) or type(exc).__name__
-        raise LoadFailed(f"model {config.id!r} cannot be loaded from {weights_path}: {reason}") from exc
+        reason = exc.message if isinstance(exc, HearthError) else " ".join(str(exc).split()) or type(exc).__name__
+        logger.error("encoder cannot be loaded", extra={"path": str(weights_path)}, exc_info=exc)
+        reason = reason.replace(f"{weights_path.parent}/", "")  # clients read it: no business of theirs
+        raise LoadFailed(f"model {config.id!r} cannot be loaded: {reason}") from exc
 
 
 def _load(config: ModelConfig, weights_path: Path, *, num_threads: int) -> Encoder[Any]:
-    if config.backend == "llama_cpp":
-        raise LoadFailed(
-            "GGUF embedding and rerank models are not served yet; use backend sentence_transformers with "
-            "safetensors or ONNX weights"
-        )
+    if config.unserved_reason:
+        raise LoadFailed(config.unserved_reason)
     if not weights_path.is_dir():
         raise LoadFailed(f"{weights_path} is not a folder; run `hearth pull {config.id}`")
     if config.kind == "embedding":

@@ -1,22 +1,28 @@
 """Turns texts, or pairs of query and document, into `EncodedItem`s that fit the model.
 
 The limit is a contract: an input that is too long is refused with both counts, or cut because the caller asked for
-it, and then counted. Uses the `tokenizers` library directly, because transformers' wrapper changes settings of the
-tokenizer that threads share at every call.
+it, and then counted. Work and memory are bounded by what the model accepts, not by what a client sends: a tokenizer
+takes some 200 bytes for each character. Uses the `tokenizers` library directly, because transformers' wrapper changes
+settings of the tokenizer that threads share at every call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 from tokenizers import Encoding, Tokenizer
 
 from server.encoders.encoder import EncodedItem
 from server.errors import ContextLengthExceeded, LoadFailed
 
-MAX_CHARS_PER_TOKEN = 12
+USUAL_CHARS_PER_TOKEN = 12
 """Text beyond this many characters per accepted token is not even tokenised when it would be cut off anyway. English
-has 4 to 5; text where one token stands for more (a long run of spaces) is found out and tokenised whole."""
+has 4 to 5; text where one token stands for more (a long run of spaces) is found out and tokenised further."""
+
+MAX_CHARS_PER_TOKEN = 64
+"""Text beyond this many characters per accepted token is never tokenised: it is refused, or cut off."""
 
 Pair = tuple[str, str]
 
@@ -38,17 +44,18 @@ class TextTokenizer:
             ContextLengthExceeded: A text is too long and `truncate` is false.
         """
         if truncate:
-            max_chars = MAX_CHARS_PER_TOKEN * self._max_tokens
-            return _encode_cut(self._cut, texts, [text[:max_chars] for text in texts])
-        encodings = self._whole.encode_batch_fast(texts)
-        for index, encoding in enumerate(encodings):
-            if len(encoding) > self._max_tokens:
-                raise ContextLengthExceeded(
-                    f"input[{index}] has {len(encoding)} tokens but model {self._model_id!r} accepts "
-                    f"{self._max_tokens}; shorten it or set truncate",
-                    param="input",
-                )
-        return [_item(encoding) for encoding in encodings]
+            return [_encode_cut(partial(_encode, self._cut), text, self._max_tokens) for text in texts]
+        return [self._encode_whole(text, index) for index, text in enumerate(texts)]
+
+    def _encode_whole(self, text: str, index: int) -> EncodedItem:
+        encoding = _encode(self._whole, text) if _is_countable(text, self._max_tokens) else None
+        if encoding is None or len(encoding) > self._max_tokens:
+            raise ContextLengthExceeded(
+                f"input[{index}] has {_size(text, encoding)} but model {self._model_id!r} accepts {self._max_tokens} "
+                "tokens; shorten it or set truncate",
+                param="input",
+            )
+        return _item(encoding)
 
 
 class PairTokenizer:
@@ -70,26 +77,29 @@ class PairTokenizer:
         for query in {query for query, _ in pairs}:
             self._check_query(query)
         if truncate:
-            max_chars = MAX_CHARS_PER_TOKEN * self._max_tokens
-            return _encode_cut(self._cut, pairs, [(query, document[:max_chars]) for query, document in pairs])
-        encodings = self._whole.encode_batch_fast(pairs)
-        for index, encoding in enumerate(encodings):
-            if len(encoding) > self._max_tokens:
-                raise ContextLengthExceeded(
-                    f"documents[{index}] and the query have {len(encoding)} tokens together but model "
-                    f"{self._model_id!r} accepts {self._max_tokens}; shorten the document or set truncate",
-                    param="documents",
-                )
-        return [_item(encoding) for encoding in encodings]
+            return [
+                _encode_cut(partial(_encode, self._cut, query), document, self._max_tokens) for query, document in pairs
+            ]
+        return [self._encode_whole(query, document, index) for index, (query, document) in enumerate(pairs)]
+
+    def _encode_whole(self, query: str, document: str, index: int) -> EncodedItem:
+        encoding = _encode(self._whole, query, document) if _is_countable(document, self._max_tokens) else None
+        if encoding is None or len(encoding) > self._max_tokens:
+            raise ContextLengthExceeded(
+                f"documents[{index}] and the query have {_size(query + document, encoding)} together but model "
+                f"{self._model_id!r} accepts {self._max_tokens} tokens; shorten the document or set truncate",
+                param="documents",
+            )
+        return _item(encoding)
 
     def _check_query(self, query: str) -> None:
         """Raise unless at least one token of a document fits beside the query."""
-        num_tokens = len(self._whole.encode(query, add_special_tokens=False))
         max_tokens = self._max_tokens - self._whole.num_special_tokens_to_add(True) - 1
-        if num_tokens > max_tokens:
+        encoding = self._whole.encode(query, add_special_tokens=False) if _is_countable(query, max_tokens) else None
+        if encoding is None or len(encoding) > max_tokens:
             raise ContextLengthExceeded(
-                f"the query has {num_tokens} tokens but model {self._model_id!r} accepts {max_tokens} beside a "
-                "document; shorten the query",
+                f"the query has {_size(query, encoding)} but model {self._model_id!r} accepts {max_tokens} tokens "
+                "beside a document; shorten the query",
                 param="query",
             )
 
@@ -103,17 +113,28 @@ def _copy(tokenizer: Tokenizer, max_tokens: int | None = None, *, strategy: str 
     return copy
 
 
-def _encode_cut(
-    tokenizer: Tokenizer, inputs: Sequence[str] | Sequence[Pair], clipped: Sequence[str] | Sequence[Pair]
-) -> list[EncodedItem]:
-    """Tokenise `clipped`, and again in full where clipping, rather than the tokenizer, would have lost something."""
-    items = []
-    for each, short, encoding in zip(inputs, clipped, tokenizer.encode_batch_fast(clipped), strict=True):
-        if short != each and not encoding.overflowing:
-            items.append(_item(tokenizer.encode_batch_fast([each])[0]))
-        else:
-            items.append(_item(encoding))
-    return items
+def _encode(tokenizer: Tokenizer, *texts: str) -> Encoding:
+    """Encode a text or a pair. One by one: a batch would hold the encodings, far larger than token ids, of all."""
+    [encoding] = tokenizer.encode_batch_fast([texts if len(texts) > 1 else texts[0]])
+    return encoding
+
+
+def _encode_cut(encode: Callable[[str], Encoding], text: str, max_tokens: int) -> EncodedItem:
+    """Tokenise no more of `text` than it takes to fill `max_tokens`, which `encode` cuts at."""
+    for max_chars in (USUAL_CHARS_PER_TOKEN * max_tokens, MAX_CHARS_PER_TOKEN * max_tokens):
+        encoding = encode(text[:max_chars])
+        if encoding.overflowing or len(text) <= max_chars:
+            return _item(encoding)
+    return replace(_item(encoding), is_truncated=True)
+
+
+def _is_countable(text: str, max_tokens: int) -> bool:
+    """Whether `text` may fit, so that counting its tokens is worth the time."""
+    return len(text) <= MAX_CHARS_PER_TOKEN * max_tokens
+
+
+def _size(text: str, encoding: Encoding | None) -> str:
+    return f"{len(text)} characters" if encoding is None else f"{len(encoding)} tokens"
 
 
 def _item(encoding: Encoding) -> EncodedItem:

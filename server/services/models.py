@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from server.config.schema import Capability, Display
 from server.models.registry import ModelEntry, ModelRegistry
-from server.types import ModelKind, ModelState
+from server.types import ModelFacts, ModelKind, ModelState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class ModelView:
         context_length: Tokens of one request; None before the first load where the configuration does not say.
         dimensions: Length of an embedding; None for other kinds and before the first load.
         failure: Why `state` is `failed`; None otherwise.
+        facts: What the last load found out; None before the first.
     """
 
     id: str
@@ -28,6 +29,7 @@ class ModelView:
     dimensions: int | None
     state: ModelState
     failure: str | None
+    facts: ModelFacts | None
     description: str
     aliases: tuple[str, ...]
     display: Display
@@ -78,6 +80,7 @@ class ModelService:
             dimensions=(facts.dimensions or None) if facts else None,
             state=entry.model.state,
             failure=entry.model.failure,
+            facts=facts,
             description=config.description,
             aliases=config.aliases,
             display=config.display,

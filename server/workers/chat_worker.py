@@ -1,14 +1,12 @@
 """The process of one GGUF chat model: `python -m server.workers.chat_worker`.
 
-Threads: the main one runs the engine; the channel's takes messages; one more renders templates and tokenises, and
-passes aborts on, so that a request's abort can never overtake its start.
+Threads: the main one runs the engine; the channel's takes messages; the front thread renders templates and tokenises.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from server.bindings.build_info import load_build_info
@@ -22,7 +20,7 @@ from server.engine.llama_backend import LlamaBackend
 from server.engine.sampler import Sampler
 from server.engine.scheduler import Scheduler, SchedulerOptions
 from server.engine.sequence import Sequence
-from server.errors import ContextLengthExceeded, HearthError, InternalError, InvalidRequest
+from server.errors import ContextLengthExceeded, HearthError, InternalError, InvalidRequest, LoadFailed
 from server.prompting.chat_template import ChatTemplate, PromptPiece
 from server.types import (
     Failed,
@@ -36,6 +34,7 @@ from server.types import (
     TokensPrompt,
 )
 from server.workers.child import Send, run_child
+from server.workers.front import Front
 from server.workers.messages import Abort, Generate, Heartbeat, StepOutput, StreamOutput, ToWorker, WorkerSpec
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class ChatWorker:
         use_extra_bufts = build.use_extra_bufts and not spec.portable_kernels
         gpu_layers = _num_gpu_layers(config, has_gpu=build.cuda)
         self._model = LlamaModel(Path(spec.weights_path), gpu_layers=gpu_layers, use_extra_bufts=use_extra_bufts)
-        self.context_length = min(config.context or DEFAULT_MAX_CONTEXT, self._model.context_length)
+        self.context_length = choose_context(config.context, own=self._model.context_length)
         options = ContextOptions(
             num_cells=max(config.kv_cells or 2 * self.context_length, self.context_length),
             max_sequences=config.max_sequences,
@@ -81,7 +80,7 @@ class ChatWorker:
             Sampler(vocab.is_end),
             is_end=lambda token_id: bool(vocab.is_end[token_id]),
         )
-        self._front = ThreadPoolExecutor(1, thread_name_prefix="front")
+        self._front = Front(self._start, self._engine.abort)
         self.facts = ModelFacts(
             context_length=self.context_length,
             num_parameters=self._model.num_parameters,
@@ -119,18 +118,18 @@ class ChatWorker:
 
     def handle(self, message: ToWorker) -> None:
         if isinstance(message, Generate):
-            self._front.submit(self._start, message.request)
+            self._front.submit(message.request)
         elif isinstance(message, Abort):
-            self._front.submit(self._engine.abort, message.request_id)
+            self._front.abort(message.request_id)
 
     def heartbeat(self) -> Heartbeat:
         engine = self._engine
         started_at = engine.step_started_at
         return Heartbeat(
-            num_steps=engine.num_steps,
+            num_steps=engine.num_steps + self._front.num_prepared,
             busy_s=time.monotonic() - started_at if started_at is not None else 0.0,
             num_running=engine.num_running,
-            num_waiting=engine.num_waiting,
+            num_waiting=engine.num_waiting + self._front.num_waiting,
         )
 
     def stop(self) -> None:
@@ -217,6 +216,17 @@ class ChatWorker:
         for token_id in request.sampling.logit_bias:
             if not 0 <= token_id < size:
                 raise InvalidRequest(f"logit_bias names token id {token_id}; ids are 0..{size - 1}", param="logit_bias")
+
+
+def choose_context(configured: int | None, *, own: int) -> int:
+    """Decide how many tokens one request may have: as configured, or what the model was made for, within reason.
+
+    Raises:
+        LoadFailed: More are configured than the model was made for.
+    """
+    if configured is not None and configured > own:
+        raise LoadFailed(f"context is {configured} but the model was made for {own} tokens; lower context")
+    return configured or min(own, DEFAULT_MAX_CONTEXT)
 
 
 def _num_gpu_layers(config: ModelConfig, *, has_gpu: bool) -> int:

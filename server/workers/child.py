@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import logging
@@ -113,7 +114,8 @@ def _bind_fate_to_parent() -> None:
     for polite in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group by terminals and systemd
         signal.signal(polite, signal.SIG_IGN)
     faulthandler.enable()
-    Path("/proc/self/oom_score_adj").write_text("500")
+    with contextlib.suppress(OSError):  # a masked or read-only /proc: then memory's victim is picked by size alone
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _has_hung_up(pipe: int) -> bool:

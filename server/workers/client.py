@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 """What clients are told when a worker died: restarting takes about as long as loading a small model."""
 
+RETRY_FAILED_AFTER_S = 30
+"""What clients are told when a model has failed: the first request after this makes it try once more."""
+
 _Answer = StreamEvent | Embedded | Reranked | RequestFailed | HearthError
 
 
@@ -43,7 +47,11 @@ class WorkerClient:
     """Implements `ChatModel`, `EmbeddingModel` and `RerankModel` (whichever the model is) over one worker.
 
     Args:
-        request_load: Called when a request needs a model that is not loaded; returns at once.
+        request_load: Called when a request needs a model that is not loaded, or has failed; returns at once. Whether
+            a failed model is tried again is for it to decide.
+
+    Attributes:
+        num_requests: Requests in flight, those that wait for the model to load included.
     """
 
     def __init__(self, config: ModelConfig, limits: Limits, *, request_load: Callable[[], None]) -> None:
@@ -57,6 +65,7 @@ class WorkerClient:
         self._state: ModelState = "unloaded"
         self._failure: str | None = None
         self._facts: ModelFacts | None = None
+        self.num_requests = 0
 
     # ---- what everybody may see
 
@@ -72,29 +81,25 @@ class WorkerClient:
     def facts(self) -> ModelFacts | None:
         return self._facts
 
-    @property
-    def num_requests(self) -> int:
-        """Requests in flight."""
-        return len(self._answers)
-
     # ---- requests
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
-        await self._wait_until_ready()
-        answers = self._open(request.request_id)
-        is_over = False
-        try:
-            self._send(Generate(request))
-            while not is_over:
-                event = await answers.get()
-                if isinstance(event, HearthError | Failed):
-                    is_over = True
-                    raise event if isinstance(event, HearthError) else _error_of(event)
-                assert isinstance(event, Started | Delta | Finished)
-                is_over = isinstance(event, Finished)
-                yield event
-        finally:
-            self._close(request.request_id, abort=not is_over)
+        with self._admitted():
+            await self._wait_until_ready()
+            answers = self._open(request.request_id)
+            is_over = False
+            try:
+                self._send(Generate(request))
+                while not is_over:
+                    event = await answers.get()
+                    if isinstance(event, HearthError | Failed):
+                        is_over = True
+                        raise event if isinstance(event, HearthError) else _error_of(event)
+                    assert isinstance(event, Started | Delta | Finished)
+                    is_over = isinstance(event, Finished)
+                    yield event
+            finally:
+                self._close(request.request_id, abort=not is_over)
 
     async def embed(self, texts: Sequence[str], *, truncate: bool = False) -> EmbeddingResult:
         request_id = f"embed-{next(self._ids)}"
@@ -123,14 +128,17 @@ class WorkerClient:
         self.set_state("ready")
 
     def detach(self) -> None:
-        """The worker is gone: end all that it was working on, and let new requests wait for the next one."""
+        """The worker is gone: end all that it was working on, and let new requests wait for the next one, if any."""
         self._channel = None
-        if self._state == "ready":
+        error: HearthError
+        if self._state == "draining":
+            error = ModelUnavailable(f"model {self._config.id!r} was stopped before this request was done; try again")
+        else:
             self.set_state("loading")
-        error = WorkerCrashed(
-            f"the worker of model {self._config.id!r} ended while it ran this request; try again",
-            retry_after_s=RETRY_AFTER_S,
-        )
+            error = WorkerCrashed(
+                f"the worker of model {self._config.id!r} ended while it ran this request; try again",
+                retry_after_s=RETRY_AFTER_S,
+            )
         for answers in self._answers.values():
             answers.put_nowait(error)
 
@@ -147,19 +155,37 @@ class WorkerClient:
 
     async def _ask(self, request_id: str, message: ToWorker) -> _Answer:
         """Send a request that has one answer, and wait for it."""
-        await self._wait_until_ready()
-        answers = self._open(request_id)
-        answer: _Answer | None = None
-        try:
-            self._send(message)
-            answer = await answers.get()
-        finally:
-            self._close(request_id, abort=answer is None)
+        with self._admitted():
+            await self._wait_until_ready()
+            answers = self._open(request_id)
+            answer: _Answer | None = None
+            try:
+                self._send(message)
+                answer = await answers.get()
+            finally:
+                self._close(request_id, abort=answer is None)
         if isinstance(answer, HearthError):
             raise answer
         if isinstance(answer, RequestFailed):
             raise _error_of(answer.error)
         return answer
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Count a request from its first moment: those that wait for the model hold memory too.
+
+        Raises:
+            Overloaded: The model holds as many as the limits allow.
+        """
+        if self.num_requests >= self._limits.max_queued_requests:
+            raise Overloaded(
+                f"model {self._config.id!r} holds {self.num_requests} requests already, its limit; try again later"
+            )
+        self.num_requests += 1
+        try:
+            yield
+        finally:
+            self.num_requests -= 1
 
     async def _wait_until_ready(self) -> None:
         """Wait while the model loads, as long as the limits allow.
@@ -167,7 +193,7 @@ class WorkerClient:
         Raises:
             ModelUnavailable: It has failed, is going away, or takes too long.
         """
-        if self._state == "unloaded":
+        if self._state in ("unloaded", "failed"):
             self._request_load()
         try:
             async with asyncio.timeout(self._limits.load_wait_s):
@@ -178,13 +204,9 @@ class WorkerClient:
         if self._state != "ready":
             reason = f": {self._failure}" if self._failure else ""
             state = "has failed" if self._state == "failed" else f"is {self._state}"
-            raise ModelUnavailable(f"model {self._config.id!r} {state}{reason}", retry_after_s=30)
+            raise ModelUnavailable(f"model {self._config.id!r} {state}{reason}", retry_after_s=RETRY_FAILED_AFTER_S)
 
     def _open(self, request_id: str) -> asyncio.Queue[_Answer]:
-        if len(self._answers) >= self._limits.max_queued_requests:
-            raise Overloaded(
-                f"model {self._config.id!r} holds {len(self._answers)} requests already, its limit; try again later"
-            )
         assert request_id not in self._answers
         answers: asyncio.Queue[_Answer] = asyncio.Queue()
         self._answers[request_id] = answers

@@ -57,7 +57,7 @@ class EncoderWorker:
     def heartbeat(self) -> Heartbeat:
         progress = self._batcher.progress()
         return Heartbeat(
-            num_steps=progress.num_batches,
+            num_steps=progress.num_steps,
             busy_s=progress.busy_s,
             num_running=progress.num_running,
             num_waiting=progress.num_waiting,

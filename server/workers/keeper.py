@@ -1,4 +1,7 @@
-"""Keeps the worker of one model alive: starts it, watches its heartbeat, restarts it, gives up when it keeps dying."""
+"""Keeps the worker of one model alive: starts it, watches its heartbeat, restarts it, gives up when it keeps dying.
+
+A model that was given up is tried once more when somebody asks for it later: files may have come, memory may be free.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ import zmq.asyncio
 from server.config.schema import Backend, Limits, ModelConfig
 from server.errors import HearthError, LoadFailed
 from server.types import ModelKind
-from server.workers.client import WorkerClient
+from server.workers.channel import HEARTBEAT_INTERVAL_S
+from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
 from server.workers.messages import Heartbeat, LoadError, Ready, WorkerSpec
 from server.workers.process import WorkerProcess
 
@@ -48,10 +52,11 @@ class SupervisionPolicy:
     Attributes:
         heartbeat_timeout_s: A worker that says nothing for so long is dead or stopped.
         load_heartbeat_timeout_s: The same before it is ready: importing torch may hold its interpreter for long.
-        step_timeout_s: A worker whose step takes so long is hung, though its heart beats. Steps take milliseconds to
-            seconds; a long prompt is many steps.
+        step_timeout_s: A worker whose step takes so long, or that has work and finishes nothing of it for so long,
+            is hung, though its heart beats. Steps take milliseconds to seconds; a long prompt is many steps.
         load_timeout_s: A model that loads for so long never will.
         max_crashes, crash_window_s: That many crashes within the window open the breaker: the model is `failed`.
+        retry_failed_after_s: A failed model is tried once more by a request that comes so long after it failed.
         first_backoff_s, max_backoff_s: Wait before a restart; doubles with each crash in the window.
         stop_grace_s: How long a worker may take to end when asked.
     """
@@ -62,6 +67,7 @@ class SupervisionPolicy:
     load_timeout_s: float = 1800.0
     max_crashes: int = 5
     crash_window_s: float = 60.0
+    retry_failed_after_s: float = RETRY_FAILED_AFTER_S
     first_backoff_s: float = 0.1
     max_backoff_s: float = 5.0
     stop_grace_s: float = 5.0
@@ -91,7 +97,10 @@ class Keeper:
         self._folder = folder
         self._task: asyncio.Task[None] | None = None
         self._process: WorkerProcess | None = None
-        self._crashes: deque[float] = deque()  # when, on the monotonic clock
+        # Times on the monotonic clock.
+        self._crashes: deque[float] = deque()
+        self._failed_at: float | None = None
+        self._trial_ends_at = 0.0  # a crash before that fails the model again at once
         self._needs_portable_kernels = False
         self.client = WorkerClient(config, limits, request_load=self.load)
 
@@ -100,16 +109,24 @@ class Keeper:
         return self._process.pid if self._process else None
 
     def load(self) -> None:
-        if self._task is None or self._task.done():
-            self.client.set_state("loading")
-            self._task = asyncio.create_task(self._keep_alive(), name=f"keeper of {self._config.id}")
+        """Start loading, unless the model is loading or loaded already, or has failed just now."""
+        if self._task is not None and not self._task.done():
+            return
+        if self._failed_at is not None:
+            now = time.monotonic()
+            if now - self._failed_at < self._policy.retry_failed_after_s:
+                return
+            self._trial_ends_at = now + self._policy.crash_window_s
+        self.client.set_state("loading")
+        self._task = asyncio.create_task(self._keep_alive(), name=f"keeper of {self._config.id}")
 
     async def stop(self) -> None:
         """End the worker for good. Requests in flight and later ones get `ModelUnavailable`."""
+        self.client.set_state("draining")  # first, so that requests hear of a stop and not of a crash
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        self.client.set_state("draining")
+        self.client.set_state("draining")  # the worker may have got ready before it heard
 
     async def _keep_alive(self) -> None:
         """Start the worker again and again, until it cannot be loaded or keeps dying."""
@@ -123,16 +140,20 @@ class Keeper:
                 await asyncio.sleep(self._backoff_s)
         except LoadFailed as exc:
             logger.error("model failed", extra={"model": self._config.id, "reason": exc.message})
-            self.client.set_state("failed", failure=exc.message)
+            self._fail(exc.message)
         except Exception:
             logger.exception("keeper failed", extra={"model": self._config.id})
-            self.client.set_state("failed", failure="internal error; the server's log has details")
+            self._fail("internal error; the server's log has details")
+
+    def _fail(self, reason: str) -> None:
+        self._failed_at = time.monotonic()
+        self.client.set_state("failed", failure=reason)
 
     async def _run_once(self) -> str:
         """Run one worker from start to end; say how it ended.
 
         Raises:
-            LoadFailed: It cannot load its model, and trying again will not help.
+            LoadFailed: It cannot load its model, and trying again at once will not help.
         """
         process = self._process = await self._start()
         listening = asyncio.create_task(self._listen(process))
@@ -175,6 +196,7 @@ class Keeper:
         """
         policy = self._policy
         started = time.monotonic()
+        progress = _Progress()
         silence_s = policy.load_heartbeat_timeout_s
         while True:
             asked = time.monotonic()
@@ -185,6 +207,8 @@ class Keeper:
                 if time.monotonic() - asked > silence_s + _STALL_S:
                     continue  # it is this process that stood still (Ctrl-Z, a paused container): listen again
                 return f"no heartbeat for {silence_s:g} s"
+            except msgspec.DecodeError as exc:
+                return f"it sent a message that cannot be read: {exc}"
             if isinstance(message, Ready):
                 silence_s = policy.heartbeat_timeout_s
                 self.client.attach(process.channel, message.facts)
@@ -195,6 +219,8 @@ class Keeper:
             elif isinstance(message, Heartbeat):
                 if message.busy_s > policy.step_timeout_s:
                     return f"one step has taken {message.busy_s:.0f} s"
+                if (stalled_s := progress.stalled_s(message)) > policy.step_timeout_s:
+                    return f"it has had work for {stalled_s:.0f} s and finished nothing of it"
                 if self.client.state == "loading" and time.monotonic() - started > policy.load_timeout_s:
                     raise LoadFailed(f"not loaded after {policy.load_timeout_s:g} s")
             else:
@@ -204,7 +230,7 @@ class Keeper:
         """Note a crash.
 
         Raises:
-            LoadFailed: There have been too many lately.
+            LoadFailed: There have been too many lately, or the model was on trial after those.
         """
         now = time.monotonic()
         while self._crashes and now - self._crashes[0] > self._policy.crash_window_s:
@@ -212,6 +238,8 @@ class Keeper:
         self._crashes.append(now)
         extra = {"model": self._config.id, "ending": ending, "crashes": len(self._crashes)}
         logger.error("worker died", extra=extra)
+        if now < self._trial_ends_at:
+            raise LoadFailed(f"its worker died again when it was tried once more: {ending}")
         if len(self._crashes) >= self._policy.max_crashes:
             window = f"{self._policy.crash_window_s:g} s"
             raise LoadFailed(f"its worker died {len(self._crashes)} times within {window}, at last: {ending}")
@@ -219,6 +247,24 @@ class Keeper:
     @property
     def _backoff_s(self) -> float:
         return min(self._policy.first_backoff_s * 2.0 ** (len(self._crashes) - 1), self._policy.max_backoff_s)
+
+
+class _Progress:
+    """Whether a worker gets on with its work, as its heartbeats tell.
+
+    Time is counted in heartbeats: in a pause of the whole machine, which is nobody's fault, there are none.
+    """
+
+    def __init__(self) -> None:
+        self._num_steps = 0
+        self._num_stalled_beats = 0
+
+    def stalled_s(self, beat: Heartbeat) -> float:
+        """For how long, as of this heartbeat, the worker has had work and finished no step."""
+        is_stalled = beat.num_running + beat.num_waiting > 0 and beat.num_steps == self._num_steps
+        self._num_stalled_beats = self._num_stalled_beats + 1 if is_stalled else 0
+        self._num_steps = beat.num_steps
+        return self._num_stalled_beats * HEARTBEAT_INTERVAL_S
 
 
 async def _cancel(task: asyncio.Task[str]) -> None:

@@ -92,8 +92,9 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     """Sign of life with progress: a thread that answers is no proof that the compute loop returns.
 
     Attributes:
-        num_steps: Engine steps or encoder batches finished since start.
-        busy_s: How long the step now running has taken; 0 when idle.
+        num_steps: Pieces of work finished since start: requests prepared, engine steps or encoder batches.
+        busy_s: How long the engine step or encoder batch now running has taken; 0 when idle.
+        num_running, num_waiting: Work in hand, of whatever size. While there is some, `num_steps` must grow.
     """
 
     num_steps: int

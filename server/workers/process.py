@@ -23,7 +23,11 @@ logger = logging.getLogger(__name__)
 _MAX_LOG_LINE_BYTES = 2**20
 _MAX_TAIL_LINES = 100  # an abort message is followed by the stacks of all threads
 _LAST_WORDS_S = 1.0
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+_PASSED_ON = re.compile(
+    r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|TERM|NO_COLOR|TMPDIR|VIRTUAL_ENV|HF_HOME|PYTHON.*"
+    r"|(LC|LD|XDG|OMP|KMP|MKL|OPENBLAS|GGML|CUDA|NVIDIA|TORCH|PYTORCH)_.*"
+)
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 
 
 class WorkerProcess:
@@ -124,8 +128,11 @@ class WorkerProcess:
 
 
 def child_environment(environ: Mapping[str, str], *, num_threads: int) -> dict[str, str]:
-    """The environment for a worker: the server's, without secrets, offline, with bounded thread pools."""
-    kept = {name: value for name, value in environ.items() if not _SECRET.search(name)}
+    """The environment for a worker: of the server's, what libraries need to run; offline, with bounded thread pools.
+
+    What is not known to be needed stays away: a password may be in any variable, as in `HTTPS_PROXY`.
+    """
+    kept = {name: value for name, value in environ.items() if _PASSED_ON.fullmatch(name) and not _SECRET.search(name)}
     threads = str(num_threads)
     return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
 

@@ -43,7 +43,8 @@ class ScriptWorker:
             self._loop.call_soon_threadsafe(self._abort, message.request_id)
 
     def heartbeat(self) -> Heartbeat:
-        return Heartbeat(num_steps=self._num_steps, busy_s=0.0, num_running=len(self._playing))
+        # A script that waits, for minutes if it says so, is no work that could be stuck.
+        return Heartbeat(num_steps=self._num_steps, busy_s=0.0)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 
 import zmq.asyncio
 
 from server.config.schema import Limits, ModelConfig
 from server.workers.client import WorkerClient
 from server.workers.keeper import Keeper, SpecFactory, SupervisionPolicy
+from server.workers.socket_folder import SocketFolder
 
 
 class Supervisor:
@@ -20,8 +19,9 @@ class Supervisor:
         self._limits = limits
         self._policy = policy or SupervisionPolicy()
         self._context = zmq.asyncio.Context()
-        self._folder = tempfile.TemporaryDirectory(prefix="hearth-")
+        self._folder = SocketFolder()
         self._keepers: dict[str, Keeper] = {}
+        self._stopping: asyncio.Task[None] | None = None
 
     def add(self, config: ModelConfig, make_spec: SpecFactory) -> WorkerClient:
         """Take a model into care; it stays `unloaded` until `load`, or until a request needs it."""
@@ -31,13 +31,13 @@ class Supervisor:
             policy=self._policy,
             make_spec=make_spec,
             context=self._context,
-            folder=Path(self._folder.name),
+            folder=self._folder.path,
         )
         self._keepers[config.id] = keeper
         return keeper.client
 
     def load(self, model_id: str) -> None:
-        """Start loading a model; returns at once. Nothing happens if it is loading or loaded already."""
+        """Start loading a model; returns at once. Does nothing if it is loading or loaded, or has failed just now."""
         self._keepers[model_id].load()
 
     def pid(self, model_id: str) -> int | None:
@@ -45,7 +45,12 @@ class Supervisor:
         return self._keepers[model_id].pid
 
     async def stop(self) -> None:
-        """End all workers."""
+        """End all requests, at once, and then all workers. Called again, waits for the same end."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="stopping all workers")
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         await asyncio.gather(*(keeper.stop() for keeper in self._keepers.values()))
         self._context.destroy(linger=0)
-        self._folder.cleanup()
+        self._folder.remove()

@@ -14,12 +14,7 @@ from starlette.applications import Starlette
 from server.api.application import build_api
 from server.config.schema import Limits, ModelConfig, SamplingDefaults, ScriptRule
 from server.models.registry import ModelEntry, ModelRegistry
-from server.services import Services
-from server.services.chat import ChatService
-from server.services.completions import CompletionService
-from server.services.embeddings import EmbeddingService
-from server.services.models import ModelService
-from server.services.rerank import RerankService
+from server.services import build_services
 from server.types import ModelFacts
 from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
 
@@ -58,14 +53,7 @@ class Stack:
     def app(self) -> Starlette:
         served = ((CHAT, self.chat), (SCRIPT, self.actor), (EMBEDDING, self.embedder), (RERANK, self.reranker))
         registry = ModelRegistry([ModelEntry(config, model) for config, model in served])
-        services = Services(
-            chat=ChatService(registry),
-            completions=CompletionService(registry),
-            embeddings=EmbeddingService(registry, self.limits),
-            rerank=RerankService(registry, self.limits),
-            models=ModelService(registry, started_at_s=1_700_000_000),
-            version="1.2.3",
-        )
+        services = build_services(registry, self.limits, started_at_s=1_700_000_000, version="1.2.3")
         return build_api(services, self.limits)
 
 

@@ -8,6 +8,7 @@ import httpx
 import orjson
 import pytest
 
+from server.api.sse import PING
 from server.errors import InvalidRequest, WorkerCrashed
 from server.types import Delta, Started, TextPrompt, TokensPrompt
 from tests.api.conftest import Stack
@@ -57,6 +58,29 @@ async def test_a_refused_prompt_still_gets_its_status_in_a_stream(client: httpx.
     response = await client.post(URL, json={"model": "talker", "prompt": ["a", "b"], "stream": True})
 
     assert response.status_code == 400
+
+
+@pytest.mark.parametrize("prompts", [["fine", "too long"], ["too long", "fine"], ["fine"] * 127 + ["too long"]])
+async def test_one_refused_prompt_of_several_still_gets_its_status_in_a_stream(
+    client: httpx.AsyncClient, stack: Stack, prompts: list[str]
+) -> None:
+    stack.chat.too_long = TextPrompt("too long")
+
+    response = await client.post(URL, json={"model": "talker", "prompt": prompts, "stream": True})
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+
+
+async def test_headers_are_sent_when_all_prompts_are_accepted(stack: Stack) -> None:
+    stack.chat.steps = (Started(1), asyncio.Event())
+    connection = AsgiConnection(stack.app(), URL, {"model": "talker", "prompt": ["a", "b"], "stream": True})
+
+    assert await connection.read_status() == 200
+    assert await connection.read_chunk() == PING
+    assert len(stack.chat.requests) == 2
+    connection.disconnect()
+    await connection.done
 
 
 async def test_an_error_of_one_prompt_ends_all(client: httpx.AsyncClient, stack: Stack) -> None:

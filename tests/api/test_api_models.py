@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from server.types import ModelFacts
 from tests.api.conftest import Stack
 
 
@@ -26,7 +27,25 @@ async def test_models_are_listed_with_what_clients_want_to_know(client: httpx.As
         "description": "Talks.",
         "aliases": ["openai/talker"],
         "display": {"parameters": None, "architecture": None, "hf_repo": None},
+        "runtime": {"architecture": None, "num_parameters": None, "load_s": 0.0, "details": {}},
     }
+
+
+async def test_a_loaded_model_shows_what_its_worker_found_out(client: httpx.AsyncClient, stack: Stack) -> None:
+    stack.actor.facts = ModelFacts(
+        context_length=4096, num_parameters=135_000_000, architecture="llama", load_s=0.5, details={"threads": "2"}
+    )
+
+    loaded = (await client.get("/v1/models/actor")).json()
+    unloaded = (await client.get("/v1/models/ranker")).json()
+
+    assert loaded["runtime"] == {
+        "architecture": "llama",
+        "num_parameters": 135_000_000,
+        "load_s": 0.5,
+        "details": {"threads": "2"},
+    }
+    assert unloaded["runtime"] is None
 
 
 @pytest.mark.parametrize("name", ["talker", "openai/talker"])

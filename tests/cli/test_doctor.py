@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from server.cli.doctor import doctor
+from server.cli.doctor import doctor, is_hearth
 
 app = typer.Typer()
 app.command()(doctor)
@@ -47,3 +49,29 @@ def test_a_wrong_configuration_is_exit_code_2() -> None:
     Path("models.yaml").write_text("models: []\n")
 
     assert CliRunner().invoke(app, []).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"), [(b'{"version": "0.1.0"}', True), (b"{}", False), (b"5", False), (b"<html>", False)]
+)
+def test_a_hearth_is_told_by_its_version(body: bytes, *, expected: bool) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as running:
+        thread = threading.Thread(target=running.handle_request)
+        thread.start()
+        found = is_hearth(f"127.0.0.1:{running.server_port}")
+        thread.join()
+
+    assert found is expected
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "not a host:80", "\x00:80"])
+def test_where_nobody_answers_is_no_hearth(address: str) -> None:
+    assert not is_hearth(address)

@@ -240,7 +240,22 @@ def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
         ),
         (
             ECHO + "    sha256: " + "0" * 60 + "abcd",
-            "models.yaml:7: models.echo.sha256: backend 'script' has no weights; remove `sha256`",
+            "models.yaml:7: models.echo.sha256: does nothing for backend 'script' and kind 'chat'; remove it",
+        ),
+        (
+            ECHO + "    gpu_layers: all",
+            "models.yaml:7: models.echo.gpu_layers: does nothing for backend 'script' and kind 'chat'; remove it",
+        ),
+        (
+            ECHO + "    capabilities: [chat, embedding]",
+            "models.yaml:7: models.echo.capabilities: kind 'chat' has no capability 'embedding';"
+            " expected some of chat, completion, tools, code, reasoning",
+        ),
+        (
+            ECHO.replace("text: hi", "error: {code: worker_crash}"),
+            "models.yaml:6: models.echo.script[0].error.code is 'worker_crash'; expected one of"
+            " 'context_length_exceeded', 'internal_error', 'invalid_value', 'model_unavailable', 'overloaded',"
+            " 'worker_crashed'; did you mean 'worker_crashed'?",
         ),
         (
             ECHO.replace("kind: chat", "kind: rerank"),
@@ -252,9 +267,18 @@ def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
             " (missing ), unterminated subpattern at position 0)",
         ),
         (
-            ECHO + "    context: 512\n    kv_cells: 256",
-            "models.yaml:8: models.echo.kv_cells: kv_cells is 256 but one request may hold context = 512 tokens;"
+            GGUF.replace("}]", ", context: 512, kv_cells: 256}]"),
+            "models.yaml:1: models.m.kv_cells: kv_cells is 256 but one request may hold context = 512 tokens;"
             " raise kv_cells or lower context",
+        ),
+        (
+            GGUF.replace("}]", ", capabilities: [chat, tools]}]"),
+            "models.yaml:1: models.m.capabilities: backend 'llama_cpp' does not offer 'tools' yet, only 'script' does;"
+            " remove it",
+        ),
+        (
+            GGUF.replace("chat", "embedding").replace("}]", ", defaults: {temperature: 0}}]"),
+            "models.yaml:1: models.m.defaults: does nothing for backend 'llama_cpp' and kind 'embedding'; remove it",
         ),
     ],
 )

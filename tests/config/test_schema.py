@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import pytest
@@ -9,7 +10,15 @@ import yaml
 from pydantic import ValidationError
 
 from server.config.reference import fill_tables, json_schema
-from server.config.schema import HearthConfig, ModelConfig
+from server.config.schema import (
+    KEYS_IN_USE,
+    KEYS_OF_ALL,
+    HearthConfig,
+    ModelConfig,
+    ScriptedErrorCode,
+    ScriptRule,
+)
+from server.errors import from_code
 
 ROOT = Path(__file__).parents[2]
 REMEDY = "run: python -m server.config.reference"
@@ -44,6 +53,30 @@ def test_capabilities_follow_from_the_kind_unless_given() -> None:
 
     assert model.effective_capabilities == ("rerank",)
     assert model.model_copy(update={"capabilities": ("code",)}).effective_capabilities == ("code",)
+
+
+def test_every_key_of_a_model_is_in_use_somewhere() -> None:
+    assert {*KEYS_OF_ALL, *(key for keys in KEYS_IN_USE.values() for key in keys)} == ModelConfig.model_fields.keys()
+
+
+def test_a_dump_with_all_defaults_is_read_again() -> None:
+    """Workers get their model this way, and `hearth config show` prints it."""
+    model = ModelConfig(id="m", kind="chat", backend="script", script=(ScriptRule(),))
+
+    assert ModelConfig.model_validate_json(model.model_dump_json()) == model
+
+
+@pytest.mark.parametrize("code", get_args(ScriptedErrorCode))
+def test_scripted_error_codes_are_those_of_errors(code: str) -> None:
+    assert type(from_code(code, "")).code == code
+
+
+def test_gguf_encoders_may_be_written_down_but_say_that_they_are_not_served() -> None:
+    encoder = ModelConfig(id="m", kind="rerank", backend="llama_cpp", source="hf:owner/repo")
+    chat = ModelConfig(id="m", kind="chat", backend="llama_cpp", source="hf:owner/repo")
+
+    assert encoder.unserved_reason.startswith("GGUF embedding and rerank models are not served yet")
+    assert chat.unserved_reason == ""
 
 
 def test_every_key_is_described() -> None:

@@ -157,14 +157,15 @@ def test_progress_shows_the_batch_that_runs(make_harness: MakeHarness) -> None:
     assert harness.batcher.progress() == (0, 0.0, 0, 0)
     holder = harness.hold()
     harness.submit("waiting", ["a", "b"])
+    harness.settle()
 
     busy = harness.batcher.progress()
     harness.encoder.gate.set()
     rows_of(holder)
 
-    assert (busy.num_batches, busy.num_running, busy.num_waiting) == (0, 1, 2)
+    assert (busy.num_steps, busy.num_running, busy.num_waiting) == (2, 1, 2)  # both are tokenised, nothing is computed
     assert busy.busy_s > 0
-    assert harness.batcher.progress().num_batches >= 1
+    assert harness.batcher.progress().num_steps >= 3
 
 
 def test_close_fails_what_has_not_been_computed(make_harness: MakeHarness) -> None:

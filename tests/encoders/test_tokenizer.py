@@ -4,7 +4,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from server.encoders.tokenizer import MAX_CHARS_PER_TOKEN, PairTokenizer, TextTokenizer, choose_max_tokens
+from server.encoders.tokenizer import (
+    MAX_CHARS_PER_TOKEN,
+    USUAL_CHARS_PER_TOKEN,
+    PairTokenizer,
+    TextTokenizer,
+    choose_max_tokens,
+)
 from server.errors import ContextLengthExceeded, LoadFailed
 
 CLS, SEP, WORD = 1, 2, 3
@@ -49,7 +55,7 @@ def test_too_long_a_text_is_named_with_both_counts(texts: TextTokenizer) -> None
     with pytest.raises(ContextLengthExceeded) as caught:
         texts.encode(["word", words(7)], truncate=False)
 
-    assert caught.value.message == "input[1] has 9 tokens but model 'm' accepts 8; shorten it or set truncate"
+    assert caught.value.message == "input[1] has 9 tokens but model 'm' accepts 8 tokens; shorten it or set truncate"
     assert caught.value.param == "input"
 
 
@@ -62,12 +68,27 @@ def test_truncation_keeps_the_special_tokens(texts: TextTokenizer) -> None:
 
 def test_words_after_a_long_gap_are_not_lost(texts: TextTokenizer) -> None:
     """Long texts are clipped by characters before they are tokenised; that must not cut off what would have fitted."""
-    gap = " " * (MAX_CHARS_PER_TOKEN * MAX_TOKENS)
+    gap = " " * (USUAL_CHARS_PER_TOKEN * MAX_TOKENS)
 
     [item] = texts.encode([f"word{gap}word"], truncate=True)
 
     assert item.token_ids == [CLS, WORD, WORD, SEP]
     assert not item.is_truncated
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_a_text_that_cannot_fit_is_not_tokenised(texts: TextTokenizer, truncate: bool) -> None:
+    """Tokenising takes hundreds of bytes for each character: gigabytes for what a body may hold."""
+    text = "word" + " " * MAX_CHARS_PER_TOKEN * MAX_TOKENS
+
+    if truncate:
+        [item] = texts.encode([text + "word"], truncate=True)
+        assert (item.token_ids, item.is_truncated) == ([CLS, WORD, SEP], True)
+    else:
+        with pytest.raises(
+            ContextLengthExceeded, match=r"input\[0\] has 516 characters but model 'm' accepts 8 tokens"
+        ):
+            texts.encode([text], truncate=False)
 
 
 def test_pairs_have_segments(pairs: PairTokenizer) -> None:
@@ -91,6 +112,24 @@ def test_only_the_document_is_cut(pairs: PairTokenizer) -> None:
 
     assert item.type_ids == [0, 0, 0, 0, 1, 1, 1, 1]
     assert item.is_truncated
+
+
+def test_a_document_that_cannot_fit_is_not_tokenised(pairs: PairTokenizer) -> None:
+    document = " " * MAX_CHARS_PER_TOKEN * MAX_TOKENS + "word"
+
+    with pytest.raises(ContextLengthExceeded, match=r"documents\[0\] and the query have 520 characters"):
+        pairs.encode([("word", document)], truncate=False)
+    [item] = pairs.encode([("word", document)], truncate=True)
+
+    assert (item.token_ids, item.is_truncated) == ([CLS, WORD, SEP, SEP], True)
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+def test_a_query_that_cannot_fit_is_not_tokenised(pairs: PairTokenizer, truncate: bool) -> None:
+    query = " " * MAX_CHARS_PER_TOKEN * MAX_TOKENS
+
+    with pytest.raises(ContextLengthExceeded, match="the query has 512 characters but model 'm' accepts 4 tokens"):
+        pairs.encode([(query, "word")], truncate=truncate)
 
 
 @pytest.mark.parametrize("truncate", [False, True])

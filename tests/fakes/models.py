@@ -10,7 +10,7 @@ import numpy as np
 
 from server.errors import ContextLengthExceeded, HearthError
 from server.protocols import EmbeddingResult, RerankResult
-from server.types import Delta, Finished, GenerateRequest, ModelFacts, ModelState, Started, Usage
+from server.types import Delta, Finished, GenerateRequest, ModelFacts, ModelState, Prompt, Started, Usage
 
 Step = Started | Delta | Finished | Exception | asyncio.Event
 """An event to yield, an exception to raise, or a gate to wait at."""
@@ -38,11 +38,13 @@ class FakeChatModel(FakeModel):
     """Goes through `steps` for each request.
 
     Attributes:
+        too_long: A prompt that is refused with `ContextLengthExceeded`.
         requests: Those that were begun.
         aborted: Ids of those whose stream was closed before its end; `abort_seen` is set with the first.
     """
 
     steps: Sequence[Step] = field(default_factory=lambda: saying("Hello", " there"))
+    too_long: Prompt | None = None
     requests: list[GenerateRequest] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     abort_seen: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,6 +52,8 @@ class FakeChatModel(FakeModel):
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         self.requests.append(request)
         self.begun.set()
+        if request.prompt == self.too_long:
+            raise ContextLengthExceeded("prompt has 9 tokens but the model accepts 8", param="prompt")
         has_ended = False
         try:
             for step in self.steps:

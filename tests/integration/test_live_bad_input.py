@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -92,6 +93,42 @@ def test_wrong_requests(
 
 def test_a_body_beyond_the_limit_is_413(http: httpx.Client) -> None:
     assert _refusal(http, CHATS, b" " * (33 << 20)) == (413, "request_too_large", None)
+
+
+@pytest.mark.parametrize(
+    "text", ["word " * 6_000_000, " " * 30_000_000, "word" * 7_500_000], ids=["words", "gap", "word"]
+)
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (EMBEDDINGS, {"model": EMBEDDING}, "input"),
+        (RERANKS, {"documents": ["b"]}, "query"),
+        (RERANKS, {"query": "a"}, "documents"),
+    ],
+)
+def test_30_megabytes_of_text_cost_the_worker_no_gigabytes(
+    http: httpx.Client, live_server: ServerProcess, path: str, body: dict[str, object], param: str, text: str
+) -> None:
+    worker = live_server.worker_pids()[EMBEDDING if path == EMBEDDINGS else RERANK]
+    before_mib = _peak_memory_mib(worker)
+
+    refusal = _refusal(http, path, {**body, param: [text] if param == "documents" else text})
+
+    assert refusal == (400, "context_length_exceeded", param)
+    assert _peak_memory_mib(worker) - before_mib < 300  # the request itself, a few times over
+
+
+def test_30_megabytes_of_text_are_cut_where_asked(http: httpx.Client) -> None:
+    body = {"model": EMBEDDING, "input": "word " * 6_000_000, "truncate": True}
+
+    answer = http.post(EMBEDDINGS, json=body).json()
+
+    assert answer["usage"]["prompt_tokens"] == 256
+
+
+def _peak_memory_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def test_too_long_an_input_names_both_counts_and_where(http: httpx.Client) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import httpx
 import pytest
 
@@ -34,6 +37,15 @@ def test_a_request_to_a_failed_model_is_told_the_reason(http: httpx.Client, mode
     assert "retry-after" in response.headers
     assert response.json()["error"]["code"] == "model_unavailable"
     assert REASONS[model] in response.json()["error"]["message"]
+
+
+def test_no_client_reads_where_the_weights_lie(http: httpx.Client, live_config: Path) -> None:
+    asked = [http.get("/ready"), http.get("/v1/models")]
+    asked += [http.post("/v1/chat/completions", json=ask("hi", model)) for model in REASONS]
+
+    for response in asked:
+        assert str(live_config.parent) not in response.text
+        assert not re.search(r"(?<!\w)/(?!v1\b)\w+/", response.text), response.text
 
 
 def test_the_process_is_healthy_all_the_same(http: httpx.Client) -> None:

@@ -1,4 +1,4 @@
-"""Many chats at a time, and chats that nobody waits for any more."""
+"""Many chats at a time, several prompts in one request, and chats that nobody waits for any more."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ async def test_sixteen_streams_run_together_not_one_after_the_other(live_server:
     first_end = next(place for place, (what, _) in enumerate(arrivals) if what == "end")
     assert {number for what, number in arrivals if what == "end"} == set(range(NUM_STREAMS))
     assert {number for _, number in arrivals[:first_end]} == set(range(NUM_STREAMS))
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
+async def test_one_prompt_too_long_refuses_all_of_a_request(live_server: ServerProcess, stream: bool) -> None:
+    body = {"model": CHAT, "prompt": ["Once", "word " * 9000], "stream": stream, "max_tokens": 4}
+
+    async with httpx.AsyncClient(base_url=live_server.url, timeout=60) as client:
+        response = await client.post("/v1/completions", json=body)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])

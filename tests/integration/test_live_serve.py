@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
+from benchmarks import server_process
 from benchmarks.server_process import ServerProcess
 from tests.integration.conftest import RunHearth
 from tests.integration.live_models import ask
@@ -38,6 +44,72 @@ def test_a_signal_to_the_whole_process_group_lets_running_streams_finish_too(
 
         assert text.endswith("data: [DONE]\n\n")
         assert server.process.wait(10) == 0
+
+
+ENDLESS = {"id": "script", "kind": "chat", "backend": "script", "script": [{"text": "word " * 2000, "delay_ms": 50}]}
+
+
+@pytest.mark.parametrize(
+    ("drain_s", "signals"),
+    [(3, [signal.SIGTERM]), (30, [signal.SIGTERM, signal.SIGTERM]), (30, [signal.SIGINT, signal.SIGINT])],
+    ids=["drain is over", "second SIGTERM", "second Ctrl-C"],
+)
+def test_requests_that_are_not_waited_for_end_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drain_s: int, signals: list[signal.Signals]
+) -> None:
+    monkeypatch.setattr(server_process, "HEARTH", _hearth_that_drains_for(drain_s, tmp_path / "hearth"))
+    config = tmp_path / "models.yaml"
+    config.write_text(yaml.safe_dump({"models": [ENDLESS]}))
+
+    with ServerProcess(config, tmp_path / "log") as server, _unanswered(server) as unanswered:
+        started = time.monotonic()
+        text = _stream_and_interrupt(server, lambda: _send(server, signals))
+        response = unanswered.getresponse()
+        took_s = time.monotonic() - started
+
+        last_event = json.loads(text.split("data: ")[-1])
+        assert last_event["error"]["code"] == "model_unavailable"
+        assert "was stopped" in last_event["error"]["message"]
+        assert (response.status, json.load(response)["error"]["code"]) == (503, "model_unavailable")
+        assert took_s < 15
+        assert server.process.wait(10) == 0
+
+
+def _hearth_that_drains_for(drain_s: int, place: Path) -> str:
+    """Write the `hearth` command with less patience."""
+    place.write_text(
+        f"#!{sys.executable}\nfrom server.cli import serve\nfrom server.cli.main import app\n"
+        f"serve.DRAIN_S = {drain_s}\napp()\n"
+    )
+    place.chmod(0o700)
+    return str(place)
+
+
+@contextmanager
+def _unanswered(server: ServerProcess) -> Iterator[HTTPConnection]:
+    """A chat request without stream, sent but not waited for."""
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+    connection.request("POST", "/v1/chat/completions", json.dumps(ask("hi")), {"content-type": "application/json"})
+    yield connection
+    connection.close()
+
+
+def _send(server: ServerProcess, signals: list[signal.Signals]) -> None:
+    """Send one signal after the other, each after the one before has taken effect: new connections are refused."""
+    for number, one in enumerate(signals):
+        if number:
+            _wait_until_refused(server)
+        server.process.send_signal(one)
+
+
+def _wait_until_refused(server: ServerProcess) -> None:
+    give_up_at = time.monotonic() + 10
+    while time.monotonic() < give_up_at:
+        try:
+            httpx.get(f"{server.url}/health")
+        except httpx.ConnectError:
+            return
+    raise AssertionError("the server still takes connections")
 
 
 def _stream_and_interrupt(server: ServerProcess, interrupt: Callable[[], None]) -> str:
@@ -82,11 +154,18 @@ def test_the_first_line_says_where_it_listens(live_server: ServerProcess) -> Non
     assert f"listens on {live_server.url}" in live_server.hello
 
 
-def test_workers_die_with_a_server_that_is_killed(script_config: Path, tmp_path: Path) -> None:
+def test_a_killed_server_takes_its_workers_along_and_starts_again_on_its_port(
+    script_config: Path, tmp_path: Path
+) -> None:
     with ServerProcess(script_config, tmp_path / "log") as server:
         server.wait_until_settled()
         (worker,) = server.process.children()
 
         server.process.kill()
 
-        assert worker.wait(10) is None
+        assert worker.wait(2) is None  # raises if it still runs
+        server.process.wait()
+
+    with ServerProcess(script_config, tmp_path / "log", port=int(server.url.rpartition(":")[2])) as again:
+        assert again.url == server.url
+        assert httpx.post(f"{again.url}/v1/chat/completions", json=ask("hi"), timeout=30).status_code == 200

@@ -168,6 +168,17 @@ def test_changed_source_replaces_the_weights(model: ModelConfig, store: WeightsS
     assert not (store.weights_dir / "m/model").exists()
 
 
+def test_weights_that_a_killed_pull_moved_away_are_put_back(model: ModelConfig, store: WeightsStore) -> None:
+    """Replacing takes two renames; here the process ended between them, and the source is gone since."""
+    make_wheel(store.cache_dir, FILES)
+    pull(model, store)
+    (store.weights_dir / "m").rename(store.weights_dir / ".m.old")
+    next(store.cache_dir.glob("*.whl")).unlink()
+
+    assert pull(model, store).state == "ready"
+    assert not (store.weights_dir / ".m.old").exists()
+
+
 def test_damaged_weights_are_pulled_again(model: ModelConfig, store: WeightsStore) -> None:
     make_wheel(store.cache_dir, FILES)
     path = pull(model, store).path

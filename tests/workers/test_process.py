@@ -14,16 +14,21 @@ from tests.fakes.scripted import ends_within, scripted, spec_factory
 
 
 @pytest.mark.parametrize(
-    "name", ["HEARTH_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "my_credentials", "openai_api_key"]
+    "name", ["HEARTH_API_KEY", "HF_TOKEN", "NVIDIA_API_KEY", "PGPASSWORD", "HTTPS_PROXY", "DATABASE_URL", "MY_PATH"]
 )
 def test_no_secret_reaches_a_worker(name: str) -> None:
     assert name not in child_environment({name: "x"}, num_threads=1)
 
 
-def test_a_worker_keeps_the_rest_stays_offline_and_has_bounded_pools() -> None:
-    kept = child_environment({"PATH": "/bin", "HEARTH_CONFIG": "m.yaml", "OMP_NUM_THREADS": "64"}, num_threads=3)
+def test_a_worker_keeps_what_libraries_need() -> None:
+    needed = {"PATH": "/bin", "LC_ALL": "C", "LD_LIBRARY_PATH": "/cuda", "CUDA_VISIBLE_DEVICES": "1", "PYTHONPATH": "."}
 
-    assert (kept["PATH"], kept["HEARTH_CONFIG"]) == ("/bin", "m.yaml")
+    assert child_environment(needed, num_threads=1).items() >= needed.items()
+
+
+def test_a_worker_stays_offline_and_has_bounded_pools() -> None:
+    kept = child_environment({"OMP_NUM_THREADS": "64"}, num_threads=3)
+
     assert (kept["HF_HUB_OFFLINE"], kept["OMP_NUM_THREADS"]) == ("1", "3")
 
 

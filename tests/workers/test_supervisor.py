@@ -139,6 +139,57 @@ async def test_a_worker_that_keeps_dying_fails_with_a_reason(make_supervisor: Ma
     assert client.state == "failed"
 
 
+async def test_a_failed_model_is_tried_once_more_by_a_later_request(make_supervisor: MakeSupervisor) -> None:
+    client = start(make_supervisor(max_crashes=2, retry_failed_after_s=0), scripted("actor", DEADLY, PLAIN))
+    for _ in range(2):
+        with pytest.raises(WorkerCrashed):
+            await answer(client, request("die"))
+    await until("failed", client)
+
+    assert await answer(client) == "one two three"
+
+    with pytest.raises(WorkerCrashed):
+        await answer(client, request("die"))
+    await until("failed", client)  # at the first crash this time
+    assert client.failure == "its worker died again when it was tried once more: signal SIGKILL"
+
+
+async def test_a_failed_model_is_not_tried_again_too_soon(make_supervisor: MakeSupervisor) -> None:
+    supervisor = make_supervisor(max_crashes=1, retry_failed_after_s=1000)
+    client = start(supervisor, scripted("actor", DEADLY))
+    with pytest.raises(WorkerCrashed):
+        await answer(client, request("die"))
+    await until("failed", client)
+
+    with pytest.raises(ModelUnavailable, match="has failed"):
+        await answer(client)
+
+    assert supervisor.pid("actor") is None
+
+
+async def test_weights_that_come_later_are_found_by_a_later_request(make_supervisor: MakeSupervisor) -> None:
+    arrived = False
+
+    def make_spec(endpoint: str) -> WorkerSpec:
+        if not arrived:
+            raise WeightsError("weights are missing")
+        return spec_factory(scripted())(endpoint)
+
+    client = start(make_supervisor(retry_failed_after_s=0), scripted(), make_spec)
+    await until("failed", client)
+
+    arrived = True
+
+    assert await answer(client) == "one two three"
+
+
+async def test_a_script_that_waits_long_is_not_hung(make_supervisor: MakeSupervisor) -> None:
+    slow = ScriptRule(text="at last", delay_ms=1000)
+    client = start(make_supervisor(max_crashes=1, step_timeout_s=0.4), scripted("actor", slow))
+
+    assert await answer(client) == "at last"
+
+
 async def test_missing_weights_fail_the_model_without_a_process(make_supervisor: MakeSupervisor) -> None:
     def make_spec(_endpoint: str) -> WorkerSpec:
         raise WeightsError("weights are absent; run `hearth pull actor`")
@@ -189,12 +240,14 @@ def odd_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         ("fails-to-load", "at last: exit code 1: RuntimeError: first line$"),
         ("fails-to-run", "at last: exit code 1: server.errors.ModelNotFound: a HearthError after the load"),
         ("hangs", "at last: one step has taken 1000000 s"),
+        ("has-lost-a-request", "at last: it has had work for 1 s and finished nothing of it"),
+        ("babbles", "at last: it sent a message that cannot be read: Invalid value 'abort'"),
     ],
 )
 async def test_a_worker_that_goes_wrong_fails_with_its_reason(
     make_supervisor: MakeSupervisor, oddity: str, reason: str
 ) -> None:
-    client = start(make_supervisor(max_crashes=1), scripted(oddity))
+    client = start(make_supervisor(max_crashes=1, step_timeout_s=0.9), scripted(oddity))
     await until("failed", client)
 
     with pytest.raises(ModelUnavailable, match=reason.removeprefix("^")) as caught:
@@ -240,11 +293,22 @@ async def test_stop_ends_all_workers_and_all_requests(make_supervisor: MakeSuper
 
     assert all(ends_within(pid, 0) for pid in pids)
     for stream in streams:
-        with pytest.raises(WorkerCrashed):
+        with pytest.raises(ModelUnavailable, match="was stopped before this request was done") as caught:
             async for _ in stream:
                 pass
+        assert not isinstance(caught.value, WorkerCrashed)
     with pytest.raises(ModelUnavailable, match="draining"):
         await answer(clients[0])
+
+
+async def test_stop_may_be_called_while_it_runs(make_supervisor: MakeSupervisor) -> None:
+    supervisor = make_supervisor()
+    await until("ready", start(supervisor, scripted()))
+    pid = pid_of(supervisor, "actor")
+
+    await asyncio.gather(supervisor.stop(), supervisor.stop())
+
+    assert ends_within(pid, 0)
 
 
 async def test_stop_does_not_wait_for_a_worker_that_is_starting(make_supervisor: MakeSupervisor) -> None:

@@ -1,0 +1,19 @@
+"""Sampling parameters are written down three times, each for a reader of its own; here they must agree."""
+
+from __future__ import annotations
+
+from server.api.schemas.sampling import SamplingFields
+from server.config.schema import SamplingDefaults
+from server.services.generation import SamplingOptions
+from server.types import SamplingParams
+
+
+def test_requests_services_and_workers_name_the_same_parameters() -> None:
+    names = list(SamplingParams.__struct_fields__)
+
+    assert list(SamplingOptions.__annotations__) == names
+    assert [name for name in SamplingFields.model_fields if not name.startswith("stream")] == names
+
+
+def test_defaults_name_known_parameters() -> None:
+    assert set(SamplingDefaults.model_fields) <= set(SamplingParams.__struct_fields__)
