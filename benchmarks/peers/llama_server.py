@@ -1,0 +1,52 @@
+"""llama.cpp's own `llama-server`, built from the sources inside the pinned llama-cpp-python, with Hearth's compiler.
+
+python -m benchmarks.peers.llama_server       # build it and print where it is
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from server.bindings.build_info import load_build_info
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hearth" / "peers"
+
+
+def build_llama_server() -> Path:
+    """Return the binary, building it first if needed (some minutes)."""
+    build = load_build_info()
+    folder = cache_folder() / f"llama-cpp-python-{build.llama_cpp_version}-{build.compiler_version.replace(' ', '-')}"
+    binary = folder / "build" / "bin" / "llama-server"
+    if binary.exists():
+        return binary
+    source = _unpack(folder, version=build.llama_cpp_version)
+    arguments = ["-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF"]
+    compiler = [argument for argument in build.cmake_args if "COMPILER" in argument or "FLAGS" in argument]
+    subprocess.run(["cmake", "-S", source, "-B", folder / "build", *arguments, *compiler], check=True)
+    jobs = str(len(os.sched_getaffinity(0)))
+    subprocess.run(["cmake", "--build", folder / "build", "--target", "llama-server", "-j", jobs], check=True)
+    return binary
+
+
+def _unpack(folder: Path, *, version: str) -> Path:
+    """llama.cpp's sources out of the sdist that pip fetches."""
+    folder.mkdir(parents=True, exist_ok=True)
+    requirement = f"llama-cpp-python=={version}"
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", str(folder)]
+    subprocess.run([*pip, requirement], check=True)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    (source,) = folder.glob("*/vendor/llama.cpp")
+    return source
+
+
+if __name__ == "__main__":
+    print(build_llama_server())
