@@ -10,7 +10,7 @@ from functools import partial
 
 from server.engine.backend import Backend, BatchFailed, Logits, OutOfCells
 from server.engine.batch import Batch
-from server.engine.sampler import Sampler
+from server.engine.sampler import NO_TOKEN, Sampler
 from server.engine.scheduler import Run, Scheduler
 from server.engine.sequence import Sequence
 from server.errors import InternalError
@@ -120,6 +120,9 @@ class Engine:
         """Append each sequence's new token; turn it into text, or into the end."""
         outputs: list[Output] = []
         for sequence, token_id in zip(sequences, token_ids, strict=True):
+            if token_id == NO_TOKEN:
+                outputs += self._fail(sequence, "the model's logits are not numbers")
+                continue
             sequence.token_ids.append(token_id)
             reason, text = self._outcome(sequence, token_id)
             if text:
@@ -144,16 +147,16 @@ class Engine:
 
     def _on_out_of_cells(self, runs: list[Run]) -> list[Output]:
         """The backend holds fewer cells than the ledger says; make room and let the next step try again."""
-        if self._scheduler.preempt_latest():
+        if self._scheduler.make_do_with_less():
             return []
         return self._fail(runs[0].sequence, "the KV cache cannot hold this request; raise `kv_cells` in models.yaml")
 
     def _fail(self, sequence: Sequence, reason: str) -> list[Output]:
-        self._remove(sequence)
+        self._remove(sequence, keep=False)
         return [(sequence.request_id, Failed(InternalError.code, f"the engine failed this request: {reason}"))]
 
-    def _remove(self, sequence: Sequence) -> None:
-        self._scheduler.finish(sequence)
+    def _remove(self, sequence: Sequence, *, keep: bool = True) -> None:
+        self._scheduler.finish(sequence, keep=keep)
         del self._sequences[sequence.request_id]
 
     # ---- commands from other threads

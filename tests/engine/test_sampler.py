@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine.detokenizer import Detokenizer
-from server.engine.sampler import Sampler
+from server.engine.sampler import NO_TOKEN, Sampler
 from server.engine.sequence import Sequence
 from server.types import SamplingParams
 
@@ -136,3 +136,96 @@ def test_ignore_eos_never_ends() -> None:
 def test_a_tiny_temperature_is_almost_greedy(temperature: float) -> None:
     """Also where logits / temperature is beyond what a float holds."""
     assert draw_many(LOGITS, SamplingParams(temperature=temperature, seed=1), count=20)[4] == 1
+
+
+def random_rows(seed: int, *, vocab_size: int, num_rows: int) -> np.ndarray:
+    """Peaked, flat and tied logits."""
+    random = np.random.default_rng(seed)
+    rows = random.standard_normal((num_rows, vocab_size)) * random.choice([0.1, 1.0, 3.0, 8.0])
+    return (np.round(rows * 2) / 2 if seed % 3 == 0 else rows).astype(np.float32)
+
+
+@pytest.mark.parametrize("vocab_size", [12, 500, 1024, 2048, 5000, 49152])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"top_k": 1},
+        {"top_k": 40},
+        {"top_k": 2000},
+        {"top_p": 0.0},
+        {"top_p": 0.9},
+        {"top_p": 0.999},
+        {"min_p": 0.05},
+        {"top_k": 100, "top_p": 0.95, "min_p": 0.01},
+    ],
+)
+def test_the_candidates_are_exactly_those_of_a_full_sort(vocab_size: int, options: dict[str, float]) -> None:
+    """However few logits are looked at first, the draw is that of the naive twin, which sorts everything."""
+    for seed in range(4):
+        rows = random_rows(seed, vocab_size=vocab_size, num_rows=3)
+        sampling = SamplingParams(seed=seed, temperature=0.7, **options)  # type: ignore[arg-type]
+
+        token_ids = sampler(vocab_size).sample(rows.copy(), [sequence(sampling) for _ in rows])
+
+        assert token_ids == [naive_draw(row, sampling) for row in rows]
+
+
+def test_rows_with_different_options_do_not_disturb_each_other() -> None:
+    samplings = [
+        SamplingParams(seed=1, temperature=0),
+        SamplingParams(seed=2, top_k=40),
+        SamplingParams(seed=3),
+        SamplingParams(seed=4, top_p=0.5, temperature=1.5),
+        SamplingParams(seed=5, min_p=0.3),
+    ]
+    rows = random_rows(7, vocab_size=5000, num_rows=5)
+
+    together = sampler(5000).sample(rows.copy(), [sequence(each) for each in samplings])
+
+    alone = [sampler(5000).sample(rows[i : i + 1].copy(), [sequence(each)])[0] for i, each in enumerate(samplings)]
+    assert together == alone
+
+
+def test_an_untruncated_draw_follows_the_whole_distribution() -> None:
+    """Over several stretches of columns, each token as often as its probability says."""
+    rows = np.zeros((1, 3000), np.float32)
+    rows[0, [5, 1500, 2999]] = 9.0
+    shares = np.bincount(
+        sampler(3000).sample(np.tile(rows, (3000, 1)), [sequence(SamplingParams(seed=1))] * 3000), minlength=3000
+    )
+
+    expected = np.exp(9.0) / (3 * np.exp(9.0) + 2997)
+    np.testing.assert_allclose(shares[[5, 1500, 2999]] / 3000, expected, atol=0.03)
+
+
+def test_a_row_of_nonsense_gives_no_token_and_disturbs_no_other() -> None:
+    rows = random_rows(1, vocab_size=3000, num_rows=4)
+    rows[1, 700] = np.nan
+    rows[2] = -np.inf
+    sequences = [sequence(SamplingParams(seed=n, top_k=40)) for n in range(4)]
+
+    token_ids = sampler(3000).sample(rows.copy(), sequences)
+
+    assert token_ids[1:3] == [NO_TOKEN, NO_TOKEN]
+    assert token_ids[0] == naive_draw(rows[0], sequences[0].sampling)
+    assert token_ids[3] == naive_draw(rows[3], sequences[3].sampling)
+
+
+def sampler(vocab_size: int) -> Sampler:
+    return Sampler(np.zeros(vocab_size, np.bool_))
+
+
+def naive_draw(row: np.ndarray, sampling: SamplingParams) -> int:
+    """Sort everything, cut, and walk along the cumulated shares; what nothing cuts is walked in order of id."""
+    kept = len(row) if not sampling.top_k else min(sampling.top_k, len(row))
+    is_cut = kept < len(row) or sampling.top_p < 1 or sampling.min_p > 0
+    order = np.argsort(-row, kind="stable") if is_cut else np.arange(len(row))
+    values = row[order].astype(np.float64)
+    weights = np.exp(values[:kept] - values.max())
+    if sampling.top_p < 1:
+        kept = max(1, int(np.count_nonzero(np.cumsum(weights) - weights < sampling.top_p * weights.sum())))
+    if sampling.min_p:
+        kept = int(np.count_nonzero(values[:kept] - values[0] >= np.log(sampling.min_p)))
+    cumulated = np.cumsum(np.exp((values[:kept] - values.max()) / sampling.temperature))
+    uniform = sequence(sampling).random.random()
+    return int(order[min(int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right")), kept - 1)])
