@@ -24,7 +24,9 @@ class ContextOptions:
     """Sizes of a context.
 
     Attributes:
-        num_cells: Tokens that the KV cache holds, for all sequences together (unified layout).
+        num_cells: Tokens that the KV cache holds, for all sequences together.
+        streams: Give each sequence an equal part of the cells for itself: unrelated sequences do not slow each other's
+            attention down, and sharing a prefix means copying it. Otherwise (unified) any sequence may use any cell.
         max_sequences: Sequence ids are 0 .. max_sequences - 1; llama.cpp allows 256.
         max_batch_tokens: Most tokens in one `decode`.
         max_ubatch_tokens: Tokens that the graph computes at a time.
@@ -37,6 +39,7 @@ class ContextOptions:
     max_batch_tokens: int = 2048
     max_ubatch_tokens: int = 512
     num_threads: int
+    streams: bool = False
     flash_attention: bool = False
 
 
@@ -55,7 +58,7 @@ class LlamaContext:
         params.n_seq_max = options.max_sequences
         params.n_threads = params.n_threads_batch = options.num_threads
         params.flash_attn_type = int(options.flash_attention)
-        params.kv_unified = True
+        params.kv_unified = not options.streams
         params.no_perf = True
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:
@@ -65,6 +68,7 @@ class LlamaContext:
         self.options = options
         self.vocab_size = model.vocab.size
         self.num_cells = llama_cpp.llama_n_ctx(self.handle)  # llama.cpp rounds up
+        self.can_share_prefixes = model.can_share_prefixes
         self._memory = llama_cpp.llama_get_memory(self.handle)
         self._token = np.zeros(options.max_batch_tokens, np.int32)
         self._pos = np.zeros(options.max_batch_tokens, np.int32)
@@ -111,6 +115,18 @@ class LlamaContext:
     def remove(self, seq_id: int, *, start: int = 0) -> bool:
         """Drop a sequence's cells from position `start` on. False where the model's memory cannot be cut there."""
         return bool(llama_cpp.llama_memory_seq_rm(self._memory, seq_id, start, -1))
+
+    def share(self, source: int, target: int, *, length: int) -> None:
+        """Let the empty sequence `target` have what `source` has at positions below `length`.
+
+        Unified: the same cells, and no work. Streams: llama.cpp copies whole buffers only, then the rest is cut off.
+        """
+        assert self.can_share_prefixes
+        if self.options.streams:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self.remove(target, start=length)
+        else:
+            llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
     def close(self) -> None:
         """Free everything. Safe to call twice."""

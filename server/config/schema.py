@@ -24,7 +24,7 @@ ScriptedErrorCode = Literal[
 
 _WEIGHTS = ("source", "sha256", "context", "threads")
 KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
-    ("llama_cpp", "chat"): (*_WEIGHTS, "gpu_layers", "max_sequences", "kv_cells", "defaults"),
+    ("llama_cpp", "chat"): (*_WEIGHTS, "gpu_layers", "max_sequences", "kv", "kv_cells", "flash_attention", "defaults"),
     ("llama_cpp", "embedding"): (*_WEIGHTS, "gpu_layers"),
     ("llama_cpp", "rerank"): (*_WEIGHTS, "gpu_layers"),
     ("sentence_transformers", "embedding"): (*_WEIGHTS, "device"),
@@ -185,9 +185,17 @@ class ModelConfig(_Section):
         le=10_485_760,
         description="Most tokens of one request; default: the model's, at most 8192 for chat.",
     )
-    max_sequences: int = Field(16, ge=1, le=256, description="Most chat generations that run at the same time.")
+    max_sequences: int = Field(16, ge=1, le=192, description="Most chat generations that run at the same time.")
     kv_cells: int | None = Field(
         None, ge=64, description="Tokens that the KV cache holds for all running chats; default: twice `context`."
+    )
+    kv: Literal["auto", "unified", "streams"] = Field(
+        "auto",
+        description="Layout of the KV cache: one pool for all running chats, or an equal part for each. `auto`: parts "
+        "where each can hold a whole `context`, else one pool.",
+    )
+    flash_attention: Literal["auto", "on", "off"] = Field(
+        "auto", description="Fused attention kernels; `auto`: on where layers are on a GPU, off on a CPU."
     )
     gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = Field(
         "auto", description="Layers on the GPU; `auto`: all where llama.cpp was built for a GPU, else none."

@@ -21,13 +21,20 @@ class BatchFailed(Exception):
 
 
 class Backend(Protocol):
-    """Computes batches over a KV cache of `num_cells` cells, shared by sequences 0 .. max_sequences - 1.
+    """Computes batches over a KV cache for the sequences 0 .. max_sequences - 1.
 
     Called by one thread. A token at position p of a sequence attends to that sequence's cells at positions < p.
+
+    Attributes:
+        num_cells: Cells that all sequences share; or, if `has_streams`, that each of them has for itself.
+        has_streams: Whether each sequence has cells of its own, attends to nothing else, and `copy` takes cells.
+        can_share: Whether `copy` and `trim` work for part of a sequence; recurrent models keep one state per sequence.
     """
 
     num_cells: int
     max_sequences: int
+    has_streams: bool
+    can_share: bool
     max_batch_tokens: int
     vocab_size: int
 
@@ -45,3 +52,9 @@ class Backend(Protocol):
 
     def free(self, seq_id: int) -> None:
         """Drop all cells of a sequence. Freeing an empty sequence is allowed."""
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """Let the empty sequence `target` have the first `num_tokens` of `source` too."""
+
+    def trim(self, seq_id: int, num_tokens: int) -> None:
+        """Drop the cells of a sequence behind its first `num_tokens`."""

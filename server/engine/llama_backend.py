@@ -8,12 +8,14 @@ from server.engine.batch import Batch
 
 
 class LlamaBackend:
-    """One llama.cpp context with a unified KV cache: any sequence may use any cell."""
+    """One llama.cpp context."""
 
     def __init__(self, context: LlamaContext) -> None:
         self._context = context
-        self.num_cells = context.num_cells
+        self.has_streams = context.options.streams
+        self.num_cells = context.num_cells // (context.options.max_sequences if self.has_streams else 1)
         self.max_sequences = context.options.max_sequences
+        self.can_share = context.can_share_prefixes
         self.max_batch_tokens = context.options.max_batch_tokens
         self.vocab_size = context.vocab_size
 
@@ -27,3 +29,9 @@ class LlamaBackend:
 
     def free(self, seq_id: int) -> None:
         self._context.remove(seq_id)
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        self._context.share(source, target, length=num_tokens)
+
+    def trim(self, seq_id: int, num_tokens: int) -> None:
+        self._context.remove(seq_id, start=num_tokens)

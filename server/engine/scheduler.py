@@ -17,6 +17,8 @@ class SchedulerOptions:
         max_step_tokens: Most tokens of a step in which nobody decodes.
         max_mixed_step_tokens: Most tokens of a step in which somebody decodes: bounds the gap between its tokens.
         max_prefill_chunk: Most prompt tokens of one sequence in such a step, so that a long prompt shares it.
+        max_running: Most sequences that run at the same time; at most as many as the backend has ids.
+        min_tokens_to_wait_for: A prompt waits for another one that is just computing so many of its tokens.
         growth_reserve: Cells kept free for each running sequence at admission, so that answers find room to grow.
     """
 
@@ -24,6 +26,8 @@ class SchedulerOptions:
     max_mixed_step_tokens: int = 512
     max_prefill_chunk: int = 256
     growth_reserve: int = 64
+    max_running: int = 16
+    min_tokens_to_wait_for: int = 32
 
 
 @dataclass(frozen=True)
@@ -66,30 +70,40 @@ class Scheduler:
         runs = self._plan()
         while not runs and self.preempt_latest():
             runs = self._plan()
+        self._kv_cache.make_room(sum(run.num_tokens for run in runs))
         return runs
 
     def commit(self, runs: list[Run]) -> None:
         """Record that the runs have been computed."""
         for run in runs:
-            assert run.sequence.seq_id is not None
-            self._kv_cache.grow(run.sequence.seq_id, run.num_tokens)
-            run.sequence.num_computed_tokens += run.num_tokens
+            sequence, start = run.sequence, run.sequence.num_computed_tokens
+            assert sequence.seq_id is not None
+            self._kv_cache.grow(sequence.seq_id, sequence.token_ids[start : start + run.num_tokens])
+            sequence.num_computed_tokens += run.num_tokens
+        self._kv_cache.drop_costly()
 
     def preempt_latest(self) -> bool:
         """Take the cells of the sequence admitted last; it waits at the front. False if fewer than two run."""
         if len(self.running) < 2:
             return False
         victim = self.running[-1]
-        self._release(victim)
+        self._release(victim, keep=True)
         victim.status = SequenceStatus.WAITING
         self.waiting.appendleft(victim)
         self._is_full = True
         return True
 
-    def finish(self, sequence: Sequence) -> None:
-        """Let go of a sequence in any state, with all it owns."""
+    def make_do_with_less(self) -> bool:
+        """Give cells back after the backend had fewer than it promised: idle prefixes first, then somebody's."""
+        if self._kv_cache.num_idle_cells:
+            self._kv_cache.evict_all()
+            return True
+        return self.preempt_latest()
+
+    def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Let go of a sequence in any state; its cells stay as an idle prefix unless told otherwise."""
         if sequence.status is SequenceStatus.RUNNING:
-            self._release(sequence)
+            self._release(sequence, keep=keep)
             self._is_full = False
         elif sequence.status is SequenceStatus.WAITING:
             self.waiting.remove(sequence)
@@ -104,21 +118,38 @@ class Scheduler:
     def _admit(self) -> None:
         """Let waiting sequences run, oldest first, while their tokens and some growth of everybody fit."""
         spoken_for = sum(sequence.num_remaining for sequence in self.running)
-        while self.waiting and self._kv_cache.has_free_id and not self._is_full:
-            sequence = self.waiting[0]
+        for sequence in list(self.waiting):
+            if self._is_full or not self._kv_cache.has_available_id or len(self.running) == self._options.max_running:
+                return
+            match = self._kv_cache.match(sequence.token_ids)
+            if self._is_being_computed(sequence, match.num_tokens):
+                continue
+            need = sequence.num_tokens - match.num_tokens + match.num_idle_cells
             reserve = self._options.growth_reserve * (len(self.running) + 1)
-            if self.running and spoken_for + sequence.num_tokens + reserve > self._kv_cache.num_free_cells:
+            if self.running and spoken_for + need + reserve > self._kv_cache.num_available_cells:
                 return  # alone, any sequence fits: the cache holds at least one full context
-            self.waiting.popleft()
-            sequence.seq_id = self._kv_cache.take_id()
+            self.waiting.remove(sequence)
+            sequence.seq_id = self._kv_cache.open(match)
+            sequence.num_computed_tokens = match.num_tokens
+            if sequence.num_cached_tokens is None:
+                sequence.num_cached_tokens = match.num_tokens
             sequence.status = SequenceStatus.RUNNING
             self.running.append(sequence)
-            spoken_for += sequence.num_tokens
+            spoken_for += sequence.num_remaining
+
+    def _is_being_computed(self, sequence: Sequence, num_cached: int) -> bool:
+        """Whether a running sequence is just computing much more of this prompt than is cached: then better wait."""
+        if not self._kv_cache.can_share:
+            return False
+        wanted = num_cached + self._options.min_tokens_to_wait_for
+        return any(
+            other.num_remaining > 1 and _share(other, sequence, from_=num_cached, to=wanted) for other in self.running
+        )
 
     def _plan(self) -> list[Run]:
         """Deal out this step's tokens among the running; empty when cells are too few for anybody's need."""
         decodes = [Run(sequence, 1) for sequence in self.running if sequence.is_decoding]
-        if len(decodes) > self._kv_cache.num_free_cells:
+        if len(decodes) > self._kv_cache.num_available_cells:
             return []
         prefills = self._plan_prefills(num_decodes=len(decodes))
         return sorted(decodes + prefills, key=_by_seq_id)
@@ -129,7 +160,7 @@ class Scheduler:
             budget, chunk = options.max_mixed_step_tokens, options.max_prefill_chunk
         else:
             budget = chunk = options.max_step_tokens
-        budget = min(budget, self._kv_cache.num_free_cells) - num_decodes
+        budget = min(budget, self._kv_cache.num_available_cells) - num_decodes
         prefills = []
         for sequence in self.running:
             num_tokens = min(sequence.num_remaining, chunk, budget)
@@ -138,10 +169,10 @@ class Scheduler:
                 budget -= num_tokens
         return prefills
 
-    def _release(self, sequence: Sequence) -> None:
+    def _release(self, sequence: Sequence, *, keep: bool) -> None:
         assert sequence.seq_id is not None
         self.running.remove(sequence)
-        self._kv_cache.release_id(sequence.seq_id)
+        self._kv_cache.close(sequence.seq_id, keep=keep)
         sequence.seq_id = None
         sequence.num_computed_tokens = 0
 
@@ -149,3 +180,9 @@ class Scheduler:
 def _by_seq_id(run: Run) -> int:
     assert run.sequence.seq_id is not None
     return run.sequence.seq_id
+
+
+def _share(one: Sequence, other: Sequence, *, from_: int, to: int) -> bool:
+    """Whether both sequences have the same first `to` tokens, given that they have the same first `from_`."""
+    length = min(len(one.token_ids), len(other.token_ids) - 1)
+    return length >= to and one.token_ids[from_:to] == other.token_ids[from_:to]

@@ -25,6 +25,7 @@ class Sequence:
     Attributes:
         token_ids: Prompt, then generated tokens. Only appended to.
         num_computed_tokens: Leading tokens whose cells are in the KV cache.
+        num_cached_tokens: Leading tokens that were found in the cache when it first ran.
         seq_id: Its id in the KV cache while running, else None.
     """
 
@@ -39,6 +40,7 @@ class Sequence:
         self.token_ids = list(prompt)
         self.num_prompt_tokens = len(prompt)
         self.num_computed_tokens = 0
+        self.num_cached_tokens: int | None = None
         self.seq_id: int | None = None
         self.status = SequenceStatus.WAITING
         self.random = np.random.Generator(np.random.PCG64(_entropy(sampling.seed)))
@@ -66,7 +68,11 @@ class Sequence:
 
     @property
     def usage(self) -> Usage:
-        return Usage(prompt_tokens=self.num_prompt_tokens, completion_tokens=self.num_generated)
+        return Usage(
+            prompt_tokens=self.num_prompt_tokens,
+            completion_tokens=self.num_generated,
+            cached_tokens=self.num_cached_tokens or 0,
+        )
 
 
 def _entropy(seed: int | None) -> int | None:

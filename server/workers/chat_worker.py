@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_MAX_CONTEXT = 8192
 """Tokens of a request when models.yaml says nothing: more costs memory that most do not need."""
 
+NUM_IDLE_IDS = 64
+"""Sequence ids for prefixes that are kept for later requests, besides those of running sequences."""
+
 FALLBACK_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}{{ '<|im_start|>assistant\n' }}"
@@ -60,12 +63,7 @@ class ChatWorker:
         gpu_layers = _num_gpu_layers(config, has_gpu=build.cuda)
         self._model = LlamaModel(Path(spec.weights_path), gpu_layers=gpu_layers, use_extra_bufts=use_extra_bufts)
         self.context_length = choose_context(config.context, own=self._model.context_length)
-        options = ContextOptions(
-            num_cells=max(config.kv_cells or 2 * self.context_length, self.context_length),
-            max_sequences=config.max_sequences,
-            num_threads=spec.num_threads,
-            flash_attention=gpu_layers != 0,
-        )
+        options = _context_options(config, spec, self._model, self.context_length, has_gpu_layers=gpu_layers != 0)
         backend = LlamaBackend(LlamaContext(self._model, options))
         vocab = self._model.vocab
         self._template = ChatTemplate(
@@ -76,7 +74,10 @@ class ChatWorker:
         )
         self._engine = Engine(
             backend,
-            Scheduler(KVCache(backend), SchedulerOptions(max_step_tokens=options.max_batch_tokens)),
+            Scheduler(
+                KVCache(backend),
+                SchedulerOptions(max_step_tokens=options.max_batch_tokens, max_running=config.max_sequences),
+            ),
             Sampler(vocab.is_end),
             is_end=lambda token_id: bool(vocab.is_end[token_id]),
         )
@@ -88,8 +89,9 @@ class ChatWorker:
             details={
                 "threads": str(spec.num_threads),
                 "gpu_layers": "all" if gpu_layers == ALL_LAYERS else str(gpu_layers),
-                "kv_cells": str(backend.num_cells),
-                "max_sequences": str(backend.max_sequences),
+                "kv": "streams" if options.streams else "unified",
+                "kv_cells": str(options.num_cells),
+                "max_sequences": str(config.max_sequences),
                 "flash_attention": "on" if options.flash_attention else "off",
                 "repacked_weights": "on" if use_extra_bufts else "off",
             },
@@ -227,6 +229,28 @@ def choose_context(configured: int | None, *, own: int) -> int:
     if configured is not None and configured > own:
         raise LoadFailed(f"context is {configured} but the model was made for {own} tokens; lower context")
     return configured or min(own, DEFAULT_MAX_CONTEXT)
+
+
+def _context_options(
+    config: ModelConfig, spec: WorkerSpec, model: LlamaModel, context_length: int, *, has_gpu_layers: bool
+) -> ContextOptions:
+    num_cells = max(config.kv_cells or 2 * context_length, context_length)
+    fits_streams = num_cells >= config.max_sequences * context_length
+    if config.kv == "streams" and not fits_streams:
+        raise LoadFailed(
+            f"kv: streams needs kv_cells >= max_sequences x context = {config.max_sequences * context_length},"
+            f" but it is {num_cells}; raise it, or lower the others"
+        )
+    streams = config.kv == "streams" or (config.kv == "auto" and fits_streams)
+    num_idle_ids = NUM_IDLE_IDS if model.can_share_prefixes and not streams else 0
+    flash = has_gpu_layers if config.flash_attention == "auto" else config.flash_attention == "on"
+    return ContextOptions(
+        num_cells=num_cells,
+        max_sequences=config.max_sequences + num_idle_ids,
+        streams=streams,
+        num_threads=spec.num_threads,
+        flash_attention=flash,
+    )
 
 
 def _num_gpu_layers(config: ModelConfig, *, has_gpu: bool) -> int:

@@ -23,7 +23,12 @@ PIECES = [f"<{token_id}>".encode() for token_id in range(50)]
 def make_engine(backend: FakeBackend, **options: int) -> Engine:
     is_end = np.zeros(backend.vocab_size, np.bool_)
     is_end[0] = True
-    defaults = {"max_step_tokens": backend.max_batch_tokens, "growth_reserve": 2}
+    defaults = {
+        "max_step_tokens": backend.max_batch_tokens,
+        "growth_reserve": 2,
+        "max_running": backend.max_sequences,
+        "min_tokens_to_wait_for": 3,
+    }
     scheduler = Scheduler(KVCache(backend), SchedulerOptions(**{**defaults, **options}))
     return Engine(backend, scheduler, Sampler(is_end), is_end=lambda token_id: token_id == 0)
 
@@ -72,7 +77,10 @@ def test_one_request_says_what_the_model_says(prompt_length: int) -> None:
 
 requests = st.lists(
     st.tuples(
-        st.lists(st.integers(1, 49), min_size=1, max_size=24),  # prompt
+        st.one_of(  # prompt: unrelated, or one of few beginnings
+            st.lists(st.integers(1, 49), min_size=1, max_size=24),
+            st.lists(st.integers(1, 2), min_size=1, max_size=24),
+        ),
         st.integers(1, 12),  # max_tokens
         st.integers(0, 12),  # the step at which it arrives
         st.one_of(st.none(), st.integers(0, 20)),  # steps after which the client leaves
@@ -83,12 +91,18 @@ requests = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(requests, st.integers(40, 90), st.integers(1, 5), st.integers(4, 32))
+@given(requests, st.integers(40, 90), st.integers(1, 6), st.integers(4, 32), st.booleans())
 def test_company_never_changes_an_answer(
-    arrivals: list[tuple[list[int], int, int, int | None]], num_cells: int, max_sequences: int, batch_tokens: int
+    arrivals: list[tuple[list[int], int, int, int | None]],
+    num_cells: int,
+    max_sequences: int,
+    batch_tokens: int,
+    has_streams: bool,
 ) -> None:
     """Few cells, ids and batch tokens force chunking, waiting and preemption in every combination."""
-    backend = FakeBackend(num_cells=num_cells, max_sequences=max_sequences, max_batch_tokens=batch_tokens)
+    backend = FakeBackend(
+        num_cells=num_cells, max_sequences=max_sequences, max_batch_tokens=batch_tokens, has_streams=has_streams
+    )
     engine = make_engine(backend, max_mixed_step_tokens=batch_tokens, max_prefill_chunk=max(1, batch_tokens // 2))
     outputs: list[Output] = []
     for step in range(40):
@@ -111,7 +125,6 @@ def test_company_never_changes_an_answer(
             assert len(endings) <= 1
         assert all(isinstance(ending, Finished) for ending in endings)
     engine.check_integrity()
-    assert not backend.cells
     assert max(backend.batch_sizes, default=0) <= batch_tokens
 
 
@@ -130,7 +143,7 @@ def test_a_full_cache_preempts_and_recomputes() -> None:
 
 
 def test_streams_are_interleaved() -> None:
-    engine = make_engine(FakeBackend(num_cells=200))
+    engine = make_engine(FakeBackend(num_cells=200, max_sequences=5))
     for n in range(4):
         engine.add(make_sequence(str(n), [n + 10] * 3, max_tokens=6))
 
@@ -151,17 +164,64 @@ def test_a_long_prompt_does_not_stall_running_streams() -> None:
     assert all(any(owner == "quick" for owner, _ in outputs) for outputs in steps)
 
 
-def test_abort_frees_the_cells_within_one_step() -> None:
-    backend = FakeBackend()
-    engine = make_engine(backend)
+def test_abort_gives_the_cells_back_within_one_step() -> None:
+    engine = make_engine(FakeBackend())
     engine.add(make_sequence("a", [1, 2, 3], max_tokens=50))
     engine.step()
-    assert backend.cells
+    assert engine.num_running == 1
 
     engine.abort("a")
     engine.step()
 
-    assert not backend.cells
+    assert engine.num_running == 0
+    engine.check_integrity()
+
+
+def test_a_shared_prefix_is_computed_once() -> None:
+    """The second request arrives while its prefix is being computed: it waits for it instead of computing it again."""
+    backend = FakeBackend(num_cells=400, max_sequences=8, max_batch_tokens=16)
+    engine = make_engine(backend)
+    prefix = [n % 40 + 1 for n in range(60)]
+    prompts = [[*prefix, 41, n + 1] for n in range(4)]
+    engine.add(make_sequence("0", prompts[0], max_tokens=4))
+    outputs = engine.step()
+    for n in range(1, 4):
+        engine.add(make_sequence(str(n), prompts[n], max_tokens=4))
+
+    outputs += run_until_idle(engine)
+
+    assert [text_of(outputs, str(n)) for n in range(4)] == [expected_text(p, max_tokens=4) for p in prompts]
+    usages = [ending.usage for n in range(4) for ending in endings_of(outputs, str(n)) if isinstance(ending, Finished)]
+    assert [usage.cached_tokens for usage in usages] == [0, 61, 61, 61]
+    assert sum(backend.batch_sizes) <= 62 + 3 * 1 + 4 * 3
+
+
+def test_a_finished_conversation_is_continued_without_computing_it_again() -> None:
+    backend = FakeBackend(num_cells=200)
+    engine = make_engine(backend)
+    engine.add(make_sequence("first", [3, 1, 4], max_tokens=6))
+    run_until_idle(engine)
+    answer = generate_alone([3, 1, 4], max_tokens=6, vocab_size=50)
+    follow_up = [3, 1, 4, *answer, 7]
+    computed = sum(backend.batch_sizes)
+
+    engine.add(make_sequence("second", follow_up, max_tokens=2))
+    outputs = run_until_idle(engine)
+
+    assert text_of(outputs, "second") == expected_text(follow_up, max_tokens=2)
+    assert sum(backend.batch_sizes) - computed <= 2 + 2  # the last answer token, the new one, and one generated
+
+
+def test_idle_prefixes_make_room_before_anybody_is_preempted() -> None:
+    backend = FakeBackend(num_cells=40, max_sequences=4)
+    engine = make_engine(backend)
+    engine.add(make_sequence("old", [8] * 30, max_tokens=1))
+    run_until_idle(engine)
+
+    engine.add(make_sequence("new", [9] * 30, max_tokens=5))
+    outputs = run_until_idle(engine)
+
+    assert text_of(outputs, "new") == expected_text([9] * 30, max_tokens=5)
     engine.check_integrity()
 
 
@@ -192,6 +252,20 @@ def test_a_backend_with_fewer_cells_than_promised_fails_no_neighbour() -> None:
     assert [text_of(outputs, str(n)) for n in range(2)] == [
         expected_text([n + 1] * 10, max_tokens=12) for n in range(2)
     ]
+
+
+def test_logits_that_are_no_numbers_fail_one_sequence_only() -> None:
+    backend = FakeBackend(num_cells=200)
+    backend.poison = 49
+    engine = make_engine(backend)
+    engine.add(make_sequence("poisoned", [1, 49], max_tokens=5))
+    engine.add(make_sequence("sound", [3, 1, 4], max_tokens=5))
+
+    outputs = run_until_idle(engine)
+
+    assert [type(ending) for ending in endings_of(outputs, "poisoned")] == [Failed]
+    assert text_of(outputs, "sound") == expected_text([3, 1, 4], max_tokens=5)
+    engine.check_integrity()
 
 
 def test_fail_all_ends_every_request() -> None:

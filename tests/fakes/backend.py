@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,46 +12,77 @@ from server.engine.backend import BatchFailed, Logits, OutOfCells
 from server.engine.batch import Batch
 
 
+@dataclass(eq=False)
+class _Cell:
+    token_id: int
+
+
 class FakeBackend:
     """The next token is a hash of all tokens before it: only the right cells in the right order give the right one.
 
     Attributes:
-        cells: Tokens of each sequence id, by position.
+        cells: Cells of each sequence id, by position; sequences may share them.
         batch_sizes: Tokens of each batch so far.
         fail_next: Make the next decode fail with `BatchFailed`.
+        poison: Token id after which logits are NaN.
     """
 
     def __init__(
-        self, *, num_cells: int = 64, max_sequences: int = 4, max_batch_tokens: int = 32, vocab_size: int = 50
+        self,
+        *,
+        num_cells: int = 64,
+        max_sequences: int = 4,
+        max_batch_tokens: int = 32,
+        vocab_size: int = 50,
+        has_streams: bool = False,
     ) -> None:
         self.num_cells = num_cells
         self.max_sequences = max_sequences
         self.max_batch_tokens = max_batch_tokens
         self.vocab_size = vocab_size
-        self.cells: dict[int, list[int]] = {}
+        self.can_share = True
+        self.has_streams = has_streams
+        self.cells: dict[int, list[_Cell]] = {}
         self.batch_sizes: list[int] = []
         self.fail_next = False
+        self.poison: int | None = None
 
     def decode(self, batch: Batch) -> Logits:
         if self.fail_next:
             self.fail_next = False
             raise BatchFailed("as the test asked")
-        if sum(map(len, self.cells.values())) + batch.num_tokens > self.num_cells:
+        if not self.has_streams and self.num_used_cells + batch.num_tokens > self.num_cells:
             raise OutOfCells
         self.batch_sizes.append(batch.num_tokens)
         rows = []
         rows_of = zip(batch.token_ids, batch.positions, batch.seq_ids, batch.wants_logits, strict=True)
         for token_id, position, seq_id, wants_logits in rows_of:
             assert 0 <= seq_id < self.max_sequences
-            tokens = self.cells.setdefault(int(seq_id), [])
-            assert position == len(tokens), f"sequence {seq_id} has {len(tokens)} cells, got position {position}"
-            tokens.append(int(token_id))
+            cells = self.cells.setdefault(int(seq_id), [])
+            assert position == len(cells), f"sequence {seq_id} has {len(cells)} cells, got position {position}"
+            cells.append(_Cell(int(token_id)))
+            assert not self.has_streams or len(cells) <= self.num_cells
             if wants_logits:
-                rows.append(one_hot(next_token(tokens, self.vocab_size), self.vocab_size))
+                tokens = [cell.token_id for cell in cells]
+                row = one_hot(next_token(tokens, self.vocab_size), self.vocab_size)
+                rows.append(row * np.nan if tokens[-1] == self.poison else row)
         return np.array(rows, np.float32).reshape(len(rows), self.vocab_size)
 
     def free(self, seq_id: int) -> None:
         self.cells.pop(seq_id, None)
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        assert not self.cells.get(target), f"sequence {target} is not empty"
+        assert 0 < num_tokens <= len(self.cells[source])
+        self.cells[target] = self.cells[source][:num_tokens]
+
+    def trim(self, seq_id: int, num_tokens: int) -> None:
+        assert num_tokens <= len(self.cells.get(seq_id, ()))
+        self.cells[seq_id] = self.cells.get(seq_id, [])[:num_tokens]
+
+    @property
+    def num_used_cells(self) -> int:
+        return len({id(cell) for cells in self.cells.values() for cell in cells})
 
 
 def next_token(tokens: Sequence[int], vocab_size: int) -> int:
