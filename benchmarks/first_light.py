@@ -66,6 +66,8 @@ def measure(clone: Path, environment: Mapping[str, str]) -> dict[str, object]:
         pass
     started = time.monotonic()
     tests = subprocess.run(["make", "test"], cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    if tests.returncode:
+        print(tests.stdout[-10_000:])
     return {
         "first_serve": {"answers_s": first_health_s, "models_ready_s": first_ready_s, "steps_s": steps_of(set_up)},
         "answers": answers,

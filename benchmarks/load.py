@@ -53,7 +53,7 @@ async def stream_chat(host: str, port: int, body: Body) -> Answer:
             await _read_stream(reader, answer)
         finally:
             writer.close()
-    except (OSError, asyncio.IncompleteReadError, ValueError) as exc:
+    except (OSError, asyncio.IncompleteReadError, ValueError, LookupError, TypeError) as exc:
         answer.error = answer.error or f"{type(exc).__name__}: {exc}"
     answer.done_s = time.perf_counter()
     return answer

@@ -185,9 +185,12 @@ class ModelConfig(_Section):
         le=10_485_760,
         description="Most tokens of one request; default: the model's, at most 8192 for chat.",
     )
-    max_sequences: int = Field(16, ge=1, le=192, description="Most chat generations that run at the same time.")
+    max_sequences: int = Field(16, ge=1, le=256, description="Most chat generations that run at the same time.")
     kv_cells: int | None = Field(
-        None, ge=64, description="Tokens that the KV cache holds for all running chats; default: twice `context`."
+        None,
+        ge=64,
+        description="Tokens that the KV cache holds for all running chats; default: twice `context`, or with `kv: streams` "
+        "`max_sequences` times `context`.",
     )
     kv: Literal["auto", "unified", "streams"] = Field(
         "auto",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 
 from server.engine.backend import Backend
@@ -14,19 +13,23 @@ idle cell; on the two-core machine of docs/performance.md that costs 0.6 us, and
 a prefix when it has cost as much as it can save never costs more than twice the best choice (the ski-rental rule)."""
 
 
+MIN_COPIED_SHARE = 256
+"""In streams sharing copies a whole stream: not worth it for less than a 256th of its cells (copying a cell takes about
+2 us, computing a token 1.4 ms, on the machine above)."""
+
+
 class KVCache:
     """Opens and closes sequences over one backend.
 
     A closed sequence's cells stay as an idle prefix while nobody needs the room and they do not cost more attention
-    than they can save; the one used longest ago goes first. Ids are handed out smallest first, so that the active
-    ones stay compact.
+    than they can save; the one used longest ago goes first.
     """
 
     def __init__(self, backend: Backend, *, max_idle_tokens: int = MAX_IDLE_TOKENS) -> None:
         self._backend = backend
         self._max_idle_tokens = max_idle_tokens
         self._prefixes = PrefixCache()
-        self._free_ids = list(range(backend.max_sequences))
+        self._free_ids = set(range(backend.max_sequences))
         self._idle_since: dict[int, int] = {}  # id -> `_num_computed` at its last use; used longest ago first
         self._num_computed = 0  # tokens computed since start
 
@@ -51,23 +54,23 @@ class KVCache:
 
     def match(self, token_ids: Sequence[int]) -> Match:
         """Find what of a prompt need not be computed. Its last token always is: its logits are wanted."""
-        if not self._backend.can_share:
+        match = self._prefixes.match(token_ids[:-1] if self.can_share else ())
+        if self._backend.has_streams and match.num_tokens * MIN_COPIED_SHARE < self._backend.num_cells:
             return self._prefixes.match(())
-        return self._prefixes.match(token_ids[:-1])
+        return match
 
     def open(self, match: Match) -> int:
         """Begin a sequence that shares the matched cells; return its id."""
-        if not self._free_ids:
-            longest_idle = next(iter(self._idle_since))
-            if longest_idle == match.holder:
-                return self._reopen(longest_idle, match)
-            self._evict(longest_idle)
-        seq_id = heapq.heappop(self._free_ids)
+        seq_id = next((each for each in self._prefixes.ending_at(match) if each in self._idle_since), None)
+        if seq_id is None:
+            seq_id = self._choose_id()
+        if seq_id == match.holder or seq_id in self._prefixes.ending_at(match):
+            return self._reopen(seq_id, match)
+        if seq_id in self._idle_since:
+            self._evict(seq_id)
         if match.holder is not None:
-            if match.holder in self._idle_since:
-                del self._idle_since[match.holder]  # goes to the end: used just now
-                self._idle_since[match.holder] = self._num_computed
             self._backend.copy(match.holder, seq_id, match.num_tokens)
+        self._free_ids.remove(seq_id)
         self._prefixes.open(seq_id, match)
         return seq_id
 
@@ -113,8 +116,19 @@ class KVCache:
         assert self._prefixes.num_running_cells == 0, f"{self._prefixes.num_running_cells} cells leaked"
         assert sorted([*self._free_ids, *self._idle_since]) == list(range(self._backend.max_sequences)), "ids leaked"
 
+    def _choose_id(self) -> int:
+        """A free id, or the idle one used longest ago; in streams one beside the running ones, if there is any.
+
+        llama.cpp computes a run of consecutive ids in one pass: a hole between running streams costs another one.
+        """
+        available = sorted(self._free_ids) + list(self._idle_since)
+        if not self._backend.has_streams:
+            return available[0]
+        running = set(range(self._backend.max_sequences)).difference(available)
+        return min(available, key=lambda seq_id: bool(running) and running.isdisjoint((seq_id - 1, seq_id + 1)))
+
     def _reopen(self, seq_id: int, match: Match) -> int:
-        """Continue an idle prefix under its own id, because it is the only one to be had."""
+        """Continue an idle prefix under its own id, without what lies behind the match."""
         del self._idle_since[seq_id]
         self._backend.trim(seq_id, match.num_tokens)
         self._prefixes.reopen(seq_id, match)
@@ -127,4 +141,4 @@ class KVCache:
     def _free(self, seq_id: int) -> None:
         self._backend.free(seq_id)
         self._prefixes.release(seq_id)
-        heapq.heappush(self._free_ids, seq_id)
+        self._free_ids.add(seq_id)

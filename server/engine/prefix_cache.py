@@ -91,6 +91,13 @@ class PrefixCache:
         num_idle = idle - (missing if idle and not node.num_running else 0)
         return Match(num_matched, num_idle, next(iter(node.holders), None), node, in_node)
 
+    def ending_at(self, match: Match) -> list[int]:
+        """The holders whose path ends exactly where the match ends: what follows continues them."""
+        node = match._node
+        if match._num_in_node < len(node.token_ids):
+            return []
+        return [holder for holder in node.holders if self._tips[holder] is node]
+
     def open(self, holder: int, match: Match) -> None:
         """Begin a running sequence that shares what was matched. Nothing may have changed since the match."""
         node = self._tips[holder] = self._end_of(match)

@@ -101,9 +101,11 @@ class Scheduler:
         return self.preempt_latest()
 
     def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
-        """Let go of a sequence in any state; its cells stay as an idle prefix unless told otherwise."""
+        """Let go of a sequence in any state; its cells stay as an idle prefix unless they are not to be trusted."""
         if sequence.status is SequenceStatus.RUNNING:
             self._release(sequence, keep=keep)
+            if not keep:  # and neither are those that it shared
+                self._kv_cache.evict_all()
             self._is_full = False
         elif sequence.status is SequenceStatus.WAITING:
             self.waiting.remove(sequence)
@@ -128,8 +130,8 @@ class Scheduler:
             reserve = self._options.growth_reserve * (len(self.running) + 1)
             if self.running and spoken_for + need + reserve > self._kv_cache.num_available_cells:
                 return  # alone, any sequence fits: the cache holds at least one full context
-            self.waiting.remove(sequence)
             sequence.seq_id = self._kv_cache.open(match)
+            self.waiting.remove(sequence)
             sequence.num_computed_tokens = match.num_tokens
             if sequence.num_cached_tokens is None:
                 sequence.num_cached_tokens = match.num_tokens
@@ -142,9 +144,7 @@ class Scheduler:
         if not self._kv_cache.can_share:
             return False
         wanted = num_cached + self._options.min_tokens_to_wait_for
-        return any(
-            other.num_remaining > 1 and _share(other, sequence, from_=num_cached, to=wanted) for other in self.running
-        )
+        return any(other.num_remaining > 1 and _share(other, sequence, wanted) for other in self.running)
 
     def _plan(self) -> list[Run]:
         """Deal out this step's tokens among the running; empty when cells are too few for anybody's need."""
@@ -182,7 +182,7 @@ def _by_seq_id(run: Run) -> int:
     return run.sequence.seq_id
 
 
-def _share(one: Sequence, other: Sequence, *, from_: int, to: int) -> bool:
-    """Whether both sequences have the same first `to` tokens, given that they have the same first `from_`."""
-    length = min(len(one.token_ids), len(other.token_ids) - 1)
-    return length >= to and one.token_ids[from_:to] == other.token_ids[from_:to]
+def _share(one: Sequence, other: Sequence, length: int) -> bool:
+    """Whether both sequences begin with the same `length` tokens, of which `other` needs none for its logits."""
+    is_long_enough = len(one.token_ids) >= length < len(other.token_ids)
+    return is_long_enough and one.token_ids[:length] == other.token_ids[:length]

@@ -45,6 +45,9 @@ DEFAULT_MAX_CONTEXT = 8192
 NUM_IDLE_IDS = 64
 """Sequence ids for prefixes that are kept for later requests, besides those of running sequences."""
 
+MAX_IDS = 256
+"""llama.cpp's own limit."""
+
 FALLBACK_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
     "{% endfor %}{{ '<|im_start|>assistant\n' }}"
@@ -234,7 +237,8 @@ def choose_context(configured: int | None, *, own: int) -> int:
 def _context_options(
     config: ModelConfig, spec: WorkerSpec, model: LlamaModel, context_length: int, *, has_gpu_layers: bool
 ) -> ContextOptions:
-    num_cells = max(config.kv_cells or 2 * context_length, context_length)
+    num_contexts = config.max_sequences if config.kv == "streams" else 2
+    num_cells = max(config.kv_cells or num_contexts * context_length, context_length)
     fits_streams = num_cells >= config.max_sequences * context_length
     if config.kv == "streams" and not fits_streams:
         raise LoadFailed(
@@ -242,7 +246,8 @@ def _context_options(
             f" but it is {num_cells}; raise it, or lower the others"
         )
     streams = config.kv == "streams" or (config.kv == "auto" and fits_streams)
-    num_idle_ids = NUM_IDLE_IDS if model.can_share_prefixes and not streams else 0
+    shares_cells = model.can_share_prefixes and not streams
+    num_idle_ids = min(NUM_IDLE_IDS, MAX_IDS - config.max_sequences) if shares_cells else 0
     flash = has_gpu_layers if config.flash_attention == "auto" else config.flash_attention == "on"
     return ContextOptions(
         num_cells=num_cells,

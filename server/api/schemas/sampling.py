@@ -66,7 +66,7 @@ class SamplingFields(WireModel):
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
-    repeat_penalty: Annotated[float | None, Field(gt=0, le=2)] = None
+    repeat_penalty: Annotated[float | None, Field(ge=0.1, le=2)] = None
     logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_parse_logit_bias)] = None
     seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
     stop: Annotated[tuple[str, ...] | None, BeforeValidator(_parse_stop)] = None

@@ -1,0 +1,84 @@
+"""Which ids and cells a sequence gets, and when idle prefixes go: the ledger over a backend that keeps real cells."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.engine.kv_cache import KVCache
+from tests.fakes.backend import FakeBackend
+
+
+def run(cache: KVCache, tokens: list[int]) -> int:
+    """Open a sequence, compute what is not cached, and close it; return its id."""
+    seq_id = begin(cache, tokens)
+    cache.close(seq_id, keep=True)
+    cache.drop_costly()
+    return seq_id
+
+
+def begin(cache: KVCache, tokens: list[int]) -> int:
+    match = cache.match(tokens)
+    seq_id = cache.open(match)
+    cache.make_room(len(tokens) - match.num_tokens)
+    cells = cache._backend.cells.setdefault(seq_id, [])  # type: ignore[attr-defined]
+    cells += [object() for _ in tokens[match.num_tokens :]]
+    cache.grow(seq_id, tokens[match.num_tokens :])
+    return seq_id
+
+
+def test_a_long_dead_prefix_goes_though_others_share_its_beginning() -> None:
+    """Rent is paid by each idle prefix for itself: a shared template must not keep a dead conversation."""
+    cache = KVCache(FakeBackend(num_cells=4000, max_sequences=40), max_idle_tokens=300)
+    run(cache, [1, 2, 3, *[7] * 1000])
+
+    for n in range(20):
+        run(cache, [1, 2, 3, *[n + 10] * 30])
+
+    assert cache.match([1, 2, 3, 7, 7, 7]).num_tokens == 3
+    cache.check_integrity()
+
+
+def test_a_conversation_goes_on_under_its_own_id() -> None:
+    cache = KVCache(FakeBackend(num_cells=400, max_sequences=4))
+    first = run(cache, [1, 2, 3, 4])
+
+    second = run(cache, [1, 2, 3, 4, 5, 6])
+
+    assert second == first
+    assert cache.num_idle_cells == 6
+
+
+@pytest.mark.parametrize("has_streams", [True, False])
+def test_the_same_prompt_again_is_found(has_streams: bool) -> None:
+    cache = KVCache(FakeBackend(num_cells=400, max_sequences=4, has_streams=has_streams))
+    run(cache, [1, 2, 3, 4])
+
+    assert cache.match([1, 2, 3, 4]).num_tokens == 3
+
+
+def test_running_streams_stay_side_by_side() -> None:
+    """A hole between the ids of running streams costs llama.cpp another forward pass."""
+    cache = KVCache(FakeBackend(num_cells=400, max_sequences=16, has_streams=True))
+    for n in range(16):
+        run(cache, [n + 1] * 20)  # all ids hold an idle prefix now
+
+    running = sorted(begin(cache, [n + 30] * 20) for n in range(4))
+
+    assert running[-1] - running[0] == 3
+
+
+def test_a_few_common_tokens_are_not_worth_copying_a_stream() -> None:
+    cache = KVCache(FakeBackend(num_cells=8192, max_sequences=4, has_streams=True))
+    run(cache, [1, 2, 3, *[7] * 200])
+
+    assert cache.match([1, 2, 3, 8, 8]).num_tokens == 0
+    assert cache.match([1, 2, 3, *[7] * 200, 9]).num_tokens == 203
+
+
+def test_cells_that_cannot_be_trusted_are_not_shared() -> None:
+    cache = KVCache(FakeBackend(num_cells=400, max_sequences=4))
+    seq_id = begin(cache, [1, 2, 3, 4])
+
+    cache.close(seq_id, keep=False)
+
+    assert cache.match([1, 2, 3, 4]).num_tokens == 0
