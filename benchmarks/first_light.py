@@ -22,10 +22,11 @@ from pathlib import Path
 import httpx
 
 from benchmarks.machine import describe_machine, describe_versions, now
+from benchmarks.servers import HOST, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-PORT = 8765
-URL = f"http://127.0.0.1:{PORT}"
+PORT = free_port()
+URL = f"http://{HOST}:{PORT}"
 DEADLINE_S = 1800.0
 
 REQUESTS: dict[str, dict[str, object]] = {
