@@ -189,7 +189,7 @@ class ModelConfig(_Section):
     kv_cells: int | None = Field(
         None,
         ge=64,
-        description="Tokens that the KV cache holds for all running chats; default: twice `context`, or `max_sequences` "
+        description="Tokens that the KV cache holds for all chats; default: twice `context`, or `max_sequences` "
         "times it with `kv: streams`.",
     )
     kv: Literal["auto", "unified", "streams"] = Field(
