@@ -89,9 +89,11 @@ def _hearth_that_drains_for(drain_s: int, place: Path) -> str:
 def _unanswered(server: ServerProcess) -> Iterator[HTTPConnection]:
     """A chat request without stream, sent but not waited for."""
     connection = HTTPConnection(server.url.removeprefix("http://"), timeout=30)
-    connection.request("POST", "/v1/chat/completions", json.dumps(ask("hi")), {"content-type": "application/json"})
-    yield connection
-    connection.close()
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(ask("hi")), {"content-type": "application/json"})
+        yield connection
+    finally:
+        connection.close()
 
 
 def _send(server: ServerProcess, signals: list[signal.Signals]) -> None:
@@ -109,6 +111,8 @@ def _wait_until_refused(server: ServerProcess) -> None:
             httpx.get(f"{server.url}/health")
         except httpx.ConnectError:
             return
+        except httpx.TransportError:
+            continue  # it connected at the very moment at which the server closed its door
     raise AssertionError("the server still takes connections")
 
 
