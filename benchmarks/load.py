@@ -73,16 +73,6 @@ async def closed_loop(
     return answers
 
 
-async def open_loop(ask: Callable[[Body], Awaitable[Answer]], bodies: Sequence[Body], *, per_s: float) -> list[Answer]:
-    """Send the bodies at a fixed rate, whether or not earlier ones are answered."""
-    started = time.perf_counter()
-    tasks = []
-    for index, body in enumerate(bodies):
-        await asyncio.sleep(max(0.0, started + index / per_s - time.perf_counter()))
-        tasks.append(asyncio.ensure_future(ask(body)))
-    return list(await asyncio.gather(*tasks))
-
-
 def _request(host: str, body: Body) -> bytes:
     payload = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
     head = (

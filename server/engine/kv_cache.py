@@ -9,13 +9,13 @@ from server.engine.prefix_cache import Match, PrefixCache
 
 MAX_IDLE_TOKENS = 2500
 """How many tokens others may compute before an idle prefix is dropped. In a unified cache each of them attends to each
-idle cell; on the two-core machine of docs/performance.md that costs 0.6 us, and computing a cell again 1.4 ms. To drop
-a prefix when it has cost as much as it can save never costs more than twice the best choice (the ski-rental rule)."""
-
+idle cell: roughly 0.6 us on two cores, and computing a cell again 1.4 ms (both from short trials on a busy machine, not
+from a benchmark). To drop a prefix when it has cost as much as it can save never costs more than twice the best choice
+(the ski-rental rule)."""
 
 MIN_COPIED_SHARE = 256
-"""In streams sharing copies a whole stream: not worth it for less than a 256th of its cells (copying a cell takes about
-2 us, computing a token 1.4 ms, on the machine above)."""
+"""In streams sharing copies a whole stream: not worth it for less than a 256th of its cells. An estimate from memory
+bandwidth (about 2 us a cell), to be replaced by a measurement."""
 
 
 class KVCache:

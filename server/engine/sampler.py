@@ -1,6 +1,6 @@
-"""Picking the next token of each sequence from its logits; exact, in the order of llama.cpp's default chain.
+"""Picking the next token of each sequence from its logits; exact, in the order of llama.cpp's default chain, but for the bias, which it adds first.
 
-penalties and bias -> top_k -> top_p -> min_p -> temperature -> draw
+penalties, then bias -> top_k -> top_p -> min_p -> temperature -> draw
 
 A vocabulary has tens of thousands of tokens, and a step tens of rows. So the work on whole rows is one pass of numpy
 over all of them at once; what is sorted and exponentiated are the few candidates that can be drawn.
