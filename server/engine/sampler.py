@@ -1,6 +1,8 @@
-"""Picking the next token of each sequence from its logits; exact, in the order of llama.cpp's default chain, but for the bias, which it adds first.
+"""Picking the next token of each sequence from its logits; exact, in the order of llama.cpp's default chain.
 
 penalties, then bias -> top_k -> top_p -> min_p -> temperature -> draw
+
+NOTE: llama.cpp adds the bias before the penalties; the two differ where a repeat penalty meets a biased token.
 
 A vocabulary has tens of thousands of tokens, and a step tens of rows. So the work on whole rows is one pass of numpy
 over all of them at once; what is sorted and exponentiated are the few candidates that can be drawn.
