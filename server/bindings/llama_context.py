@@ -12,11 +12,26 @@ import numpy as np
 import numpy.typing as npt
 
 from server.bindings.llama_model import LlamaModel
+from server.config.schema import KvType
 from server.errors import LoadFailed
 
 DECODED = 0
 NO_KV_SLOT = 1  # state is as before the call: free cells and try again
 """Results of `decode` besides negative ones, which mean that the batch failed."""
+
+_MAX_LLAMA_IDS = 256
+"""llama.cpp's own limit."""
+
+_CELLS_STEP = 256  # llama.cpp's own
+
+SequenceState = ctypes.Array[ctypes.c_uint8]
+"""The cells of one sequence with what they hold, as llama.cpp writes them."""
+
+_GGML_TYPES: dict[KvType, int] = {
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +42,12 @@ class ContextOptions:
         num_cells: Tokens that the KV cache holds, for all sequences together.
         streams: Give each sequence an equal part of the cells for itself: unrelated sequences do not slow each other's
             attention down, and sharing a prefix means copying it. Otherwise (unified) any sequence may use any cell.
-        max_sequences: Sequence ids are 0 .. max_sequences - 1; llama.cpp allows 256.
+        max_sequences: Sequence ids are 0 .. max_sequences - 1; the function of this name says how many may be.
         max_batch_tokens: Most tokens in one `decode`.
         max_ubatch_tokens: Tokens that the graph computes at a time.
         num_threads: Compute threads.
-        flash_attention: On a CPU it slows batched decoding down by up to four times, so it is off there.
+        flash_attention: Fused attention kernels: fast on a GPU, anything from twice to a quarter as fast on a CPU.
+        kv_type: What a cell holds its numbers in. llama.cpp takes others than f16 only with flash attention.
     """
 
     num_cells: int
@@ -41,29 +57,51 @@ class ContextOptions:
     num_threads: int
     streams: bool = False
     flash_attention: bool = False
+    kv_type: KvType = "f16"
+
+
+def max_sequences(model: LlamaModel, *, streams: bool) -> int:
+    """Say how many sequences a context can have: fewer where each needs a twin."""
+    return _MAX_LLAMA_IDS // (2 if _has_twins(model, streams=streams) else 1)
 
 
 class LlamaContext:
     """Owns a `llama_context` and the arrays of one reusable batch. One thread at a time.
 
     Raises:
-        LoadFailed: The KV cache or compute buffers do not fit into memory.
+        LoadFailed: The KV cache or compute buffers do not fit into memory, the model has no such KV type, or there are
+            too many sequences.
     """
 
     def __init__(self, model: LlamaModel, options: ContextOptions) -> None:
+        limit = max_sequences(model, streams=options.streams)
+        if options.max_sequences > limit:
+            raise LoadFailed(
+                f"{options.max_sequences} sequences but llama.cpp has ids for {limit} of this model; lower their number"
+            )
+        has_twins = _has_twins(model, streams=options.streams)
+        self._id_offsets = np.array([0, options.max_sequences] if has_twins else [0], np.int32)
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = options.num_cells
-        params.n_batch = options.max_batch_tokens
+        # llama.cpp rounds n_ctx up itself, but only after it has bounded n_batch by it, and aborts if n_batch is below
+        # n_seq_max then.
+        params.n_ctx = -(-options.num_cells // _CELLS_STEP) * _CELLS_STEP
+        params.n_seq_max = options.max_sequences * len(self._id_offsets)
+        params.n_batch = max(options.max_batch_tokens, params.n_seq_max)
         params.n_ubatch = min(options.max_ubatch_tokens, options.max_batch_tokens)
-        params.n_seq_max = options.max_sequences
         params.n_threads = params.n_threads_batch = options.num_threads
         params.flash_attn_type = int(options.flash_attention)
+        params.type_k = params.type_v = _GGML_TYPES[options.kv_type]
         params.kv_unified = not options.streams
+        params.swa_full = True  # keep what lies behind a window: a shared or trimmed sequence needs it again
         params.no_perf = True
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:
+            cells = f"{options.num_cells} KV cells"
+            if options.kv_type == "f16":
+                raise LoadFailed(f"cannot make a context of {cells}: out of memory; lower `context` or `kv_cells`")
             raise LoadFailed(
-                f"cannot make a context of {options.num_cells} KV cells: out of memory; lower `context` or `kv_cells`"
+                f"cannot make a context of {cells} of type {options.kv_type}: out of memory, or not for this model;"
+                " lower `context` or `kv_cells`, or set kv_type: f16"
             )
         self.options = options
         self.vocab_size = model.vocab.size
@@ -72,7 +110,7 @@ class LlamaContext:
         self._memory = llama_cpp.llama_get_memory(self.handle)
         self._token = np.zeros(options.max_batch_tokens, np.int32)
         self._pos = np.zeros(options.max_batch_tokens, np.int32)
-        self._seq_id = np.zeros(options.max_batch_tokens, np.int32)
+        self._seq_id = np.zeros((options.max_batch_tokens, len(self._id_offsets)), np.int32)
         self._output = np.zeros(options.max_batch_tokens, np.int8)
         self._batch = self._batch_over_arrays()
 
@@ -97,7 +135,7 @@ class LlamaContext:
         assert seq_ids.max() < self.options.max_sequences
         self._token[:count] = token_ids
         self._pos[:count] = positions
-        self._seq_id[:count] = seq_ids
+        self._seq_id[:count] = seq_ids[:, None] + self._id_offsets
         self._output[:count] = wants_logits
         self._batch.n_tokens = count
         return int(llama_cpp.llama_decode(self.handle, self._batch))
@@ -114,7 +152,7 @@ class LlamaContext:
 
     def remove(self, seq_id: int, *, start: int = 0) -> bool:
         """Drop a sequence's cells from position `start` on. False where the model's memory cannot be cut there."""
-        return bool(llama_cpp.llama_memory_seq_rm(self._memory, seq_id, start, -1))
+        return all(llama_cpp.llama_memory_seq_rm(self._memory, each, start, -1) for each in self._llama_ids(seq_id))
 
     def share(self, source: int, target: int, *, length: int) -> None:
         """Let the empty sequence `target` have what `source` has at positions below `length`.
@@ -126,7 +164,27 @@ class LlamaContext:
             llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             self.remove(target, start=length)
         else:
-            llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+            for each in self._llama_ids(target):
+                llama_cpp.llama_memory_seq_cp(self._memory, source, each, 0, length)
+
+    def save(self, seq_id: int) -> SequenceState:
+        """Copy out what the cells of a sequence hold; with windows, what the next token sees: no `share` or `remove` of
+        a part of it can follow its `restore`."""
+        size_bytes = llama_cpp.llama_state_seq_get_size(self.handle, seq_id)
+        state: SequenceState = (ctypes.c_uint8 * size_bytes)()
+        llama_cpp.llama_state_seq_get_data(self.handle, state, len(state), seq_id)
+        return state
+
+    def restore(self, seq_id: int, state: SequenceState) -> bool:
+        """Give a sequence cells of its own that hold `state`, which a context of the same options has saved.
+
+        Costs a copy of memory and no computing. False where there is no room for it.
+        """
+        self.remove(seq_id)
+        is_done = bool(llama_cpp.llama_state_seq_set_data(self.handle, state, len(state), seq_id))
+        for twin in self._llama_ids(seq_id)[1:]:
+            llama_cpp.llama_memory_seq_cp(self._memory, seq_id, twin, -1, -1)
+        return is_done
 
     def close(self) -> None:
         """Free everything. Safe to call twice."""
@@ -142,21 +200,34 @@ class LlamaContext:
     ) -> None:
         self.close()
 
+    def _llama_ids(self, seq_id: int) -> list[int]:
+        """What llama.cpp calls a sequence: its id and, where it has one, its twin's."""
+        return [seq_id + int(offset) for offset in self._id_offsets]
+
     def _batch_over_arrays(self) -> llama_cpp.llama_batch:
         """A `llama_batch` whose pointers lead to our arrays: filling a batch is a few numpy assignments.
 
-        Each token belongs to exactly one sequence, so `n_seq_id` is all ones and `seq_id[i]` points at `_seq_id[i]`.
+        Each token belongs to one sequence, so `n_seq_id` never changes and `seq_id[i]` points at `_seq_id[i]`.
         """
-        length = self.options.max_batch_tokens
-        self._one_each = np.ones(length, np.int32)
-        addresses = self._seq_id.ctypes.data + np.arange(length, dtype=np.uint64) * self._seq_id.itemsize
+        length, num_ids = self._seq_id.shape
+        self._num_ids = np.full(length, num_ids, np.int32)
+        addresses = self._seq_id.ctypes.data + np.arange(length, dtype=np.uint64) * self._seq_id.strides[0]
         self._seq_id_pointers = addresses.astype(np.uintp)
         batch = llama_cpp.llama_batch()
         batch.token = self._token.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
         batch.pos = self._pos.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos))
-        batch.n_seq_id = self._one_each.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        batch.n_seq_id = self._num_ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         batch.seq_id = ctypes.cast(
             self._seq_id_pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id))
         )
         batch.logits = self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         return batch
+
+
+def _has_twins(model: LlamaModel, *, streams: bool) -> bool:
+    """Whether each sequence has a second id that holds the same cells.
+
+    In a unified cache, llama.cpp gives cells that lie behind the window of their only holder to whoever comes by, and
+    planning a batch of several micro-batches it drops some that are still seen. It never touches cells of two holders.
+    """
+    return model.has_window and not streams

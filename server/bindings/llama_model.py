@@ -40,13 +40,11 @@ class LlamaModel:
         assert vocab is not None
         self.vocab = LlamaVocab(vocab)
         self.context_length = llama_cpp.llama_model_n_ctx_train(self.handle)
-        # Recurrent and hybrid models keep one state per sequence, and a sliding window forgets the beginning: neither
-        # can hand part of a sequence to another one.
+        # Recurrent and hybrid models keep one state per sequence, which cannot be cut back to an earlier token.
         self.can_share_prefixes = not (
-            llama_cpp.llama_model_is_recurrent(self.handle)
-            or llama_cpp.llama_model_is_hybrid(self.handle)
-            or llama_cpp.llama_model_n_swa(self.handle) > 0
+            llama_cpp.llama_model_is_recurrent(self.handle) or llama_cpp.llama_model_is_hybrid(self.handle)
         )
+        self.has_window = llama_cpp.llama_model_n_swa(self.handle) > 0  # some layers see the last tokens only
         self.num_parameters = llama_cpp.llama_model_n_params(self.handle)
         self.architecture = self.metadata("general.architecture")
 

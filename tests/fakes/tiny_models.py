@@ -1,0 +1,173 @@
+"""GGUF models of random weights, under a megabyte, for the kinds of memory that llama.cpp has besides plain attention.
+
+Greedy answers of theirs wander through the vocabulary, depend on all of the prompt, and mean nothing. Text is bytes:
+token 3 + b is byte b. Layout of the file: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+NUM_TOKENS = 3 + 256
+WINDOW = 32
+"""Tokens that a windowed layer sees."""
+
+_WIDTH, _HIDDEN, _HEADS, _KV_HEADS, _CONTEXT = 64, 128, 4, 2, 4096
+_INNER, _STATE, _SSM_HEADS, _CONV = 2 * _WIDTH, 16, 4, 4
+_ALIGNMENT = 32
+
+Value = str | int | float | list[str] | list[int] | list[float]
+Tensors = dict[str, npt.NDArray[np.float32]]
+
+_RECURRENT_KEYS: dict[str, Value] = {
+    "ssm.conv_kernel": _CONV,
+    "ssm.inner_size": _INNER,
+    "ssm.state_size": _STATE,
+    "ssm.time_step_rank": _SSM_HEADS,
+    "ssm.group_count": 1,
+}
+_ATTENTION_KEYS: dict[str, Value] = {
+    "feed_forward_length": _HIDDEN,
+    "attention.head_count": _HEADS,
+    "attention.head_count_kv": _KV_HEADS,
+    "rope.dimension_count": _WIDTH // _HEADS,
+}
+_RMS: dict[str, Value] = {"attention.layer_norm_rms_epsilon": 1e-5}
+
+
+def write_recurrent(path: Path) -> None:
+    """Mamba 2: one state per sequence, no cells."""
+    make = _Weights()
+    layers = [make.recurrent(n) for n in range(2)]
+    _write(path, "mamba2", {"block_count": 2, **_RMS, **_RECURRENT_KEYS}, make.ends() | _joined(layers))
+
+
+def write_hybrid(path: Path) -> None:
+    """Granite hybrid: recurrent layers and, where there are KV heads, attention."""
+    kv_heads = [0, _KV_HEADS, 0]
+    keys = _RMS | _RECURRENT_KEYS | _ATTENTION_KEYS | {"block_count": 3, "attention.head_count_kv": kv_heads}
+    make = _Weights()
+    layers = [make.recurrent(0), make.attention(1), make.recurrent(2)]
+    layers += [make.feed_forward(n) | {f"blk.{n}.ffn_norm.weight": make.ones(_WIDTH)} for n in range(3)]
+    _write(path, "granitehybrid", keys, make.ends() | _joined(layers))
+
+
+def write_windowed(path: Path) -> None:
+    """Cohere 2: three layers that see the last `WINDOW` tokens, then one that sees all."""
+    keys = _ATTENTION_KEYS | {
+        "block_count": 4,
+        "attention.layer_norm_epsilon": 1e-5,
+        "attention.sliding_window": WINDOW,
+        "logit_scale": 4.0,
+    }
+    make = _Weights()
+    layers = [part for n in range(4) for part in (make.attention(n), make.feed_forward(n))]
+    ends = make.ends()
+    del ends["output.weight"]  # its output is always the embedding's matrix
+    _write(path, "cohere2", keys, ends | _joined(layers))
+
+
+class _Weights:
+    """Random tensors by name, of the same seed every time; shapes are numpy's: the inputs last."""
+
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(0)
+
+    def matrix(self, outputs: int, inputs: int, *, gain: float = 1.0) -> npt.NDArray[np.float32]:
+        return self._random.normal(0, gain / inputs**0.5, (outputs, inputs)).astype(np.float32)
+
+    def ones(self, *shape: int) -> npt.NDArray[np.float32]:
+        return np.ones(shape, np.float32)
+
+    def ends(self) -> Tensors:
+        return {
+            "token_embd.weight": self.matrix(NUM_TOKENS, _WIDTH),
+            "output_norm.weight": self.ones(_WIDTH),
+            "output.weight": self.matrix(NUM_TOKENS, _WIDTH, gain=4),
+        }
+
+    def attention(self, n: int) -> Tensors:
+        kv_width = _WIDTH // _HEADS * _KV_HEADS
+        return {
+            f"blk.{n}.attn_norm.weight": self.ones(_WIDTH),
+            f"blk.{n}.attn_q.weight": self.matrix(_WIDTH, _WIDTH, gain=2),
+            f"blk.{n}.attn_k.weight": self.matrix(kv_width, _WIDTH, gain=2),
+            f"blk.{n}.attn_v.weight": self.matrix(kv_width, _WIDTH, gain=2),
+            f"blk.{n}.attn_output.weight": self.matrix(_WIDTH, _WIDTH, gain=2),
+        }
+
+    def feed_forward(self, n: int) -> Tensors:
+        return {
+            f"blk.{n}.ffn_gate.weight": self.matrix(_HIDDEN, _WIDTH),
+            f"blk.{n}.ffn_up.weight": self.matrix(_HIDDEN, _WIDTH),
+            f"blk.{n}.ffn_down.weight": self.matrix(_WIDTH, _HIDDEN, gain=2),
+        }
+
+    def recurrent(self, n: int) -> Tensors:
+        conv_width = _INNER + 2 * _STATE
+        return {
+            f"blk.{n}.attn_norm.weight": self.ones(_WIDTH),
+            f"blk.{n}.ssm_in.weight": self.matrix(_INNER + conv_width + _SSM_HEADS, _WIDTH),
+            f"blk.{n}.ssm_conv1d.weight": self.matrix(conv_width, _CONV),
+            f"blk.{n}.ssm_conv1d.bias": np.zeros(conv_width, np.float32),
+            # The state fades by exp(a * softplus(dt)) a token: the heads remember between five and hundreds of tokens.
+            f"blk.{n}.ssm_dt.bias": np.linspace(-5, -1, _SSM_HEADS, dtype=np.float32),
+            f"blk.{n}.ssm_a": np.full((_SSM_HEADS, 1), -0.5, np.float32),
+            f"blk.{n}.ssm_d": self.ones(_SSM_HEADS, 1),
+            f"blk.{n}.ssm_norm.weight": self.ones(1, _INNER),
+            f"blk.{n}.ssm_out.weight": self.matrix(_WIDTH, _INNER, gain=2),
+        }
+
+
+def _joined(layers: list[Tensors]) -> Tensors:
+    return {name: weights for layer in layers for name, weights in layer.items()}
+
+
+# ---- the file
+
+
+def _write(path: Path, architecture: str, keys: dict[str, Value], tensors: Tensors) -> None:
+    values: dict[str, Value] = {
+        "general.architecture": architecture,
+        **{f"{architecture}.{key}": value for key, value in keys.items()},
+        f"{architecture}.context_length": _CONTEXT,
+        f"{architecture}.embedding_length": _WIDTH,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        "tokenizer.ggml.scores": [0.0] * NUM_TOKENS,
+        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256],  # unknown, control, byte
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+    infos, data = b"", b""
+    for name, weights in tensors.items():
+        shape = weights.shape[::-1]
+        infos += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))  # 0: float32
+        data += _padded(weights.tobytes())
+    header = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(values))
+    table = b"".join(_text(key) + _tagged(value) for key, value in values.items())
+    path.write_bytes(_padded(header + table + infos) + data)
+
+
+def _tagged(value: Value) -> bytes:
+    """A value behind the number of its type. llama.cpp takes single integers unsigned and those of a list signed."""
+    if isinstance(value, list):
+        if isinstance(value[0], int):
+            return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
+        items = [_tagged(item) for item in value]
+        return struct.pack("<I", 9) + items[0][:4] + struct.pack("<Q", len(items)) + b"".join(i[4:] for i in items)
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + _text(value)
+    return struct.pack("<If", 6, value) if isinstance(value, float) else struct.pack("<II", 4, value)
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % _ALIGNMENT)
