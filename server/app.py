@@ -18,6 +18,7 @@ import server
 from server.api.application import build_api
 from server.config.schema import HearthConfig, ModelConfig
 from server.errors import LoadFailed, WeightsError
+from server.models.cache_folder import tuning_folder
 from server.models.registry import ModelEntry, ModelRegistry
 from server.models.weights import WeightsStore
 from server.services import build_services
@@ -36,7 +37,7 @@ def build_app(config: HearthConfig, weights: WeightsStore) -> Starlette:
     """
     supervisor = Supervisor(config.server.limits)
     registry = ModelRegistry(
-        [ModelEntry(model, supervisor.add(model, _spec_factory(model, config, weights))) for model in config.models]
+        [ModelEntry(model, supervisor.add(model, spec_factory(model, config, weights))) for model in config.models]
     )
     services = build_services(registry, config.server.limits, started_at_s=int(time.time()), version=server.__version__)
 
@@ -55,7 +56,7 @@ def build_app(config: HearthConfig, weights: WeightsStore) -> Starlette:
     return app
 
 
-def _spec_factory(model: ModelConfig, config: HearthConfig, weights: WeightsStore) -> SpecFactory:
+def spec_factory(model: ModelConfig, config: HearthConfig, weights: WeightsStore) -> SpecFactory:
     """What the worker of `model` is to be told, made anew for each start: files may have come meanwhile."""
 
     def make_spec(endpoint: str) -> WorkerSpec:
@@ -65,6 +66,7 @@ def _spec_factory(model: ModelConfig, config: HearthConfig, weights: WeightsStor
             weights_path=str(path) if path else None,
             endpoint=endpoint,
             num_threads=model.threads or len(os.sched_getaffinity(0)),
+            tuning_dir=str(tuning_folder()) if config.server.tune else None,
             log_level=config.server.log_level,
             log_format=resolve_format(config.server.log_format),
         )

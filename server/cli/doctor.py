@@ -13,13 +13,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from server.app import spec_factory
 from server.bindings.build_info import load_build_info
 from server.bindings.cpu import read_cpu
 from server.bindings.gpu import find_gpus
 from server.bindings.self_test import SelfTest, run_self_test
 from server.cli.settings import ConfigOption, cache_dir, load_or_exit
+from server.config.schema import HearthConfig, ModelConfig
 from server.models.weights import WeightsStore
 from server.services.diagnosis import Finding, Machine, diagnose
+from server.workers.tuning import Tuning
+from server.workers.tuning_cache import open_cache
 
 
 def doctor(
@@ -30,7 +34,7 @@ def doctor(
     loaded = load_or_exit(config, require_files=False)
     store = WeightsStore(loaded.config.server.weights_dir, cache_dir())
     with Console(stderr=True).status("looking around, testing llama.cpp, hashing model files"):
-        findings = list(diagnose(loaded.config, store, _this_machine()))
+        findings = list(diagnose(loaded.config, store, _this_machine(loaded.config, store)))
     if as_json:
         typer.echo(json.dumps(_to_json(findings), indent=2))
     else:
@@ -38,13 +42,17 @@ def doctor(
     raise typer.Exit(0 if all(finding.is_ok for finding in findings) else 1)
 
 
-def _this_machine() -> Machine:
+def _this_machine(settings: HearthConfig, store: WeightsStore) -> Machine:
     build = load_build_info()
 
     def test(model: Path | None) -> SelfTest:
         return run_self_test(model, use_extra_bufts=build.use_extra_bufts)
 
-    return Machine(build=build, cpu=read_cpu(), gpus=find_gpus(), test=test, is_hearth=is_hearth)
+    def tuning(model: ModelConfig) -> Tuning | None:
+        cache = open_cache(model, spec_factory(model, settings, store)(""))
+        return cache.load() if cache else None
+
+    return Machine(build=build, cpu=read_cpu(), gpus=find_gpus(), tuning=tuning, test=test, is_hearth=is_hearth)
 
 
 def is_hearth(address: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import server
-from server.cli import chat, config, doctor, embed, ps, pull, rerank, serve
+from server.cli import chat, config, doctor, embed, ps, pull, rerank, serve, tune
 
 app = typer.Typer(
     name="hearth",
@@ -23,6 +23,7 @@ app.command()(embed.embed)
 app.command()(rerank.rerank)
 app.command()(ps.ps)
 app.command()(doctor.doctor)
+app.command()(tune.tune)
 app.add_typer(config.app, name="config")
 
 

@@ -10,9 +10,8 @@ from typing import Annotated
 
 import typer
 
-from server.cli.settings import ConfigOption, cache_dir, fail, load_or_exit, print_error
-from server.config.explain import nearest
-from server.config.schema import HearthConfig, ModelConfig
+from server.cli.settings import ConfigOption, cache_dir, choose_models, fail, load_or_exit, print_error
+from server.config.schema import ModelConfig
 from server.errors import WeightsError
 from server.models.progress import OnProgress, Progress
 from server.models.pull import pull as pull_weights
@@ -30,20 +29,11 @@ def pull(
 ) -> None:
     """Fetch and verify model weights; what is there already, or cannot be loaded yet, is left alone."""
     settings = load_or_exit(config, require_files=False).config
-    chosen = _choose(settings, models or [])
+    chosen = choose_models(settings, models or [])
     store = WeightsStore(settings.server.weights_dir, cache_dir())
     failed = [model.id for model in chosen if not _pull_one(model, store, deep=deep)]
     if failed:
         fail(f"{len(failed)} of {len(chosen)} models could not be pulled: {', '.join(failed)}")
-
-
-def _choose(settings: HearthConfig, names: list[str]) -> list[ModelConfig]:
-    by_name = {name: model for model in settings.models for name in (model.id, *model.aliases)}
-    for name in names:
-        if name not in by_name:
-            known = ", ".join(model.id for model in settings.models)
-            fail(f"model {name!r} is not in models.yaml, which has {known}{nearest(name, by_name)}", code=2)
-    return list({by_name[name].id: by_name[name] for name in names}.values()) or list(settings.models)
 
 
 def _pull_one(model: ModelConfig, store: WeightsStore, *, deep: bool) -> bool:

@@ -6,14 +6,16 @@ Exit codes: 0 done, 1 it failed, 2 the command line or the configuration is wron
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, NoReturn
 
 import typer
 
+from server.config.explain import nearest
 from server.config.load import LoadedConfig, load_config
+from server.config.schema import HearthConfig, ModelConfig
 from server.errors import ConfigError
 from server.models.cache_folder import cache_folder
 
@@ -36,6 +38,16 @@ def load_or_exit(
         return load_config(path, flags=flags, environ=os.environ, require_files=require_files)
     except ConfigError as exc:
         fail(exc.message, code=2)
+
+
+def choose_models(settings: HearthConfig, names: Sequence[str]) -> list[ModelConfig]:
+    """Return the models of those ids or aliases, all if there are none; exit with code 2 at an unknown one."""
+    by_name = {name: model for model in settings.models for name in (model.id, *model.aliases)}
+    for name in names:
+        if name not in by_name:
+            known = ", ".join(model.id for model in settings.models)
+            fail(f"model {name!r} is not in models.yaml, which has {known}{nearest(name, by_name)}", code=2)
+    return list({by_name[name].id: by_name[name] for name in names}.values()) or list(settings.models)
 
 
 def print_error(message: str) -> None:

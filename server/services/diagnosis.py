@@ -23,6 +23,7 @@ from server.bindings.cpu import Cpu
 from server.bindings.self_test import SelfTest
 from server.config.schema import HearthConfig, ModelConfig, ServerSettings
 from server.models.weights import WeightsStatus, WeightsStore
+from server.workers.tuning import Tuning
 
 _GIB = 1 << 30
 _MIN_FREE_DISK_BYTES = _GIB
@@ -46,6 +47,7 @@ class Machine:
     """What the report is about, besides the configuration.
 
     Attributes:
+        tuning: What was measured about running a chat model whose weights are there, if anything.
         test: Decodes with a model, or with a tiny one for None, in a child process; see `run_self_test`.
         is_hearth: Whether a Hearth answers at this address (`host:port`).
     """
@@ -53,6 +55,7 @@ class Machine:
     build: BuildInfo
     cpu: Cpu
     gpus: tuple[str, ...]
+    tuning: Callable[[ModelConfig], Tuning | None]
     test: Callable[[Path | None], SelfTest]
     is_hearth: Callable[[str], bool]
 
@@ -67,6 +70,8 @@ def diagnose(config: HearthConfig, store: WeightsStore, machine: Machine) -> Ite
     checked = [(model, store.check(model, deep=True)) for model in config.models]
     yield _check_self_test(machine, checked)
     yield from (_check_weights(model, status) for model, status in checked if model.source)
+    if config.server.tune:
+        yield from (_tell_runtime(model, machine) for model, _ in _chat_ggufs(checked))
     yield _check_memory(checked)
     yield from _check_disk({config.server.weights_dir, config.server.data_dir})
     yield check_port(config.server, machine.is_hearth)
@@ -126,11 +131,7 @@ def _check_gpus(machine: Machine) -> Finding:
 
 def _check_self_test(machine: Machine, checked: Iterable[tuple[ModelConfig, WeightsStatus]]) -> Finding:
     """Decode with the first chat model that is there; with random weights if there is none."""
-    ggufs = [
-        (model.id, status.path)
-        for model, status in checked
-        if model.kind == "chat" and model.backend == "llama_cpp" and status.state == "ready"
-    ]
+    ggufs = [(model.id, status.path) for model, status in _chat_ggufs(checked)]
     model_id, path = ggufs[0] if ggufs else ("random weights", None)
     test = machine.test(path)
     if not test.is_ok:
@@ -140,6 +141,22 @@ def _check_self_test(machine: Machine, checked: Iterable[tuple[ModelConfig, Weig
         return Finding("self-test", value, "install gcc >= 13 or clang >= 17, then run: make setup")
     enabled = ", ".join(re.findall(r"(\w+) = 1", test.detail))
     return Finding("self-test", f"ok with {model_id}; llama.cpp uses {enabled or 'no special instructions'}")
+
+
+def _chat_ggufs(
+    checked: Iterable[tuple[ModelConfig, WeightsStatus]],
+) -> Iterator[tuple[ModelConfig, WeightsStatus]]:
+    for model, status in checked:
+        if model.kind == "chat" and model.backend == "llama_cpp" and status.state == "ready":
+            yield model, status
+
+
+def _tell_runtime(model: ModelConfig, machine: Machine) -> Finding:
+    name, tuning = f"runtime {model.id}", machine.tuning(model)
+    if tuning is None:
+        return Finding(name, f"not measured; the first load does it, or: hearth tune {model.id}")
+    settings = ", ".join(f"{key} {value}" for key, value in tuning.best.describe().items())
+    return Finding(name, f"{settings} (measured {tuning.measured_at})")
 
 
 def _check_weights(model: ModelConfig, status: WeightsStatus) -> Finding:

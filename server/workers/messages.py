@@ -27,6 +27,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         weights_path: File or folder with the weights; None for models that have none.
         endpoint: ZeroMQ address (ipc://) that the parent listens on.
         num_threads: Compute threads that the worker may use.
+        tuning_dir: Folder of what was measured to be fast; None: nothing is measured.
         portable_kernels: Avoid CPU-specific kernels: set after a worker died of an illegal instruction.
         log_level, log_format: How the worker logs to its stderr, which the parent passes on.
     """
@@ -35,6 +36,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     weights_path: str | None
     endpoint: str
     num_threads: int
+    tuning_dir: str | None = None
     portable_kernels: bool = False
     log_level: str = "info"
     log_format: Literal["text", "json"] = "json"

@@ -93,8 +93,8 @@ class WorkerProcess:
         await asyncio.wait((self._stderr_pump,), timeout=_LAST_WORDS_S)
         self._stderr_pump.cancel()
         ending = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        last_words = _last_words(self._stderr_tail)
-        return f"{ending}: {last_words}" if last_words else ending
+        words = last_words(self._stderr_tail)
+        return f"{ending}: {words}" if words else ending
 
     async def stop(self, *, grace_s: float) -> None:
         """Ask the process to stop; kill it if it cannot hear, or has not stopped after `grace_s`."""
@@ -142,7 +142,7 @@ class _LogLine(msgspec.Struct):
     exception: str = ""
 
 
-def _last_words(lines: Sequence[str]) -> str:
+def last_words(lines: Sequence[str]) -> str:
     """The line that explains a death best: a failed assertion of llama.cpp, else the last error; empty if none."""
     newest_first = list(reversed(lines))
     for sign in ("GGML_ASSERT", "rror"):

@@ -15,6 +15,7 @@ from server.bindings.self_test import SelfTest
 from server.config.schema import HearthConfig, ModelConfig, ScriptRule, ServerSettings
 from server.models.weights import WeightsStore
 from server.services.diagnosis import Finding, Machine, check_port, diagnose
+from server.workers.tuning import RuntimeSettings, Tuning
 
 BUILD = BuildInfo(
     llama_cpp_version=importlib.metadata.version("llama-cpp-python"),
@@ -32,7 +33,9 @@ def run_ok(_model: Path | None) -> SelfTest:
     return SelfTest("ok", "CPU : AVX2 = 1 | SVE = 0 | ")
 
 
-MACHINE = Machine(build=BUILD, cpu=CPU, gpus=(), test=run_ok, is_hearth=lambda _address: False)
+MACHINE = Machine(
+    build=BUILD, cpu=CPU, gpus=(), tuning=lambda _model: None, test=run_ok, is_hearth=lambda _address: False
+)
 
 
 def report(folder: Path, *models: ModelConfig, machine: Machine = MACHINE) -> dict[str, Finding]:
@@ -65,6 +68,21 @@ def test_model_files_are_reported_with_size_and_checksum(tmp_path: Path) -> None
 
     assert pinned == f"{weights}, 1.5 MiB, sha256 {digest[:12]}… (as models.yaml asks)"
     assert unpinned == f"{weights}, 1.5 MiB, sha256 {digest[:12]}… (models.yaml has none to compare with)"
+
+
+def test_what_was_measured_about_a_chat_model_is_told(tmp_path: Path) -> None:
+    weights = tmp_path / "tiny.gguf"
+    weights.write_bytes(b"weights")
+    best = RuntimeSettings(kv="streams", flash_attention=False, kv_type="f16", threads=2, ubatch_tokens=512)
+    tuning = Tuning(best=best, trials=(), took_s=2.0, is_complete=True, measured_at="2026-01-01T00:00:00Z")
+
+    before = report(tmp_path, gguf(weights))["runtime tiny"]
+    after = report(tmp_path, gguf(weights), machine=dataclasses.replace(MACHINE, tuning=lambda _model: tuning))
+
+    assert before == Finding("runtime tiny", "not measured; the first load does it, or: hearth tune tiny")
+    assert after["runtime tiny"].value == (
+        "kv streams, flash_attention off, kv_type f16, threads 2, ubatch_tokens 512 (measured 2026-01-01T00:00:00Z)"
+    )
 
 
 def test_damaged_model_files_are_wrong(tmp_path: Path) -> None:
