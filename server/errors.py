@@ -10,7 +10,8 @@
     ├── ModelNotFound             no model of that name
     ├── ModelUnavailable          the model exists but cannot answer now; try again later
     │   ├── WorkerCrashed             its worker died while the request ran
-    │   └── Overloaded                its queue is full
+    │   ├── Overloaded                its queue is full
+    │   └── DeadlineExceeded          it was not answered in the time that it allowed
     └── InternalError             a bug of ours; details are in the log
 
 `code` is the stable word that clients and worker messages carry; `param` names the request field at fault.
@@ -102,6 +103,12 @@ class Overloaded(ModelUnavailable):
     code = "overloaded"
 
 
+class DeadlineExceeded(ModelUnavailable):
+    """The request was not answered in the time that it allowed."""
+
+    code = "deadline_exceeded"
+
+
 class InternalError(HearthError):
     """A bug of ours. The message tells the client nothing that the log does not tell better."""
 
@@ -118,6 +125,7 @@ _BY_CODE: dict[str, type[HearthError]] = {
         ModelUnavailable,
         WorkerCrashed,
         Overloaded,
+        DeadlineExceeded,
         InternalError,
     )
 }

@@ -6,11 +6,13 @@ Nothing here knows HTTP, llama.cpp or how a request travels.
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar, Literal
 
 import msgspec
 
 TokenIds = list[int]
+DEFAULT_TENANT = "default"
 ModelKind = Literal["chat", "embedding", "rerank"]
 ModelState = Literal["unloaded", "loading", "ready", "draining", "failed"]
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -87,12 +89,36 @@ class TokensPrompt(msgspec.Struct, frozen=True, tag="tokens"):
 Prompt = ChatPrompt | TextPrompt | TokensPrompt
 
 
+class Urgency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How soon a generation should be served.
+
+    Attributes:
+        priority: Lower runs first.
+        timeout_s: Counted from its arrival; what is not answered by then fails. None waits for ever.
+    """
+
+    priority: int = 0
+    timeout_s: float | None = None
+
+
+NO_HURRY = Urgency()
+
+
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One generation. `request_id` is unique among live requests."""
+    """One generation.
+
+    Attributes:
+        request_id: Unique among live requests.
+        tenant: Only requests of one tenant share what the model has computed of their prompts.
+        arrived_at: `time.monotonic()`, which all processes of one machine have in common.
+    """
 
     request_id: str
     prompt: Prompt
     sampling: SamplingParams
+    urgency: Urgency = NO_HURRY
+    tenant: str = DEFAULT_TENANT
+    arrived_at: float = msgspec.field(default_factory=time.monotonic)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

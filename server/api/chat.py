@@ -36,6 +36,7 @@ class ChatEndpoint:
             chat.model,
             chat.to_messages(),
             sampling=chat.sampling(),
+            urgency=chat.urgency(),
             uses_tools=bool(chat.tools),
         )
         record.generation_id = generation.id

@@ -32,7 +32,9 @@ class CompletionEndpoint:
         completion = await self._body.read(request, CompletionRequest)
         record = record_of(request)
         record.model = completion.model
-        batch = self._service.generate(completion.model, completion.prompt, sampling=completion.sampling())
+        batch = self._service.generate(
+            completion.model, completion.prompt, sampling=completion.sampling(), urgency=completion.urgency()
+        )
         record.generation_id = batch.id
         head = {
             "id": batch.id,

@@ -17,6 +17,7 @@ from server.api.json_response import JsonResponse
 from server.api.record import record_of
 from server.errors import (
     ContextLengthExceeded,
+    DeadlineExceeded,
     HearthError,
     InternalError,
     InvalidRequest,
@@ -48,6 +49,7 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
     ModelUnavailable: (503, SERVER),
     WorkerCrashed: (503, SERVER),
     Overloaded: (503, SERVER),
+    DeadlineExceeded: (504, SERVER),
     InternalError: (500, SERVER),
 }
 """A class that is not listed answers as its nearest listed base, or as `InternalError`."""

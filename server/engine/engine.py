@@ -1,4 +1,7 @@
-"""The step loop: schedule, compute, sample, emit. Runs on one thread; others talk to it through its inbox."""
+"""The step loop: schedule, compute, sample. Token ids in, token ids out: `output_processor.py` makes text of them.
+
+Runs on one thread; others talk to it through its inbox.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,21 @@ import queue
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 
 from server.engine.backend import Backend, BatchFailed, Logits, OutOfCells
 from server.engine.batch import Batch
 from server.engine.sampler import NO_TOKEN, Sampler
 from server.engine.scheduler import Run, Scheduler
 from server.engine.sequence import Sequence
-from server.errors import InternalError
-from server.types import Delta, Failed, Finished, FinishReason, StreamEvent
+from server.engine.step_cost import StepCost
+from server.errors import DeadlineExceeded, InternalError
+from server.types import Failed, Finished, FinishReason, TokenIds
 
 logger = logging.getLogger(__name__)
 
-Output = tuple[str, StreamEvent]
-"""(request_id, event)"""
+TokenOutput = tuple[str, TokenIds, Finished | Failed | None]
+"""(request_id, new tokens, ending). Plain, because a step makes one for each sequence."""
 
 
 class Engine:
@@ -28,18 +33,31 @@ class Engine:
     `add`, `abort` and `stop` may be called from any thread; everything else from the engine's own. Every added
     sequence ends exactly once: with `Finished` or `Failed` among the outputs, or silently when aborted.
 
+    Args:
+        is_end: Whether a token ends a text.
+        clock: Seconds; what `Sequence.arrived_at` and `deadline_at` are measured by.
+
     Attributes:
         num_steps: Steps completed.
-        step_started_at: `time.monotonic()` at the start of the step that runs now; None between steps.
+        step_started_at: `clock()` at the start of the step that runs now; None between steps.
     """
 
     def __init__(
-        self, backend: Backend, scheduler: Scheduler, sampler: Sampler, *, is_end: Callable[[int], bool]
+        self,
+        backend: Backend,
+        scheduler: Scheduler,
+        sampler: Sampler,
+        cost: StepCost,
+        *,
+        is_end: Callable[[int], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
         self._scheduler = scheduler
         self._sampler = sampler
+        self._cost = cost
         self._is_end = is_end
+        self._clock = clock
         self._batch = Batch(backend.max_batch_tokens)
         self._sequences: dict[str, Sequence] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -59,34 +77,46 @@ class Engine:
         self._inbox.put(self._on_stop)
 
     def wait_for_work(self) -> None:
-        """Block until something is to do, or the engine is stopped."""
+        """Block until something is to do, or the engine is stopped.
+
+        Raises:
+            AssertionError: Something was not given back by the requests that have ended: a bug.
+        """
         if not self._sequences:
+            if self._inbox.empty():
+                self.check_integrity()
             self._inbox.get()()
 
-    def step(self) -> list[Output]:
-        """Compute one batch; return what it has to say: an event or two for each sequence it touched."""
+    def step(self) -> list[TokenOutput]:
+        """Compute one batch; return the new tokens of each sequence that got any, and how it ended."""
         self._drain_inbox()
-        runs = self._scheduler.schedule()
+        now = self._clock()
+        outputs = self._expire(now)
+        runs = self._scheduler.schedule(now)
         if not runs:
-            return []
-        self.step_started_at = time.monotonic()
+            return outputs
+        self.step_started_at = now
         try:
             logits = self._decode(runs)
-            ready = [run.sequence for run in runs if run.reaches_end]
-            self._scheduler.commit(runs)
-            return self._advance(ready, self._sampler.sample(logits, ready))
+            picks = self._sample(logits, runs)
+            outputs += [
+                output for run, picked in zip(runs, picks, strict=True) for output in self._advance(run, picked)
+            ]
+            self._scheduler.drop_costly()
+            self._cost.observe(self._batch.num_tokens, self._clock() - now)
         except OutOfCells:
-            return self._on_out_of_cells(runs)
+            outputs += self._on_out_of_cells(runs, now)
         except BatchFailed as exc:
             logger.exception("batch failed", extra={"num_sequences": len(runs)})
-            return [output for run in runs for output in self._fail(run.sequence, str(exc))]
+            outputs += [self._fail(run.sequence, str(exc)) for run in runs]
         finally:
             self.num_steps += 1
             self.step_started_at = None
+        return outputs
 
-    def fail_all(self, reason: str) -> list[Output]:
+    def fail_all(self, reason: str) -> list[TokenOutput]:
         """End every live request with an error: the way out after a bug in `step`."""
-        return [output for sequence in list(self._sequences.values()) for output in self._fail(sequence, reason)]
+        return [self._fail(sequence, reason) for sequence in list(self._sequences.values())]
 
     @property
     def num_running(self) -> int:
@@ -107,53 +137,86 @@ class Engine:
         while not self._inbox.empty():
             self._inbox.get()()
 
+    def _expire(self, now: float) -> list[TokenOutput]:
+        """Fail whatever is past its deadline, wherever it stands."""
+        late = [sequence for sequence in self._sequences.values() if sequence.deadline_at <= now]
+        return [self._fail_late(sequence) for sequence in late]
+
     def _decode(self, runs: list[Run]) -> Logits:
         self._batch.clear()
-        for run in runs:
-            sequence, start = run.sequence, run.sequence.num_computed_tokens
-            assert sequence.seq_id is not None
-            token_ids = sequence.token_ids[start : start + run.num_tokens]
-            self._batch.add(sequence.seq_id, token_ids, start=start, wants_logits=run.reaches_end)
+        if all(run.num_tokens == run.num_outputs == 1 for run in runs):
+            sequences = [run.sequence for run in runs]
+            self._batch.set_decodes(
+                [_seq_id(sequence) for sequence in sequences],
+                [sequence.token_ids[-1] for sequence in sequences],
+                [sequence.num_computed_tokens for sequence in sequences],
+            )
+        else:
+            for run in runs:
+                sequence, start = run.sequence, run.sequence.num_computed_tokens
+                token_ids = sequence.token_ids[start : start + run.num_tokens] + run.draft
+                self._batch.add(_seq_id(sequence), token_ids, start=start, num_outputs=run.num_outputs)
         return self._backend.decode(self._batch)
 
-    def _advance(self, sequences: list[Sequence], token_ids: list[int]) -> list[Output]:
-        """Append each sequence's new token; turn it into text, or into the end."""
-        outputs: list[Output] = []
-        for sequence, token_id in zip(sequences, token_ids, strict=True):
-            if token_id == NO_TOKEN:
-                outputs += self._fail(sequence, "the model's logits are not numbers")
-                continue
-            sequence.token_ids.append(token_id)
-            reason, text = self._outcome(sequence, token_id)
-            if text:
-                outputs.append((sequence.request_id, Delta(text)))
-            if reason:
-                outputs.append((sequence.request_id, Finished(reason, sequence.usage)))
-                self._remove(sequence)
-        return outputs
+    def _sample(self, logits: Logits, runs: list[Run]) -> list[TokenIds]:
+        """The new tokens of each run: none before its end, else the next one and one for each right draft before it.
 
-    def _outcome(self, sequence: Sequence, token_id: int) -> tuple[FinishReason | None, str]:
-        detokenizer = sequence.detokenizer
+        Each row is sampled as if the draft before it were right. What follows a wrong one is void: the tokens are
+        those that computing one after the other would have given.
+        """
+        if all(run.num_outputs == 1 for run in runs):
+            states = [run.sequence.sampler_state for run in runs]
+            return [[token_id] for token_id in self._sampler.sample(logits, states)]
+        states = [run.sequence.sampler_state for run in runs for _ in range(run.num_outputs)]
+        ahead = [ahead for run in runs for ahead in range(run.num_outputs)]
+        rows = iter(self._sampler.sample(logits, states, ahead))
+        picks = [list(islice(rows, run.num_outputs)) for run in runs]
+        return [picked[: _num_right(run.draft, picked) + 1] for run, picked in zip(runs, picks, strict=True)]
+
+    def _advance(self, run: Run, picked: TokenIds) -> list[TokenOutput]:
+        """Append a run's new tokens up to the first that ends its sequence."""
+        sequence = run.sequence
+        if NO_TOKEN in picked:
+            return [self._fail(sequence, "the model's logits are not numbers")]
+        reason: FinishReason | None = None
+        num_new = 0
+        for token_id in picked:
+            sequence.append(token_id)
+            num_new += 1
+            reason = self._reason_to_end(sequence, token_id)
+            if reason:
+                break
+        self._scheduler.commit(run, num_accepted=max(0, num_new - 1))
+        if reason:
+            self._remove(sequence)
+            return [(sequence.request_id, picked[:num_new], Finished(reason, sequence.usage))]
+        return [(sequence.request_id, picked, None)] if picked else []
+
+    def _reason_to_end(self, sequence: Sequence, token_id: int) -> FinishReason | None:
         if self._is_end(token_id):
-            return "stop", detokenizer.flush()
-        text = detokenizer.push(token_id)
-        if detokenizer.stopped:
-            return "stop", text
-        if sequence.num_generated >= sequence.max_tokens:
-            return "length", text + detokenizer.flush()
-        return None, text
+            return "stop"
+        return "length" if sequence.num_generated >= sequence.max_tokens else None
 
     # ---- what may go wrong
 
-    def _on_out_of_cells(self, runs: list[Run]) -> list[Output]:
+    def _on_out_of_cells(self, runs: list[Run], now: float) -> list[TokenOutput]:
         """The backend holds fewer cells than the ledger says; make room and let the next step try again."""
-        if self._scheduler.make_do_with_less():
+        if self._scheduler.make_do_with_less(now):
             return []
-        return self._fail(runs[0].sequence, "the KV cache cannot hold this request; raise `kv_cells` in models.yaml")
+        return [self._fail(runs[0].sequence, "the KV cache cannot hold this request; raise `kv_cells` in models.yaml")]
 
-    def _fail(self, sequence: Sequence, reason: str) -> list[Output]:
+    def _fail(self, sequence: Sequence, reason: str) -> TokenOutput:
         self._remove(sequence, keep=False)
-        return [(sequence.request_id, Failed(InternalError.code, f"the engine failed this request: {reason}"))]
+        return sequence.request_id, [], Failed(InternalError.code, f"the engine failed this request: {reason}")
+
+    def _fail_late(self, sequence: Sequence) -> TokenOutput:
+        self._remove(sequence)
+        timeout_s = sequence.deadline_at - sequence.arrived_at
+        message = (
+            f"not answered within timeout_s = {timeout_s:g} (tokens made: {sequence.num_generated});"
+            " allow more time, or ask for fewer tokens"
+        )
+        return sequence.request_id, [], Failed(DeadlineExceeded.code, message)
 
     def _remove(self, sequence: Sequence, *, keep: bool = True) -> None:
         self._scheduler.finish(sequence, keep=keep)
@@ -172,3 +235,15 @@ class Engine:
 
     def _on_stop(self) -> None:
         self.is_stopped = True
+
+
+def _seq_id(sequence: Sequence) -> int:
+    assert sequence.seq_id is not None
+    return sequence.seq_id
+
+
+def _num_right(draft: TokenIds, picked: TokenIds) -> int:
+    """How many leading tokens of the draft are what was picked in their place."""
+    return next(
+        (at for at, (guess, token) in enumerate(zip(draft, picked, strict=False)) if guess != token), len(draft)
+    )

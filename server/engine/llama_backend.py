@@ -34,4 +34,5 @@ class LlamaBackend:
         self._context.share(source, target, length=num_tokens)
 
     def trim(self, seq_id: int, num_tokens: int) -> None:
-        self._context.remove(seq_id, start=num_tokens)
+        is_cut = self._context.remove(seq_id, start=num_tokens)
+        assert is_cut, "this model's memory cannot be cut: `can_share` should say so"

@@ -8,12 +8,13 @@ by every holder whose path runs through its node, and is free again when the las
              held by 0 1 2   └─ "question B" ─┬─ "answer B"      held by 1 (running)
                               held by 1 2     └─ "answer C"      held by 2 (idle)
 
+Each tenant has a tree of its own: nobody can tell by the time an answer takes what another tenant has asked.
 Knows no backend: it says what may be shared and what is free; `kv_cache.py` does it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from server.types import TokenIds
@@ -50,12 +51,12 @@ class Match:
     Attributes:
         num_tokens: Its length.
         num_idle_cells: Those of its cells that no running sequence holds.
-        holder: A sequence id that holds all of it; None if it is empty.
+        holders: The sequence ids that hold all of it; none if it is empty.
     """
 
     num_tokens: int
     num_idle_cells: int
-    holder: int | None
+    holders: Set[int]
     _node: _Node
     _num_in_node: int
 
@@ -69,15 +70,16 @@ class PrefixCache:
     """
 
     def __init__(self) -> None:
-        self._root = _Node([], None)
+        self._roots: dict[str, _Node] = {}  # by tenant
         self._tips: dict[int, _Node] = {}  # where each holder's path ends
         self.num_cells = 0
         self.num_running_cells = 0
 
-    def match(self, token_ids: Sequence[int]) -> Match:
-        """Find the longest cached beginning; part of a node counts."""
-        node, in_node, num_matched = self._root, 0, 0
-        complete = [(self._root, 0)]  # nodes that match to their end, at first one; more where siblings begin alike
+    def match(self, token_ids: Sequence[int], *, tenant: str) -> Match:
+        """Find the longest beginning that this tenant has in the cache; part of a node counts."""
+        root = self._roots.setdefault(tenant, _Node([], None))
+        node, in_node, num_matched = root, 0, 0
+        complete = [(root, 0)]  # nodes that match to their end, at first one; more where siblings begin alike
         while complete:
             parent, start = complete.pop()
             for child in parent.children.get(token_ids[start], ()) if start < len(token_ids) else ():
@@ -89,7 +91,7 @@ class PrefixCache:
         missing = len(node.token_ids) - in_node
         idle = sum(len(each.token_ids) for each in node.path() if not each.num_running)
         num_idle = idle - (missing if idle and not node.num_running else 0)
-        return Match(num_matched, num_idle, next(iter(node.holders), None), node, in_node)
+        return Match(num_matched, num_idle, node.holders, node, in_node)
 
     def ending_at(self, match: Match) -> list[int]:
         """The holders whose path ends exactly where the match ends: what follows continues them."""
@@ -136,6 +138,10 @@ class PrefixCache:
         for node in list(self._tips.pop(holder).path()):
             self._let_go(node, holder)
 
+    def num_own_cells(self, holder: int) -> int:
+        """Cells of a running holder that no other running one holds."""
+        return sum(len(node.token_ids) for node in self._tips[holder].path() if node.num_running == 1)
+
     def adds_nothing(self, holder: int) -> bool:
         """Whether others hold all of its cells."""
         tip = self._tips[holder]
@@ -179,16 +185,18 @@ class PrefixCache:
         if was_running != (node.num_running > 0):
             self.num_running_cells += change * len(node.token_ids)
 
-    def check_integrity(self) -> None:
-        """Assert that all counts are true: slow, for tests and idle moments."""
+    def check_integrity(self, *, running: Set[int] | None = None) -> None:
+        """Assert that all counts are true, and who runs where that is known: slow, for tests and idle moments."""
         num_cells = num_running_cells = 0
-        nodes = [child for children in self._root.children.values() for child in children]
+        roots = self._roots.values()
+        nodes = [child for root in roots for children in root.children.values() for child in children]
         while nodes:
             node = nodes.pop()
             assert node.holders
             assert node.parent is not None
-            assert node.parent is self._root or node.holders <= node.parent.holders
+            assert node.parent in roots or node.holders <= node.parent.holders
             assert node.num_running <= len(node.holders)
+            assert running is None or node.num_running == len(node.holders & running), "cells leaked"
             num_cells += len(node.token_ids)
             num_running_cells += len(node.token_ids) if node.num_running else 0
             nodes += [child for children in node.children.values() for child in children]
@@ -197,8 +205,12 @@ class PrefixCache:
 
 
 def _common_length(run: TokenIds, token_ids: Sequence[int], start: int) -> int:
-    """How many tokens of `run` stand at `token_ids[start:]`."""
-    other = token_ids[start : start + len(run)]
-    if run == other:
-        return len(run)
-    return next((at for at, (one, two) in enumerate(zip(run, other, strict=False)) if one != two), len(other))
+    """How many tokens of `run` stand at `token_ids[start:]`: by halves, so that lists are compared and not tokens."""
+    equal, most = 0, min(len(run), len(token_ids) - start)
+    while equal < most:
+        middle = (equal + most + 1) // 2
+        if run[equal:middle] == token_ids[start + equal : start + middle]:
+            equal = middle
+        else:
+            most = middle - 1
+    return equal

@@ -1,217 +1,286 @@
 """Picking the next token of each sequence from its logits; exact, in the order of llama.cpp's default chain.
 
-penalties, then bias -> top_k -> top_p -> min_p -> temperature -> draw
+bias -> penalties -> top_k -> top_p -> min_p -> temperature -> draw
 
-NOTE: llama.cpp adds the bias before the penalties; the two differ where a repeat penalty meets a biased token.
+What the truncations leave are the largest logits, of equal ones those with the lower ids. The draw walks along their
+probabilities in order of id, up to a number in [0, 1). That defines each choice; all else here is about being quick.
 
-A vocabulary has tens of thousands of tokens, and a step tens of rows. So the work on whole rows is one pass of numpy
-over all of them at once; what is sorted and exponentiated are the few candidates that can be drawn.
+A vocabulary has tens of thousands of tokens, of which few can be drawn. So a few passes over a row, while the processor
+has it in its cache, find a floor that all of them reach; only what reaches it is sorted and cut, for many rows at once.
+Each choice follows from its own row alone: no operation here rounds differently in company.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from server.engine.backend import Logits
-from server.engine.sequence import Sequence
-from server.types import SamplingParams
+from server.engine.sampler_state import OFF, SamplerState, SeenTokens
 
-_Row = npt.NDArray[np.float32]
-_Ids = npt.NDArray[np.intp]
+_Float32s = npt.NDArray[np.float32]
 _Floats = npt.NDArray[np.float64]
+_Ids = npt.NDArray[np.intp]
 
 NO_TOKEN = -1
 """What is picked from a row that a broken model or kernel has filled with NaN, or where everything is ruled out."""
 
-NUM_COLUMNS = 1024
-"""Rows are seen as [height, 1024]; the maxima of the columns tell where large logits are. See `_largest`."""
+_NUM_COLUMNS = 512
+"""See `_rank_columns`. numpy sorts 512 numbers several times faster than 1,024."""
+
+_STRETCH = 1024
+"""Tokens whose weights are summed up, so that a draw from a whole row walks along two short lists."""
+
+_MAX_DEPTH = 32
+"""Logits below the best; what lies deeper has less than 1e-8 of all weight, whatever the size of the vocabulary."""
+
+_MAX_AREA = 32768
+"""Largest matrix, in numbers, that the candidates of several rows are packed into."""
+
+_LEAST_LOGIT = float(np.finfo(np.float32).min)
 
 _LEAST_TEMPERATURE = 1e-30
 """Where float32 still divides; nothing but the best token is left long before."""
 
-NUM_CANDIDATES = 64
-"""Candidates looked at first: enough for the usual top_k of 40, and for most rows that top_p or min_p cut."""
+_SLACK = 1e-5
+"""Covers the rounding of float32 sums where a floor is only to be low enough; the exact cut comes later."""
 
 
 class Sampler:
-    """Samples rows of logits. The rows are overwritten.
+    """Samples rows of logits. The rows are overwritten. One thread at a time.
 
     Args:
         is_end: bool [vocab_size], true for end-of-generation tokens.
     """
 
     def __init__(self, is_end: npt.NDArray[np.bool_]) -> None:
+        self._vocab_size = len(is_end)
         self._end_ids = np.flatnonzero(is_end)
+        num_stretches = -(-self._vocab_size // _STRETCH)
+        self._stretches = np.zeros((num_stretches, _STRETCH), np.float32)  # weights of a row, then zeros
+        self._weights = self._stretches.ravel()[: self._vocab_size]
 
-    def sample(self, logits: Logits, sequences: Seq[Sequence]) -> list[int]:
-        """Pick one token for each row; row i belongs to `sequences[i]`. `NO_TOKEN` where no logit is a number."""
-        if not sequences:
-            return []
-        for row, sequence in zip(logits, sequences, strict=True):
-            self._penalise(row, sequence)
-        token_ids = logits.argmax(axis=1)  # the place of a NaN, if there is one
-        is_sound = np.isfinite(logits[np.arange(len(logits)), token_ids])
-        is_drawn = np.array([sequence.sampling.temperature > 0 for sequence in sequences])
-        drawn = np.flatnonzero(is_drawn & is_sound)
-        if len(drawn):
-            rows = logits if len(drawn) == len(logits) else logits[drawn]
-            token_ids[drawn] = _draw_rows(rows, [sequences[i] for i in drawn.tolist()])
-        token_ids[~is_sound] = NO_TOKEN
-        result: list[int] = token_ids.tolist()
-        return result
+    def sample(self, logits: Logits, states: Seq[SamplerState], ahead: Seq[int] | None = None) -> list[int]:
+        """Pick one token for each row.
 
-    def _penalise(self, row: _Row, sequence: Sequence) -> None:
-        sampling = sequence.sampling
-        if sampling.ignore_eos:
+        Args:
+            logits: float32 [num_rows, vocab_size].
+            states: Row i belongs to `states[i]`; a state may have several rows.
+            ahead: Row i picks the token that many places behind the next one of its sequence; by default the next one.
+                Above 0 only where there are no penalties: they depend on tokens that are not accepted yet.
+
+        Returns:
+            Token ids; `NO_TOKEN` where the largest logit is no finite number.
+        """
+        assert logits.shape == (len(states), self._vocab_size)
+        ahead = ahead or [0] * len(states)
+        token_ids = [NO_TOKEN] * len(states)
+        cut: list[_Candidates] = []
+        with np.errstate(over="ignore"):  # far below the best, or divided by a tiny temperature, a logit becomes -inf
+            for i, (row, state, places) in enumerate(zip(logits, states, ahead, strict=True)):
+                if state.changes_logits:
+                    assert places == 0 or not state.has_penalties
+                    self._adjust(row, state)
+                if state.params.temperature == 0:
+                    token_ids[i] = _pick_best(row)
+                elif self._cuts(state):
+                    cut += self._find_candidates(i, row, state, state.uniform(places))
+                else:
+                    token_ids[i] = self._draw_from_all(row, state.params.temperature, state.uniform(places))
+            for group in _groups_of_like_size(cut):
+                for candidates, token_id in zip(group, _cut_and_draw(group), strict=True):
+                    token_ids[candidates.row] = token_id
+        return token_ids
+
+    def _adjust(self, row: _Float32s, state: SamplerState) -> None:
+        row[state.bias_ids] += state.bias_values
+        if state.params.ignore_eos:
             row[self._end_ids] = -np.inf
-        if sampling.repeat_penalty != 1.0:
-            seen = np.unique(np.asarray(sequence.token_ids, np.int64))
-            values = row[seen]
-            row[seen] = np.where(values > 0, values / sampling.repeat_penalty, values * sampling.repeat_penalty)
-        if (sampling.presence_penalty or sampling.frequency_penalty) and sequence.num_generated:
-            token_ids, counts = np.unique(np.asarray(sequence.generated, np.int64), return_counts=True)
-            row[token_ids] -= sampling.presence_penalty + sampling.frequency_penalty * counts.astype(np.float32)
-        if sampling.logit_bias:
-            row[list(sampling.logit_bias)] += np.fromiter(sampling.logit_bias.values(), np.float32)
+        if state.seen is not None:
+            _penalise(row, state.seen, state.params.repeat_penalty)
+
+    def _cuts(self, state: SamplerState) -> bool:
+        _, top_k, top_p, min_log_p = state.truncation
+        return top_k < self._vocab_size or top_p < OFF or min_log_p > -OFF
+
+    # ---- rows that top_k, top_p or min_p cut: few tokens are left
+
+    def _find_candidates(self, index: int, row: _Float32s, state: SamplerState, uniform: float) -> list[_Candidates]:
+        """All tokens that may be left in a row, and seldom many more. Nothing if the best logit is no number."""
+        ranked = _rank_columns(row)
+        best = float(ranked[-1])
+        if not math.isfinite(best):
+            return []
+        _, top_k, top_p, min_log_p = state.truncation
+        floor, total = _LEAST_LOGIT, math.nan
+        if top_k <= len(ranked):
+            floor = max(floor, float(ranked[-int(top_k)]))
+        elif top_k >= self._vocab_size:
+            if top_p < OFF:
+                floor, total = self._find_nucleus(row, ranked, best, top_p)
+            if min_log_p > -OFF:  # one float32 lower, as the sum may be rounded up
+                floor = max(floor, float(np.nextafter(np.float32(best + min_log_p), np.float32(_LEAST_LOGIT))))
+        (token_ids,) = (row >= floor).nonzero()
+        return [_Candidates(index, token_ids, row[token_ids], best, total, state, uniform)]
+
+    def _find_nucleus(self, row: _Float32s, ranked: _Float32s, best: float, top_p: float) -> tuple[float, float]:
+        """A floor under what top_p keeps, and the weight of all tokens, that top_p is a share of."""
+        weights = self._weigh(row, best, 1.0)
+        total = float(weights.sum())
+        wanted = top_p * total * (1 + _SLACK)
+        reached = np.cumsum(np.exp(ranked - best)[::-1], dtype=np.float64)
+        rank = int(np.searchsorted(reached, wanted))
+        if rank < len(reached):  # the largest maxima of columns weigh enough by themselves
+            return float(ranked[-1 - rank]), total
+        return _survey(row, best, weights, wanted), total
+
+    # ---- rows that nothing cuts
+
+    def _draw_from_all(self, row: _Float32s, temperature: float, uniform: float) -> int:
+        """First a stretch of tokens, then one of them."""
+        best = float(row.max())
+        if not math.isfinite(best):
+            return NO_TOKEN
+        self._weigh(row, best, temperature)
+        stretch, rest = _pick(self._stretches.sum(axis=1), uniform)
+        place, _ = _pick(self._stretches[stretch], rest)
+        return stretch * _STRETCH + place
+
+    def _weigh(self, row: _Float32s, best: float, temperature: float) -> _Float32s:
+        """exp((logit - best) / temperature), valid until the next call.
+
+        In float32: an error of 1e-7 in a probability is less than what the order of additions does to a logit.
+        """
+        weights = self._weights
+        np.subtract(row, best, out=weights)
+        if temperature != 1:
+            np.divide(weights, max(temperature, _LEAST_TEMPERATURE), out=weights)
+        return np.exp(weights, out=weights)
 
 
-def _draw_rows(logits: Logits, sequences: Seq[Sequence]) -> _Ids:
-    """One drawn token id for each row; all have a temperature above 0."""
-    options = _Options.of([sequence.sampling for sequence in sequences], vocab_size=logits.shape[1])
-    uniform = np.array([sequence.random.random() for sequence in sequences])
-    drawn = np.empty(len(sequences), np.intp)
-    cut = np.flatnonzero(options.truncates)
-    if len(cut):
-        drawn[cut] = _draw_truncated(
-            logits if len(cut) == len(logits) else logits[cut], options.at(cut), uniform[cut], NUM_CANDIDATES
-        )
-    for i in np.flatnonzero(~options.truncates):
-        drawn[i] = _draw_from_all(logits[i], float(options.temperature[i]), float(uniform[i]))
-    return drawn
+class _Candidates(NamedTuple):
+    """The tokens of one row among which the draw will be, in order of id.
+
+    Attributes:
+        row: Which row it is.
+        logits: Theirs; all other tokens of the row have lower ones.
+        best: The largest logit.
+        total: The weight that top_p is a share of. NaN where it comes after top_k: then it is the weight of what that
+            leaves.
+    """
+
+    row: int
+    token_ids: _Ids
+    logits: _Float32s
+    best: float
+    total: float
+    state: SamplerState
+    uniform: float
 
 
-@dataclass(frozen=True)
-class _Options:
-    """Sampling parameters of several rows, each an array of shape [num_rows]; what is off is infinite."""
-
-    temperature: _Floats
-    top_k: _Ids
-    top_p: _Floats
-    min_log_p: _Floats
-    vocab_size: int
-
-    @classmethod
-    def of(cls, sampling: Seq[SamplingParams], *, vocab_size: int) -> _Options:
-        with np.errstate(divide="ignore"):
-            return cls(
-                temperature=np.array([params.temperature for params in sampling]),
-                top_k=np.array([min(params.top_k or vocab_size, vocab_size) for params in sampling], np.intp),
-                top_p=np.array([params.top_p if params.top_p < 1 else np.inf for params in sampling]),
-                min_log_p=np.log(np.array([params.min_p for params in sampling])),
-                vocab_size=vocab_size,
-            )
-
-    def at(self, rows: _Ids) -> _Options:
-        return _Options(
-            self.temperature[rows], self.top_k[rows], self.top_p[rows], self.min_log_p[rows], self.vocab_size
-        )
-
-    @property
-    def limits_k(self) -> npt.NDArray[np.bool_]:
-        return self.top_k < self.vocab_size
-
-    @property
-    def truncates(self) -> npt.NDArray[np.bool_]:
-        return self.limits_k | (self.top_p < np.inf) | (self.min_log_p > -np.inf)
+def _penalise(row: _Float32s, seen: SeenTokens, repeat_penalty: float) -> None:
+    values = row[seen.ids]
+    if repeat_penalty != 1:
+        values = np.where(values > 0, values / repeat_penalty, values * repeat_penalty)
+    row[seen.ids] = values - seen.deductions
 
 
-def _draw_truncated(logits: Logits, options: _Options, uniform: _Floats, num_candidates: int) -> _Ids:
-    """Draw from the largest `num_candidates` of each row, and again from more where these turn out to be too few."""
-    token_ids, values, sizes = _largest(logits, num_candidates)
-    is_kept = _truncate(logits, values, options)
-    drawn = _draw(token_ids, values, is_kept, options.temperature, uniform)
-    kept_all = is_kept.sum(axis=1) == sizes
-    is_short = np.where(options.limits_k, options.top_k > sizes, kept_all) & (sizes < options.vocab_size)
-    if is_short.any():
-        short = np.flatnonzero(is_short)
-        drawn[short] = _draw_truncated(logits[short], options.at(short), uniform[short], 8 * num_candidates)
-    return drawn
+def _pick_best(row: _Float32s) -> int:
+    token_id = int(row.argmax())  # the place of a NaN, if there is one
+    return token_id if math.isfinite(row[token_id]) else NO_TOKEN
 
 
-def _largest(logits: Logits, count: int) -> tuple[_Ids, _Floats, _Ids]:
-    """The `count` largest logits of each row and all that equal the least of them, by falling value, ties by id.
+def _rank_columns(row: _Float32s) -> _Float32s:
+    """The maxima of up to 512 columns of a row seen as a matrix, by rising value. NaN comes last, if there is one.
 
-    The maxima of 1,024 columns of a row are 1,024 different logits, so the least of the `count` largest maxima is a
-    bound that at least `count` logits reach, and few more: finding them is two passes over the rows.
+    They are that many different logits, so at least k logits reach the k-th largest of them; and seldom many more,
+    because the largest logits of a row mostly lie in different columns.
+    """
+    num_columns = min(_NUM_COLUMNS, len(row))
+    num_whole = len(row) // num_columns * num_columns
+    maxima: _Float32s = np.maximum.reduce(row[:num_whole].reshape(-1, num_columns), axis=0)
+    if num_rest := len(row) - num_whole:
+        np.maximum(maxima[:num_rest], row[num_whole:], out=maxima[:num_rest])
+    maxima.sort()
+    return maxima
+
+
+def _survey(row: _Float32s, best: float, weights: _Float32s, wanted: float) -> float:
+    """A logit such that all tokens that reach it weigh at least `wanted` together, and not much more.
+
+    Weights are summed up by depth below the best, in steps of 1/8 logit: some ten times faster than sorting the row.
+    """
+    depths = np.minimum((best - row) * 8, _MAX_DEPTH * 8).astype(np.intp)
+    depth = int(np.searchsorted(np.cumsum(np.bincount(depths, weights)), wanted))
+    return best - (depth + 2) / 8 if depth < _MAX_DEPTH * 8 else _LEAST_LOGIT  # one step more, for rounding
+
+
+def _groups_of_like_size(all_candidates: list[_Candidates]) -> Iterator[list[_Candidates]]:
+    """Deal rows into groups that fit into one matrix, so that a row of many candidates widens no other's."""
+    group: list[_Candidates] = []
+    for candidates in sorted(all_candidates, key=lambda each: len(each.token_ids)):
+        if group and (len(group) + 1) * len(candidates.token_ids) > _MAX_AREA:
+            yield group
+            group = []
+        group.append(candidates)
+    if group:
+        yield group
+
+
+def _cut_and_draw(group: list[_Candidates]) -> list[int]:
+    """Apply top_k, top_p and min_p, in this order, and draw from what is left: one token id for each row."""
+    terms = np.array([(*each.state.truncation, each.best, each.total, each.uniform) for each in group])
+    temperature, top_k, top_p, min_log_p, best, total, uniform = terms.T[:, :, None]
+    values = np.full((len(group), len(group[-1].logits)), -np.inf, np.float32)
+    for row, each in zip(values, group, strict=True):
+        row[: len(each.logits)] = each.logits
+    ranked = -np.sort(-values, axis=1)
+    num_kept = _count_kept(ranked - best, total, top_k, top_p, min_log_p)
+    is_kept = _are_largest(values, ranked[np.arange(len(group)), num_kept - 1, None], num_kept[:, None])
+    cumulated = np.cumsum(np.exp(np.where(is_kept, values - best, -np.inf) / temperature), axis=1)
+    places = (cumulated <= uniform * cumulated[:, -1:]).sum(axis=1)
+    return [int(each.token_ids[place]) for each, place in zip(group, places.tolist(), strict=True)]
+
+
+def _count_kept(relative: _Floats, total: _Floats, top_k: _Floats, top_p: _Floats, min_log_p: _Floats) -> _Ids:
+    """How many candidates are left in each row.
+
+    Args:
+        relative: Their logits less the best, by falling value: [num_rows, num_candidates]. All else: [num_rows, 1].
+    """
+    is_kept = np.arange(relative.shape[1]) < top_k
+    weights = np.where(is_kept, np.exp(relative), 0.0)
+    cumulated = np.cumsum(weights, axis=1)
+    total = np.where(np.isnan(total), cumulated[:, -1:], total)
+    # The smallest set whose probability reaches top_p: the token that crosses the border still belongs to it.
+    is_kept &= cumulated - weights < top_p * total
+    is_kept &= relative >= min_log_p
+    num_kept: _Ids = np.maximum(is_kept.sum(axis=1), 1)
+    return num_kept
+
+
+def _are_largest(values: _Float32s, floors: _Float32s, counts: _Ids) -> npt.NDArray[np.bool_]:
+    """Mark the `counts` largest values of each row, the least of which is `floors`; of equal ones the first."""
+    above = values > floors
+    level = values == floors
+    missing = counts - above.sum(axis=1, keepdims=True)
+    result: npt.NDArray[np.bool_] = above | (level & (np.cumsum(level, axis=1) <= missing))
+    return result
+
+
+def _pick(weights: _Float32s, uniform: float) -> tuple[int, float]:
+    """Inverse-transform sampling: the place whose share of the weight holds `uniform`, from [0, 1).
 
     Returns:
-        Token ids and values, both [num_rows, width], and how many of them are real in each row; the rest is -inf.
+        The place, never one without weight, and how far into its share `uniform` lies, again in [0, 1).
     """
-    num_rows, vocab_size = logits.shape
-    height = vocab_size // NUM_COLUMNS
-    if height > 1 and count < NUM_COLUMNS:
-        maxima = logits[:, : height * NUM_COLUMNS].reshape(num_rows, height, NUM_COLUMNS).max(axis=1)
-        bound = np.partition(maxima, NUM_COLUMNS - count, axis=1)[:, NUM_COLUMNS - count]
-    elif count < vocab_size:
-        bound = np.partition(logits, vocab_size - count, axis=1)[:, vocab_size - count]
-    else:
-        bound = np.full(num_rows, -np.inf, np.float32)
-    found = np.flatnonzero(logits >= bound[:, None])
-    rows, ids = np.divmod(found, vocab_size)
-    sizes = np.bincount(rows, minlength=num_rows)
-    slots = np.arange(len(found)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    values = np.full((num_rows, sizes.max()), -np.inf)
-    values[rows, slots] = logits.ravel()[found]
-    token_ids = np.zeros(values.shape, np.intp)
-    token_ids[rows, slots] = ids
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.take_along_axis(token_ids, order, axis=1), np.take_along_axis(values, order, axis=1), sizes
-
-
-def _truncate(logits: Logits, values: _Floats, options: _Options) -> npt.NDArray[np.bool_]:
-    """Which candidates top_k, top_p and min_p leave, in this order. `values` are falling; the first is always left."""
-    is_kept = (np.arange(values.shape[1]) < options.top_k[:, None]) & (values > -np.inf)
-    relative = values - values[:, :1]
-    weights = np.where(is_kept, np.exp(relative), 0.0)
-    totals = weights.sum(axis=1)
-    for i in np.flatnonzero(~options.limits_k & (options.top_p < np.inf)):
-        totals[i] = np.exp(logits[i] - logits[i].max()).sum(dtype=np.float64)
-    # The smallest set whose probability reaches top_p: the token that crosses the border still belongs to it.
-    is_kept &= np.cumsum(weights, axis=1) - weights < (options.top_p * totals)[:, None]
-    is_kept &= relative >= options.min_log_p[:, None]
-    is_kept[:, 0] = True
-    return is_kept
-
-
-def _draw(
-    token_ids: _Ids, values: _Floats, is_kept: npt.NDArray[np.bool_], temperature: _Floats, uniform: _Floats
-) -> _Ids:
-    """Inverse-transform sampling: the token whose share of the kept ones' distribution holds `uniform` in [0, 1)."""
-    with np.errstate(over="ignore"):  # a tiny temperature leaves the best token alone at 0, all others at -inf
-        weights = np.where(is_kept, np.exp((values - values[:, :1]) / temperature[:, None]), 0.0)
-    cumulated = np.cumsum(weights, axis=1)
-    picks = (cumulated <= (uniform * cumulated[:, -1])[:, None]).sum(axis=1)
-    last_kept = is_kept.shape[1] - 1 - is_kept[:, ::-1].argmax(axis=1)
-    chosen = np.minimum(picks, last_kept)[:, None]
-    return np.take_along_axis(token_ids, chosen, axis=1)[:, 0]
-
-
-def _draw_from_all(row: _Row, temperature: float, uniform: float) -> int:
-    """The same over a whole row that nothing truncates, by halves: first a stretch of tokens, then one of them."""
-    with np.errstate(over="ignore"):
-        weights = np.exp((row - row.max()) / np.float32(max(temperature, _LEAST_TEMPERATURE)))
-    starts = np.arange(0, len(weights), NUM_COLUMNS)
-    stretches = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
-    target = uniform * stretches[-1]
-    stretch = int(np.searchsorted(stretches, target, side="right"))
-    before = stretches[stretch - 1] if stretch else 0.0
-    inside = np.cumsum(weights[starts[stretch] : starts[stretch] + NUM_COLUMNS], dtype=np.float64)
-    index = int(np.searchsorted(inside, target - before, side="right"))
-    last = int(
-        np.flatnonzero(weights[starts[stretch] : starts[stretch] + NUM_COLUMNS])[-1]
-    )  # rounding may step past it
-    return int(starts[stretch]) + min(index, last)
+    cumulated = np.cumsum(weights, dtype=np.float64)
+    target = uniform * float(cumulated[-1])
+    place = int(np.searchsorted(cumulated, target, side="right"))
+    beyond = (float(cumulated[place]) - target) / float(weights[place])  # above 0; above 1 by rounding only
+    return place, max(1 - beyond, 0.0)

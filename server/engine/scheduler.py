@@ -1,12 +1,17 @@
-"""Who runs this step, with how many tokens. Knows no model, no text and no clock."""
+"""Who runs this step, with how many tokens. Knows no model and no text, and of time what it is told."""
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
+from server.engine.answer_lengths import AnswerLengths
+from server.engine.drafter import Drafter
 from server.engine.kv_cache import KVCache
+from server.engine.order import urgency
+from server.engine.prefix_cache import Match
 from server.engine.sequence import Sequence, SequenceStatus
+from server.engine.step_cost import StepCost
+from server.types import TokenIds
 
 
 @dataclass(frozen=True)
@@ -14,101 +19,122 @@ class SchedulerOptions:
     """How a step's tokens are dealt out.
 
     Attributes:
-        max_step_tokens: Most tokens of a step in which nobody decodes.
-        max_mixed_step_tokens: Most tokens of a step in which somebody decodes: bounds the gap between its tokens.
-        max_prefill_chunk: Most prompt tokens of one sequence in such a step, so that a long prompt shares it.
-        max_running: Most sequences that run at the same time; at most as many as the backend has ids.
+        max_step_tokens: Most tokens of a step.
+        max_step_s: A step takes no more prompt tokens than are expected to be computed in this time: it bounds the gap
+            between two tokens of a stream, and how long a newcomer waits for the step that runs.
+        min_prefill_tokens: Prompt tokens that a step may take however slow the machine is.
+        max_running: Most sequences that run at the same time; at most as many as the backend has ids, or a step tokens.
         min_tokens_to_wait_for: A prompt waits for another one that is just computing so many of its tokens.
-        growth_reserve: Cells kept free for each running sequence at admission, so that answers find room to grow.
+        drafts: Whether to draft where it pays.
     """
 
     max_step_tokens: int = 2048
-    max_mixed_step_tokens: int = 512
-    max_prefill_chunk: int = 256
-    growth_reserve: int = 64
+    max_step_s: float = 0.4
+    min_prefill_tokens: int = 64
     max_running: int = 16
     min_tokens_to_wait_for: int = 32
+    drafts: bool = True
 
 
-@dataclass(frozen=True)
+MIN_WAITED_SHARE = 4
+"""A prompt waits for what is at least a quarter of what it still needs: for less it would rather begin."""
+
+
+@dataclass(slots=True)
 class Run:
-    """The next `num_tokens` tokens of one sequence."""
+    """The next `num_tokens` tokens of one sequence, and a draft of those after its last.
+
+    Attributes:
+        num_outputs: Rows of logits it wants: one for the next token if it reaches the last, one for each drafted token.
+    """
 
     sequence: Sequence
     num_tokens: int
-
-    @property
-    def reaches_end(self) -> bool:
-        """Whether the run ends at the sequence's last token, so that the next one can be sampled."""
-        return self.num_tokens == self.sequence.num_remaining
+    draft: TokenIds
+    num_outputs: int
 
 
 class Scheduler:
     """Owns the waiting and the running sequences.
 
-    Promises: a step never takes more cells than are free; when cells run out, the sequence admitted last gives up its
-    cells and is computed again later, so nobody fails because of a neighbour; whenever a sequence runs, one advances.
+    Promises: a step never takes more cells than are free; when cells run out, somebody gives up its cells and is
+    computed again later, so nobody fails because of a neighbour; whenever a sequence runs, one advances.
     """
 
-    def __init__(self, kv_cache: KVCache, options: SchedulerOptions) -> None:
+    def __init__(self, kv_cache: KVCache, options: SchedulerOptions, cost: StepCost) -> None:
         self._kv_cache = kv_cache
         self._options = options
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # in order of admission
+        self._cost = cost
+        self._drafter = Drafter(cost)
+        self._answer_lengths = AnswerLengths()
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
         self._is_full = False  # cells ran out; nobody is admitted until somebody has finished, so that nothing thrashes
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
-    def schedule(self) -> list[Run]:
+    def schedule(self, now: float) -> list[Run]:
         """Decide the next step: one token for each decoding sequence, the rest of the budget for prompts.
 
         Returns:
             The runs, in order of sequence id; empty only when there is nothing to do.
         """
-        self._admit()
-        runs = self._plan()
-        while not runs and self.preempt_latest():
-            runs = self._plan()
-        self._kv_cache.make_room(sum(run.num_tokens for run in runs))
+        self._admit(now)
+        runs = self._plan(now)
+        while not runs and self.preempt(now):
+            runs = self._plan(now)
+        self._kv_cache.make_room(sum(run.num_tokens + len(run.draft) for run in runs))
         return runs
 
-    def commit(self, runs: list[Run]) -> None:
-        """Record that the runs have been computed."""
-        for run in runs:
-            sequence, start = run.sequence, run.sequence.num_computed_tokens
-            assert sequence.seq_id is not None
-            self._kv_cache.grow(sequence.seq_id, sequence.token_ids[start : start + run.num_tokens])
-            sequence.num_computed_tokens += run.num_tokens
+    def commit(self, run: Run, *, num_accepted: int) -> None:
+        """Record that a run has been computed, and that so many tokens of its draft stay."""
+        sequence, start = run.sequence, run.sequence.num_computed_tokens
+        assert sequence.seq_id is not None
+        end = start + run.num_tokens + num_accepted
+        if num_accepted < len(run.draft):
+            self._kv_cache.trim(sequence.seq_id, end)
+        self._kv_cache.grow(sequence.seq_id, sequence.token_ids[start:end])
+        sequence.num_computed_tokens = end
+
+    def drop_costly(self) -> None:
+        """Let go of idle prefixes that cost more than they save: once after each step."""
         self._kv_cache.drop_costly()
 
-    def preempt_latest(self) -> bool:
-        """Take the cells of the sequence admitted last; it waits at the front. False if fewer than two run."""
+    def preempt(self, now: float) -> bool:
+        """Take the cells of the cheapest victim; it waits to be computed again. False if fewer than two run.
+
+        That is one of the lowest priority, and of these the one that loses least; never the most urgent of all.
+        """
         if len(self.running) < 2:
             return False
-        victim = self.running[-1]
+        spared = min(self.running, key=lambda each: (each.priority, each.arrived_at))
+        candidates = [each for each in self.running if each is not spared]
+        victim = max(candidates, key=lambda each: (each.priority, -self._num_own_cells(each)))
         self._release(victim, keep=True)
         victim.status = SequenceStatus.WAITING
-        self.waiting.appendleft(victim)
+        self.waiting.append(victim)
         self._is_full = True
         return True
 
-    def make_do_with_less(self) -> bool:
+    def make_do_with_less(self, now: float) -> bool:
         """Give cells back after the backend had fewer than it promised: idle prefixes first, then somebody's."""
         if self._kv_cache.num_idle_cells:
             self._kv_cache.evict_all()
             return True
-        return self.preempt_latest()
+        return self.preempt(now)
 
     def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
         """Let go of a sequence in any state; its cells stay as an idle prefix unless they are not to be trusted."""
         if sequence.status is SequenceStatus.RUNNING:
+            self._answer_lengths.observe(sequence)
             self._release(sequence, keep=keep)
             if not keep:  # and neither are those that it shared
                 self._kv_cache.evict_all()
             self._is_full = False
         elif sequence.status is SequenceStatus.WAITING:
             self.waiting.remove(sequence)
+        self._drafter.forget(sequence)
         sequence.status = SequenceStatus.FINISHED
 
     def check_integrity(self) -> None:
@@ -117,62 +143,117 @@ class Scheduler:
         assert not self.waiting
         self._kv_cache.check_integrity()
 
-    def _admit(self) -> None:
-        """Let waiting sequences run, oldest first, while their tokens and some growth of everybody fit."""
-        spoken_for = sum(sequence.num_remaining for sequence in self.running)
-        for sequence in list(self.waiting):
-            if self._is_full or not self._kv_cache.has_available_id or len(self.running) == self._options.max_running:
+    # ---- admission
+
+    def _admit(self, now: float) -> None:
+        """Let waiting sequences run, the most urgent first, while their tokens and everybody's growth fit."""
+        if not self.waiting or not self._has_place:
+            return
+        promised = sum(map(self._expected_cells, self.running))
+        for sequence in self._in_order(self.waiting, now):
+            if not self._has_place:
                 return
-            match = self._kv_cache.match(sequence.token_ids)
+            match = self._kv_cache.match(sequence.token_ids, tenant=sequence.tenant)
             if self._is_being_computed(sequence, match.num_tokens):
                 continue
-            need = sequence.num_tokens - match.num_tokens + match.num_idle_cells
-            reserve = self._options.growth_reserve * (len(self.running) + 1)
-            if self.running and spoken_for + need + reserve > self._kv_cache.num_available_cells:
+            promised += self._expected_cells(sequence) - match.num_tokens
+            if self.running and promised + match.num_idle_cells > self._kv_cache.num_available_cells:
                 return  # alone, any sequence fits: the cache holds at least one full context
-            sequence.seq_id = self._kv_cache.open(match)
-            self.waiting.remove(sequence)
-            sequence.num_computed_tokens = match.num_tokens
-            if sequence.num_cached_tokens is None:
-                sequence.num_cached_tokens = match.num_tokens
-            sequence.status = SequenceStatus.RUNNING
-            self.running.append(sequence)
-            spoken_for += sequence.num_remaining
+            self._start(sequence, match)
+
+    @property
+    def _has_place(self) -> bool:
+        is_crowded = len(self.running) == self._options.max_running
+        return not (self._is_full or is_crowded) and self._kv_cache.has_available_id
+
+    def _start(self, sequence: Sequence, match: Match) -> None:
+        sequence.seq_id = self._kv_cache.open(match)
+        sequence.num_computed_tokens = match.num_tokens
+        if sequence.num_cached_tokens is None:
+            sequence.num_cached_tokens = match.num_tokens
+        sequence.status = SequenceStatus.RUNNING
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+
+    def _expected_cells(self, sequence: Sequence) -> int:
+        """Cells that the sequence is expected to take beside those it has."""
+        return sequence.num_remaining + self._answer_lengths.expected_growth(sequence)
 
     def _is_being_computed(self, sequence: Sequence, num_cached: int) -> bool:
         """Whether a running sequence is just computing much more of this prompt than is cached: then better wait."""
         if not self._kv_cache.can_share:
             return False
-        wanted = num_cached + self._options.min_tokens_to_wait_for
-        return any(other.num_remaining > 1 and _share(other, sequence, wanted) for other in self.running)
+        least = max(self._options.min_tokens_to_wait_for, (sequence.num_tokens - num_cached) // MIN_WAITED_SHARE)
+        return any(_shares(other, sequence, num_cached + least) for other in self.running)
 
-    def _plan(self) -> list[Run]:
+    # ---- this step's tokens
+
+    def _plan(self, now: float) -> list[Run]:
         """Deal out this step's tokens among the running; empty when cells are too few for anybody's need."""
-        decodes = [Run(sequence, 1) for sequence in self.running if sequence.is_decoding]
-        if len(decodes) > self._kv_cache.num_available_cells:
+        decoding = [sequence for sequence in self.running if sequence.is_decoding]
+        num_available = self._kv_cache.num_available_cells
+        if len(decoding) > num_available:
             return []
-        prefills = self._plan_prefills(num_decodes=len(decodes))
-        return sorted(decodes + prefills, key=_by_seq_id)
-
-    def _plan_prefills(self, *, num_decodes: int) -> list[Run]:
-        options = self._options
-        if num_decodes:
-            budget, chunk = options.max_mixed_step_tokens, options.max_prefill_chunk
+        if len(decoding) == len(self.running):
+            drafts = self._drafts(decoding)
+            runs = [Run(sequence, 1, draft, 1 + len(draft)) for sequence, draft in zip(decoding, drafts, strict=True)]
         else:
-            budget = chunk = options.max_step_tokens
-        budget = min(budget, self._kv_cache.num_available_cells) - num_decodes
-        prefills = []
-        for sequence in self.running:
-            num_tokens = min(sequence.num_remaining, chunk, budget)
-            if num_tokens > 0 and not sequence.is_decoding:
-                prefills.append(Run(sequence, num_tokens))
-                budget -= num_tokens
-        return prefills
+            runs = [Run(sequence, 1, [], 1) for sequence in decoding]
+            runs += self._plan_prefills(now, num_decodes=len(decoding), num_cells=num_available - len(decoding))
+        return sorted(runs, key=_by_seq_id)
+
+    def _drafts(self, decoding: list[Sequence]) -> list[TokenIds]:
+        """Drafts where they pay and there is room for them all."""
+        can_trim = self._kv_cache.can_share
+        if self._options.drafts and can_trim:
+            drafts = self._drafter.draft(decoding)
+            room = min(self._kv_cache.num_available_cells, self._options.max_step_tokens)
+            if len(decoding) + sum(map(len, drafts)) <= room:
+                return drafts
+        return [[] for _ in decoding]
+
+    def _plan_prefills(self, now: float, *, num_decodes: int, num_cells: int) -> list[Run]:
+        """Deal out the step's prompt tokens, the most urgent first: half of them at most to each, then what is left."""
+        prompts = self._in_order([sequence for sequence in self.running if not sequence.is_decoding], now)
+        budget = min(self._num_prefill_tokens(num_decodes), num_cells)
+        shares = [0] * len(prompts)
+        for most in ((budget + 1) // 2, budget):
+            for index, sequence in enumerate(prompts):
+                more = min(sequence.num_remaining, most, shares[index] + budget) - shares[index]
+                shares[index] += more
+                budget -= more
+        return [
+            Run(sequence, share, [], int(share == sequence.num_remaining))
+            for sequence, share in zip(prompts, shares, strict=True)
+            if share
+        ]
+
+    def _num_prefill_tokens(self, num_decodes: int) -> int:
+        """Prompt tokens that a step can take beside its decodes without taking too long."""
+        options = self._options
+        room = options.max_step_tokens - num_decodes
+        if not self._cost.prefill_s_per_token:
+            return room
+        in_time = int(options.max_step_s / self._cost.prefill_s_per_token) - num_decodes
+        return min(max(in_time, options.min_prefill_tokens), room)
+
+    def _in_order(self, sequences: list[Sequence], now: float) -> list[Sequence]:
+        s_per_token = self._cost.prefill_s_per_token
+        return sorted(sequences, key=lambda sequence: urgency(sequence, now, s_per_token=s_per_token))
+
+    # ---- letting go
+
+    def _num_own_cells(self, sequence: Sequence) -> int:
+        assert sequence.seq_id is not None
+        return self._kv_cache.num_cells_of(sequence.seq_id)
 
     def _release(self, sequence: Sequence, *, keep: bool) -> None:
         assert sequence.seq_id is not None
         self.running.remove(sequence)
-        self._kv_cache.close(sequence.seq_id, keep=keep)
+        if sequence.pins_prefix and keep:
+            self._kv_cache.pin(sequence.seq_id)
+        else:
+            self._kv_cache.close(sequence.seq_id, keep=keep)
         sequence.seq_id = None
         sequence.num_computed_tokens = 0
 
@@ -182,7 +263,15 @@ def _by_seq_id(run: Run) -> int:
     return run.sequence.seq_id
 
 
-def _share(one: Sequence, other: Sequence, length: int) -> bool:
-    """Whether both sequences begin with the same `length` tokens, of which `other` needs none for its logits."""
-    is_long_enough = len(one.token_ids) >= length < len(other.token_ids)
-    return is_long_enough and one.token_ids[:length] == other.token_ids[:length]
+def _shares(other: Sequence, sequence: Sequence, length: int) -> bool:
+    """Whether a running sequence is still computing and begins with the same `length` tokens as one that waits for it.
+
+    Not one that is less urgent itself, and not if the last token is among them: its logits are wanted.
+    """
+    return (
+        other.num_remaining > 1
+        and other.tenant == sequence.tenant
+        and other.priority <= sequence.priority
+        and len(other.token_ids) >= length < len(sequence.token_ids)
+        and other.token_ids[:length] == sequence.token_ids[:length]
+    )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-import numpy as np
-
-from server.engine.detokenizer import Detokenizer
-from server.types import SamplingParams, TokenIds, Usage
+from server.engine.sampler_state import SamplerState
+from server.types import DEFAULT_TENANT, SamplingParams, TokenIds, Usage
 
 
 class SequenceStatus(Enum):
@@ -22,28 +20,55 @@ class Sequence:
     A step gives a sequence some of the tokens between `num_computed_tokens` and `num_tokens`. That one difference is
     prefill when it is large, decode when it is 1, and resumption after a preemption when it is large again.
 
+    Args:
+        prompt: At least one token.
+        max_tokens: Generated tokens after which it ends, at least 1; prompt and they fit into one context.
+        tenant: Whose cells it may share.
+        priority: Lower runs first, whatever the rest says.
+        arrived_at, deadline_at: Seconds of the engine's clock; after `deadline_at` it fails.
+        pins_prefix: Its cells stay in the cache for ever.
+
     Attributes:
-        token_ids: Prompt, then generated tokens. Only appended to.
+        token_ids: Prompt, then generated tokens. Only appended to, by `append`.
         num_computed_tokens: Leading tokens whose cells are in the KV cache.
         num_cached_tokens: Leading tokens that were found in the cache when it first ran.
         seq_id: Its id in the KV cache while running, else None.
     """
 
     def __init__(
-        self, request_id: str, prompt: TokenIds, sampling: SamplingParams, *, max_tokens: int, detokenizer: Detokenizer
+        self,
+        request_id: str,
+        prompt: TokenIds,
+        sampling: SamplingParams,
+        *,
+        max_tokens: int,
+        tenant: str = DEFAULT_TENANT,
+        priority: int = 0,
+        arrived_at: float = 0.0,
+        deadline_at: float = float("inf"),
+        pins_prefix: bool = False,
     ) -> None:
         assert prompt
+        assert max_tokens > 0
         self.request_id = request_id
-        self.sampling = sampling
         self.max_tokens = max_tokens
-        self.detokenizer = detokenizer
+        self.tenant = tenant
+        self.priority = priority
+        self.arrived_at = arrived_at
+        self.deadline_at = deadline_at
+        self.pins_prefix = pins_prefix
+        self.sampler_state = SamplerState(sampling, prompt)
         self.token_ids = list(prompt)
         self.num_prompt_tokens = len(prompt)
         self.num_computed_tokens = 0
         self.num_cached_tokens: int | None = None
         self.seq_id: int | None = None
         self.status = SequenceStatus.WAITING
-        self.random = np.random.Generator(np.random.PCG64(_entropy(sampling.seed)))
+
+    def append(self, token_id: int) -> None:
+        """Take a generated token."""
+        self.token_ids.append(token_id)
+        self.sampler_state.accept(token_id)
 
     @property
     def num_tokens(self) -> int:
@@ -56,7 +81,7 @@ class Sequence:
 
     @property
     def is_decoding(self) -> bool:
-        return self.num_remaining == 1 and self.num_generated > 0
+        return len(self.token_ids) - self.num_computed_tokens == 1 and len(self.token_ids) > self.num_prompt_tokens
 
     @property
     def num_generated(self) -> int:
@@ -73,8 +98,3 @@ class Sequence:
             completion_tokens=self.num_generated,
             cached_tokens=self.num_cached_tokens or 0,
         )
-
-
-def _entropy(seed: int | None) -> int | None:
-    """numpy takes no negative seeds; clients may send them."""
-    return seed if seed is None else seed & (2**64 - 1)

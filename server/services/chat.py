@@ -6,7 +6,7 @@ from server.config.schema import ModelConfig
 from server.errors import InvalidRequest
 from server.models.registry import ModelRegistry
 from server.services.generation import Generation, SamplingOptions, new_id, with_defaults
-from server.types import ChatMessage, ChatPrompt, GenerateRequest
+from server.types import NO_HURRY, ChatMessage, ChatPrompt, GenerateRequest, Urgency
 
 
 class ChatService:
@@ -16,7 +16,13 @@ class ChatService:
         self._registry = registry
 
     def generate(
-        self, model: str, messages: tuple[ChatMessage, ...], *, sampling: SamplingOptions, uses_tools: bool = False
+        self,
+        model: str,
+        messages: tuple[ChatMessage, ...],
+        *,
+        sampling: SamplingOptions,
+        urgency: Urgency = NO_HURRY,
+        uses_tools: bool = False,
     ) -> Generation:
         """Prepare an answer to `messages`; the model starts with the first step of `Generation.events`.
 
@@ -35,6 +41,7 @@ class ChatService:
             request_id=new_id("chatcmpl"),
             prompt=ChatPrompt(messages),
             sampling=with_defaults(config.defaults, sampling),
+            urgency=urgency,
         )
         return Generation(request.request_id, config.id, chat_model.generate(request))
 

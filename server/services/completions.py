@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from server.models.registry import ModelRegistry
 from server.services.generation import GenerationEvent, SamplingOptions, new_id, with_defaults
 from server.services.merge import merge
-from server.types import GenerateRequest, TextPrompt, TokensPrompt
+from server.types import NO_HURRY, GenerateRequest, TextPrompt, TokensPrompt, Urgency
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,12 @@ class CompletionService:
         self._registry = registry
 
     def generate(
-        self, model: str, prompts: Sequence[TextPrompt | TokensPrompt], *, sampling: SamplingOptions
+        self,
+        model: str,
+        prompts: Sequence[TextPrompt | TokensPrompt],
+        *,
+        sampling: SamplingOptions,
+        urgency: Urgency = NO_HURRY,
     ) -> CompletionBatch:
         """Prepare continuations of `prompts`; the model starts with the first step of `CompletionBatch.events`.
 
@@ -47,7 +52,9 @@ class CompletionService:
         batch_id = new_id("cmpl")
         params = with_defaults(config.defaults, sampling)
         streams = [
-            chat_model.generate(GenerateRequest(request_id=f"{batch_id}-{index}", prompt=prompt, sampling=params))
+            chat_model.generate(
+                GenerateRequest(request_id=f"{batch_id}-{index}", prompt=prompt, sampling=params, urgency=urgency)
+            )
             for index, prompt in enumerate(prompts)
         ]
         return CompletionBatch(batch_id, config.id, len(streams), merge(streams))

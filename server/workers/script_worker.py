@@ -12,7 +12,7 @@ import signal
 
 from server.config.schema import ModelConfig
 from server.engine.script import num_prompt_tokens, play
-from server.errors import ContextLengthExceeded, HearthError, InternalError, WorkerCrashed
+from server.errors import ContextLengthExceeded, DeadlineExceeded, HearthError, InternalError, WorkerCrashed
 from server.types import Failed, GenerateRequest, ModelFacts, Started, StreamEvent
 from server.workers.child import Send, run_child
 from server.workers.messages import Abort, Generate, Heartbeat, StepOutput, StreamOutput, ToWorker, WorkerSpec
@@ -63,17 +63,29 @@ class ScriptWorker:
     async def _play(self, request: GenerateRequest) -> None:
         try:
             self._say(request, Started(self._count_prompt(request)))
-            sampling = request.sampling
-            for step in play(self._rules, request.prompt, max_tokens=sampling.max_tokens, stop=sampling.stop):
-                await asyncio.sleep(step.delay_s)
-                if isinstance(step.event, Failed) and step.event.code == WorkerCrashed.code:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                self._say(request, step.event)
+            async with asyncio.timeout_at(self._deadline_of(request)):
+                await self._say_script(request)
+        except TimeoutError:
+            timeout_s = request.urgency.timeout_s
+            self._say(request, Failed(DeadlineExceeded.code, f"the script took longer than timeout_s = {timeout_s:g}"))
         except HearthError as exc:
             self._say(request, Failed(exc.code, exc.message, exc.param))
         except Exception:
             logger.exception("script failed", extra={"request_id": request.request_id})
             self._say(request, Failed(InternalError.code, "internal error; the server's log has details"))
+
+    async def _say_script(self, request: GenerateRequest) -> None:
+        sampling = request.sampling
+        for step in play(self._rules, request.prompt, max_tokens=sampling.max_tokens, stop=sampling.stop):
+            await asyncio.sleep(step.delay_s)
+            if isinstance(step.event, Failed) and step.event.code == WorkerCrashed.code:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._say(request, step.event)
+
+    def _deadline_of(self, request: GenerateRequest) -> float | None:
+        """On the loop's clock, which is `time.monotonic()`."""
+        timeout_s = request.urgency.timeout_s
+        return None if timeout_s is None else request.arrived_at + timeout_s
 
     def _count_prompt(self, request: GenerateRequest) -> int:
         num_tokens, most = num_prompt_tokens(request.prompt), self.facts.context_length

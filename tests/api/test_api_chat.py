@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from server.errors import ContextLengthExceeded, Overloaded, WorkerCrashed
-from server.types import ChatMessage, ChatPrompt, Delta, Finished, SamplingParams, Started, ToolCall, Usage
+from server.types import ChatMessage, ChatPrompt, Delta, Finished, SamplingParams, Started, ToolCall, Urgency, Usage
 from tests.api.conftest import Stack
 from tests.fakes.asgi import AsgiConnection
 from tests.fakes.models import saying
@@ -75,6 +75,13 @@ async def test_the_request_reaches_the_model_with_its_defaults_filled_in(
     assert stack.chat.requests[0].sampling == SamplingParams(
         temperature=0.5, max_tokens=77, top_p=0.9, stop=("END",), logit_bias={7: -100.0}
     )
+
+
+async def test_urgency_reaches_the_model(client: httpx.AsyncClient, stack: Stack) -> None:
+    await client.post(URL, json={**HELLO, "priority": -3, "timeout_s": 2.5})
+    await client.post(URL, json=HELLO)
+
+    assert [request.urgency for request in stack.chat.requests] == [Urgency(priority=-3, timeout_s=2.5), Urgency()]
 
 
 async def test_the_newer_name_of_max_tokens_wins(client: httpx.AsyncClient, stack: Stack) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from server.api.schemas.sampling import SamplingFields
 from server.config.schema import SamplingDefaults
 from server.services.generation import SamplingOptions
-from server.types import SamplingParams
+from server.types import SamplingParams, Urgency
 
 
 def test_requests_services_and_workers_name_the_same_parameters() -> None:
     names = list(SamplingParams.__struct_fields__)
 
     assert list(SamplingOptions.__annotations__) == names
-    assert [name for name in SamplingFields.model_fields if not name.startswith("stream")] == names
+    others = ("stream", "stream_options", *Urgency.__struct_fields__)
+    assert [name for name in SamplingFields.model_fields if name not in others] == names
 
 
 def test_defaults_name_known_parameters() -> None:

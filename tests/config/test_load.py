@@ -208,7 +208,7 @@ def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
         (
             "server: {prot: 1}" + ECHO,
             "models.yaml:1: server.prot is not a known key; expected one of host, port, data_dir, weights_dir,"
-            " log_level, log_format, limits; did you mean 'port'?",
+            " log_level, log_format, tune, limits; did you mean 'port'?",
         ),
         (
             "server: {port: 1, port: 2}" + ECHO,
@@ -270,6 +270,15 @@ def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
             GGUF.replace("}]", ", context: 512, kv_cells: 256}]"),
             "models.yaml:1: models.m.kv_cells: kv_cells is 256 but one request may hold context = 512 tokens;"
             " raise kv_cells or lower context",
+        ),
+        (
+            GGUF.replace("}]", ", kv_type: q8_0, flash_attention: 'off'}]"),
+            "models.yaml:1: models.m.kv_type: kv_type 'q8_0' needs flash attention; remove `flash_attention`, or"
+            " use f16",
+        ),
+        (
+            GGUF.replace("}]", ", batch_tokens: 256, ubatch_tokens: 512}]"),
+            "models.yaml:1: models.m.ubatch_tokens: ubatch_tokens is 512 but batch_tokens is 256; lower it",
         ),
         (
             GGUF.replace("}]", ", capabilities: [chat, tools]}]"),

@@ -17,7 +17,7 @@ def run(cache: KVCache, tokens: list[int]) -> int:
 
 
 def begin(cache: KVCache, tokens: list[int]) -> int:
-    match = cache.match(tokens)
+    match = cache.match(tokens, tenant="one")
     seq_id = cache.open(match)
     cache.make_room(len(tokens) - match.num_tokens)
     cells = cache._backend.cells.setdefault(seq_id, [])  # type: ignore[attr-defined]
@@ -34,7 +34,7 @@ def test_a_long_dead_prefix_goes_though_others_share_its_beginning() -> None:
     for n in range(20):
         run(cache, [1, 2, 3, *[n + 10] * 30])
 
-    assert cache.match([1, 2, 3, 7, 7, 7]).num_tokens == 3
+    assert cache.match([1, 2, 3, 7, 7, 7], tenant="one").num_tokens == 3
     cache.check_integrity()
 
 
@@ -53,7 +53,7 @@ def test_the_same_prompt_again_is_found(has_streams: bool) -> None:
     cache = KVCache(FakeBackend(num_cells=400, max_sequences=4, has_streams=has_streams))
     run(cache, [1, 2, 3, 4])
 
-    assert cache.match([1, 2, 3, 4]).num_tokens == 3
+    assert cache.match([1, 2, 3, 4], tenant="one").num_tokens == 3
 
 
 def test_running_streams_stay_side_by_side() -> None:
@@ -71,8 +71,8 @@ def test_a_few_common_tokens_are_not_worth_copying_a_stream() -> None:
     cache = KVCache(FakeBackend(num_cells=8192, max_sequences=4, has_streams=True))
     run(cache, [1, 2, 3, *[7] * 200])
 
-    assert cache.match([1, 2, 3, 8, 8]).num_tokens == 0
-    assert cache.match([1, 2, 3, *[7] * 200, 9]).num_tokens == 203
+    assert cache.match([1, 2, 3, 8, 8], tenant="one").num_tokens == 0
+    assert cache.match([1, 2, 3, *[7] * 200, 9], tenant="one").num_tokens == 203
 
 
 def test_cells_that_cannot_be_trusted_are_not_shared() -> None:
@@ -81,4 +81,43 @@ def test_cells_that_cannot_be_trusted_are_not_shared() -> None:
 
     cache.close(seq_id, keep=False)
 
-    assert cache.match([1, 2, 3, 4]).num_tokens == 0
+    assert cache.match([1, 2, 3, 4], tenant="one").num_tokens == 0
+
+
+def test_an_idle_stream_that_holds_the_prefix_is_cut_and_not_copied() -> None:
+    """All streams are taken by finished requests with one beginning: the next such request needs no copy."""
+    backend = FakeBackend(num_cells=400, max_sequences=2, has_streams=True)
+    cache = KVCache(backend)
+    for n in range(2):
+        run(cache, [*range(40), n + 50])
+
+    backend.copy = None  # type: ignore[assignment, method-assign]
+    seq_id = begin(cache, [*range(40), 60, 61])
+
+    assert len(backend.cells[seq_id]) == 42
+
+
+def test_idle_prefixes_that_nobody_wants_may_cost_less_and_less() -> None:
+    cache = KVCache(FakeBackend(num_cells=40_000, max_sequences=400), max_idle_tokens=1000)
+
+    for n in range(12):
+        run(cache, [n] * 100)
+    early = cache.num_idle_cells
+    for n in range(100):
+        run(cache, [n + 12] * 100)
+
+    assert cache.num_idle_cells < early / 2
+    cache.check_integrity()
+
+
+def test_a_pinned_prefix_outlives_everything() -> None:
+    cache = KVCache(FakeBackend(num_cells=400, max_sequences=4), max_idle_tokens=10)
+    cache.pin(begin(cache, [1, 2, 3, 4]))
+
+    for n in range(20):
+        run(cache, [n + 10] * 300)
+    cache.evict_all()
+
+    assert cache.match([1, 2, 3, 4, 5], tenant="one").num_tokens == 4
+    assert cache.num_available_cells == 396
+    cache.check_integrity()

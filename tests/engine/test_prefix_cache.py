@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from server.engine.prefix_cache import PrefixCache
 
+TENANTS = st.sampled_from(["one", "other"])
 TOKENS = st.lists(st.integers(0, 2), max_size=12)  # few different ones: many shared beginnings
 
 
@@ -20,29 +21,33 @@ class NaivePrefixes(RuleBasedStateMachine):
         self.cache = PrefixCache()
         self.cells: dict[int, list[tuple[int, object]]] = {}  # holder -> (token id, cell)
         self.running: set[int] = set()
+        self.tenants: dict[int, str] = {}
         self.next_holder = 0
 
-    @rule(prompt=TOKENS)
-    def open(self, prompt: list[int]) -> None:
-        match = self.cache.match(prompt)
-        assert match.num_tokens == max((common(prompt, self.tokens(holder)) for holder in self.cells), default=0)
-        shared = self.cells[match.holder][: match.num_tokens] if match.holder is not None else []
+    @rule(prompt=TOKENS, tenant=TENANTS)
+    def open(self, prompt: list[int], tenant: str) -> None:
+        match = self.cache.match(prompt, tenant=tenant)
+        own = [holder for holder in self.cells if self.tenants[holder] == tenant]
+        assert match.num_tokens == max((common(prompt, self.tokens(holder)) for holder in own), default=0)
+        shared = self.cells[min(match.holders)][: match.num_tokens] if match.holders else []
+        assert all(self.cells[holder][: match.num_tokens] == shared for holder in match.holders)
         assert [token for token, _ in shared] == prompt[: match.num_tokens]
         running = {id(cell) for holder in self.running for _, cell in self.cells[holder]}
         assert match.num_idle_cells == sum(id(cell) not in running for _, cell in shared)
         holder, self.next_holder = self.next_holder, self.next_holder + 1
         self.cache.open(holder, match)
         self.cells[holder] = list(shared)
+        self.tenants[holder] = tenant
         self.running.add(holder)
 
     @precondition(lambda self: self.cells.keys() - self.running)
-    @rule(prompt=TOKENS)
-    def reopen(self, prompt: list[int]) -> None:
-        match = self.cache.match(prompt)
-        if match.holder is not None and match.holder not in self.running:
-            self.cache.reopen(match.holder, match)
-            self.cells[match.holder] = self.cells[match.holder][: match.num_tokens]
-            self.running.add(match.holder)
+    @rule(prompt=TOKENS, tenant=TENANTS)
+    def reopen(self, prompt: list[int], tenant: str) -> None:
+        match = self.cache.match(prompt, tenant=tenant)
+        for holder in sorted(match.holders - self.running)[:1]:
+            self.cache.reopen(holder, match)
+            self.cells[holder] = self.cells[holder][: match.num_tokens]
+            self.running.add(holder)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), more=TOKENS.filter(bool))
@@ -69,7 +74,7 @@ class NaivePrefixes(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_true(self) -> None:
-        self.cache.check_integrity()
+        self.cache.check_integrity(running=self.running)
         assert self.cache.num_cells == self.num_distinct(self.cells)
         assert self.cache.num_running_cells == self.num_distinct(self.running)
 
@@ -90,18 +95,19 @@ def common(one: list[int], two: list[int]) -> int:
 
 def test_part_of_a_run_counts() -> None:
     cache = PrefixCache()
-    cache.open(0, cache.match([]))
+    cache.open(0, cache.match([], tenant="one"))
     cache.extend(0, [1, 2, 3, 4])
 
-    assert cache.match([1, 2, 9]).num_tokens == 2
+    assert cache.match([1, 2, 9], tenant="one").num_tokens == 2
+    assert cache.match([1, 2, 9], tenant="other").num_tokens == 0
 
 
 @pytest.mark.parametrize("prompt", [[], [7], [7, 1, 2]])
 def test_what_is_not_cached_matches_nothing(prompt: list[int]) -> None:
     cache = PrefixCache()
-    cache.open(0, cache.match([]))
+    cache.open(0, cache.match([], tenant="one"))
     cache.extend(0, [1, 2, 3])
 
-    match = cache.match(prompt)
+    match = cache.match(prompt, tenant="one")
 
-    assert (match.num_tokens, match.holder) == (0, None)
+    assert (match.num_tokens, list(match.holders)) == (0, [])

@@ -2,14 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import pytest
 
 from server.config.schema import Limits, ModelConfig
+from server.errors import DeadlineExceeded
+from server.types import ChatMessage, ChatPrompt, Finished, GenerateRequest, SamplingParams, Urgency
+from server.workers.client import WorkerClient
 from server.workers.supervisor import Supervisor
 from tests.fakes.scripted import spec_factory, until
 from tests.integration.live_models import CHAT, REPOSITORY
 
 pytestmark = pytest.mark.integration
+
+
+PIRATE = "You are a pirate and answer in rhymes, whatever the landlubbers of the harbour may want from you today."
+
+
+@asynccontextmanager
+async def worker(**settings: Any) -> AsyncIterator[WorkerClient]:
+    """The default chat model in a worker of its own."""
+    [weights] = (REPOSITORY / "weights" / CHAT).glob("*.gguf")
+    plain = {"kv": "unified", "context": 512, "kv_cells": 1024, "max_sequences": 2, "threads": 2}
+    config = ModelConfig(
+        id="m", kind="chat", backend="llama_cpp", source=f"file:{weights.name}", **{**plain, **settings}
+    )
+    supervisor = Supervisor(Limits())
+    client = supervisor.add(config, spec_factory(config, weights_path=str(weights)))
+    supervisor.load("m")
+    try:
+        yield client
+    finally:
+        await supervisor.stop()
+
+
+def asked(request_id: str, *messages: ChatMessage, max_tokens: int = 4, **more: Any) -> GenerateRequest:
+    sampling = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+    return GenerateRequest(request_id=request_id, prompt=ChatPrompt(messages), sampling=sampling, **more)
+
+
+@pytest.mark.usefixtures("live_config")
+async def test_a_pinned_system_prompt_is_cached_for_its_first_request() -> None:
+    system, user = ChatMessage(role="system", content=PIRATE), ChatMessage(role="user", content="What is gravity?")
+    async with worker(pinned_prefixes=(PIRATE,)) as client:
+        await until("ready", client, timeout_s=60)
+
+        events = [event async for event in client.generate(asked("r", system, user))]
+
+    assert isinstance(events[-1], Finished)
+    assert events[-1].usage.cached_tokens >= 20
+
+
+@pytest.mark.usefixtures("live_config")
+async def test_pinned_prefixes_that_leave_no_room_are_refused() -> None:
+    async with worker(pinned_prefixes=(PIRATE,), context=500, kv_cells=512) as client:
+        await until("failed", client, timeout_s=60)
+
+        assert client.failure.startswith("the pinned prefixes and one context need")
+
+
+@pytest.mark.usefixtures("live_config")
+async def test_a_request_that_takes_too_long_fails_and_its_neighbour_does_not() -> None:
+    story = ChatMessage(role="user", content="Tell a long story.")
+    async with worker() as client:
+        await until("ready", client, timeout_s=60)
+
+        with pytest.raises(DeadlineExceeded, match=r"timeout_s = 0\.05"):
+            late = asked("late", story, max_tokens=400, urgency=Urgency(timeout_s=0.05))
+            _ = [event async for event in client.generate(late)]
+        events = [event async for event in client.generate(asked("in time", story))]
+
+    assert isinstance(events[-1], Finished)
 
 
 @pytest.mark.usefixtures("live_config")  # pulls the weights

@@ -11,11 +11,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from server.config.schema import Limits, ModelConfig, ScriptedError, ScriptRule
-from server.errors import ModelUnavailable, WeightsError, WorkerCrashed
-from server.types import Delta
+from server.errors import DeadlineExceeded, ModelUnavailable, WeightsError, WorkerCrashed
+from server.types import Delta, Urgency
 from server.workers import keeper
 from server.workers.client import WorkerClient
 from server.workers.keeper import SpecFactory, SupervisionPolicy
@@ -65,6 +66,15 @@ async def test_a_model_gets_ready_and_answers(make_supervisor: MakeSupervisor) -
     assert await answer(client) == "one two three"
     assert client.facts is not None
     assert client.facts.architecture == "script"
+
+
+async def test_a_script_that_takes_longer_than_its_request_allows_fails(make_supervisor: MakeSupervisor) -> None:
+    client = start(make_supervisor(), scripted("actor", ENDLESS))
+    hurried = msgspec.structs.replace(request("endless"), urgency=Urgency(timeout_s=0.2))
+    await until("ready", client)
+
+    with pytest.raises(DeadlineExceeded, match=r"timeout_s = 0\.2"):
+        await answer(client, msgspec.structs.replace(hurried, arrived_at=time.monotonic()))
 
 
 async def test_a_lazy_model_loads_at_its_first_request(make_supervisor: MakeSupervisor) -> None:

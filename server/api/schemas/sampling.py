@@ -9,11 +9,14 @@ from pydantic import BeforeValidator, Field
 
 from server.api.schemas.wire import WireModel, invalid
 from server.services.generation import SamplingOptions
+from server.types import Urgency
 
 MAX_LOGIT_BIASES = 1024
 MAX_STOPS = 4
 MAX_STOP_BYTES = 512
 MAX_INT32 = 2**31 - 1
+MAX_PRIORITY = 1000
+MAX_TIMEOUT_S = 86_400
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
@@ -71,6 +74,8 @@ class SamplingFields(WireModel):
     seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
     stop: Annotated[tuple[str, ...] | None, BeforeValidator(_parse_stop)] = None
     ignore_eos: bool | None = None
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
+    timeout_s: Annotated[float | None, Field(gt=0, le=MAX_TIMEOUT_S)] = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
 
@@ -78,3 +83,6 @@ class SamplingFields(WireModel):
         """What the request names itself."""
         named = {name: getattr(self, name) for name in SamplingOptions.__annotations__}
         return cast(SamplingOptions, {name: value for name, value in named.items() if value is not None})
+
+    def urgency(self) -> Urgency:
+        return Urgency(priority=self.priority, timeout_s=self.timeout_s)

@@ -1,0 +1,103 @@
+"""Generated token ids to stream events: text, stop strings, endings.
+
+Runs on a thread of its own, one step behind the engine, which computes the next tokens meanwhile. So the engine knows
+no text: it ends a sequence at an end token or at its limit, and here ends what says a stop string.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from server.engine.detokenizer import Detokenizer
+from server.engine.engine import TokenOutput
+from server.engine.sequence import Sequence
+from server.errors import InternalError
+from server.types import Delta, Failed, Finished, StreamEvent, Usage
+
+logger = logging.getLogger(__name__)
+
+Output = tuple[str, StreamEvent]
+"""(request_id, event)"""
+
+
+@dataclass(slots=True)
+class _Stream:
+    sequence: Sequence
+    detokenizer: Detokenizer
+    num_tokens: int = 0  # those seen here; the engine may be ahead
+
+
+class OutputProcessor:
+    """Keeps the text of every live request, and sees to it that its stream ends exactly once.
+
+    `open` and `close` may be called from any thread; `process` from one only.
+
+    Args:
+        abort: Makes the engine drop a request that has said a stop string; called by `process`.
+        is_end: Whether a token ends a text, and so is none of it.
+    """
+
+    def __init__(self, abort: Callable[[str], None], *, is_end: Callable[[int], bool]) -> None:
+        self._abort = abort
+        self._is_end = is_end
+        self._streams: dict[str, _Stream] = {}
+
+    def open(self, sequence: Sequence, detokenizer: Detokenizer) -> None:
+        """Expect tokens of a sequence; before the engine has it."""
+        self._streams[sequence.request_id] = _Stream(sequence, detokenizer)
+
+    def close(self, request_id: str) -> None:
+        """Expect no more of a request that was aborted; what the engine still says about it is ignored."""
+        self._streams.pop(request_id, None)
+
+    def process(self, outputs: list[TokenOutput]) -> list[Output]:
+        """Turn one step's tokens into events, in order; at most one text and one ending for each request."""
+        events: list[Output] = []
+        for request_id, token_ids, ending in outputs:
+            stream = self._streams.get(request_id)
+            if stream is None:
+                continue
+            try:
+                text, end = self._read(stream, token_ids, ending)
+            except Exception:
+                # The loop must survive a bug: this request ends, with the traceback in the log, and the others go on.
+                logger.exception("text could not be made", extra={"request_id": request_id})
+                text, end = "", Failed(InternalError.code, "internal error; the server's log has details")
+                self._abort(request_id)
+            if text:
+                events.append((request_id, Delta(text)))
+            if end:
+                events.append((request_id, end))
+                self.close(request_id)
+        return events
+
+    def _read(
+        self, stream: _Stream, token_ids: list[int], ending: Finished | Failed | None
+    ) -> tuple[str, Finished | Failed | None]:
+        """The text that the tokens add, and the ending: the engine's, or that of a stop string before it."""
+        detokenizer = stream.detokenizer
+        text = ""
+        for token_id in token_ids:
+            stream.num_tokens += 1
+            if not self._is_end(token_id):
+                text += detokenizer.push(token_id)
+            if detokenizer.stopped:
+                return text, self._stop(stream, is_over=ending is not None)
+        if isinstance(ending, Finished):
+            text += detokenizer.flush()
+            if detokenizer.stopped:
+                return text, self._stop(stream, is_over=True)
+        return text, ending
+
+    def _stop(self, stream: _Stream, *, is_over: bool) -> Finished:
+        sequence = stream.sequence
+        if not is_over:
+            self._abort(sequence.request_id)
+        usage = Usage(
+            prompt_tokens=sequence.num_prompt_tokens,
+            completion_tokens=stream.num_tokens,
+            cached_tokens=sequence.num_cached_tokens or 0,
+        )
+        return Finished("stop", usage)
