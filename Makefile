@@ -2,10 +2,10 @@
 
 .DEFAULT_GOAL := help
 config := $(if $(CONFIG),--config "$(CONFIG)")
-.PHONY: help serve test check setup environment
+.PHONY: help serve test check bench-chat setup environment
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: environment ## set up if needed, fetch missing weights, serve; CONFIG=other.yaml, ARGS="--port 9000"
 	@.venv/bin/hearth pull $(config) || [ $$? -eq 1 ] # 1: some weights cannot be had; the other models serve without
@@ -17,6 +17,15 @@ test: environment ## set up if needed, fetch the default weights, run all tests;
 
 check: environment ## lint, format and types
 	@scripts/check
+
+bench-chat: environment ## Hearth against llama-server, an hour on a quiet machine; ARGS="--repetitions 1"
+	@.venv/bin/hearth pull --config models.yaml
+	@.venv/bin/python -m pip install --quiet --constraint constraints.txt matplotlib
+	@.venv/bin/python -m benchmarks.chat $(ARGS)
+	@.venv/bin/python -m benchmarks.step_cost
+	@.venv/bin/python -m benchmarks.growth
+	@.venv/bin/python -m benchmarks.plot
+	@.venv/bin/python -m benchmarks.chat_table
 
 setup: ## check every step of the set-up again, e.g. after installing another compiler or CUDA
 	@scripts/setup --again

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.load import HOST
 from benchmarks.machine import describe_machine, describe_versions, now
-from benchmarks.servers import HOST, free_port
+from benchmarks.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 PORT = free_port()

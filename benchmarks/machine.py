@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import psutil
 
+from server.bindings.build_info import load_build_info
 from server.bindings.cpu import read_cpu
 from server.bindings.gpu import find_gpus
 
@@ -29,7 +32,22 @@ def describe_machine() -> dict[str, object]:
 
 
 def describe_versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+        "hearth commit": _commit(),
+        "llama.cpp compiler": load_build_info().compiler_version,
+    }
+
+
+def _commit() -> str:
+    """Of this checkout, with `-dirty` where files differ from it; empty outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git
+        return ""
+    return done.stdout.strip()
 
 
 def now() -> str:

@@ -11,11 +11,16 @@ _WORDS = (  # noqa: SIM905  # sixty quotes would not read better
     "and under beside after because while through between before without across near since until"
 ).split()
 
+_TOWNS = "Arden Belford Corwen Dunmore Elsing Farley Glaston Hexham Ilkley Jarrow Kelso Lorton".split()  # noqa: SIM905
+_BUILDINGS = ("bridge", "mill", "church", "library", "tower", "market hall")
+_MATERIALS = ("grey stone", "red brick", "oak", "granite", "white marble", "iron")
+
 
 class Prompts:
     """Random English-like text from one seed."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self._random = random.Random(seed)
 
     def words(self, count: int) -> str:
@@ -24,3 +29,12 @@ class Prompts:
         for end in range(11, count, 12):
             words[end] += "."
         return " ".join(words)
+
+    def facts(self, count: int) -> list[str]:
+        """`count` sentences, each on one town, as a retriever might find them."""
+        pick, number = self._random.choice, self._random.randint
+        return [
+            f"The {pick(_BUILDINGS)} of {town} was built in {number(1600, 1900)} from {pick(_MATERIALS)} by "
+            f"{number(12, 90)} workers and restored in {number(1901, 2020)}."
+            for town in self._random.sample(_TOWNS, count)
+        ]

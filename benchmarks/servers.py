@@ -5,61 +5,96 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import yaml
 
+from benchmarks.load import HOST
 from benchmarks.server_process import ServerProcess
 
-HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[1]
+START_S = 120.0
+STOP_S = 30.0
+LOG_LINES = 15
+"""Of a server that failed to start, in the error."""
+
+
+class ServerFailed(Exception):
+    """A server did not start; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that answers. `name` says what it is and how it was started."""
+    """A server that answers.
 
-    name: str
+    Attributes:
+        runtime: What it says of its own choices (layout, threads), for the record.
+    """
+
     port: int
     pid: int
+    runtime: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def rss_bytes(self) -> int:
-        """Resident memory of the whole process tree."""
-        parent = psutil.Process(self.pid)
-        return sum(process.memory_info().rss for process in (parent, *parent.children(recursive=True)))
+        """Resident memory of the whole process tree; 0 when it is gone."""
+        try:
+            parent = psutil.Process(self.pid)
+            return sum(process.memory_info().rss for process in (parent, *parent.children(recursive=True)))
+        except psutil.NoSuchProcess:
+            return 0
 
 
 @contextlib.contextmanager
-def hearth(model: dict[str, object], *, name: str = "hearth") -> Iterator[RunningServer]:
-    """Serve one model of a generated models.yaml."""
+def hearth(model: Mapping[str, object]) -> Iterator[RunningServer]:
+    """Serve one model, given as its entry in models.yaml.
+
+    Raises:
+        ServerFailed: It cannot.
+    """
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "models.yaml"
         settings = {"weights_dir": str(ROOT / "weights"), "log_level": "warning"}
-        config.write_text(yaml.safe_dump({"server": settings, "models": [model]}))
-        with ServerProcess(config, Path(folder) / "log") as server:
-            server.wait_until_settled()
-            states = {each["state"] for each in server.models().values()}
-            if states != {"ready"}:
-                raise RuntimeError(f"hearth is {states}: {server.log_text()[-2000:]}")
-            yield RunningServer(name, int(server.url.rpartition(":")[2]), server.process.pid)
+        config.write_text(yaml.safe_dump({"server": settings, "models": [dict(model)]}))
+        with _as_server_failed(RuntimeError):
+            server = ServerProcess(config, Path(folder) / "log")
+        with server:
+            with _as_server_failed(TimeoutError):
+                server.wait_until_settled(START_S)
+            (served,) = server.models().values()
+            if served["state"] != "ready":
+                raise ServerFailed(f"the model is {served['state']}: {served.get('error')}")
+            yield RunningServer(int(server.url.rpartition(":")[2]), server.process.pid, served["runtime"])
 
 
 @contextlib.contextmanager
 def llama_server(binary: Path, weights: Path, flags: Sequence[str], *, threads: int) -> Iterator[RunningServer]:
-    """Serve the same weights with llama.cpp's own server."""
+    """Serve the same weights with llama.cpp's own server.
+
+    Raises:
+        ServerFailed: It cannot.
+    """
     port = free_port()
     command = [str(binary), "-m", str(weights), "--host", HOST, "--port", str(port), "-t", str(threads), *flags]
-    with _running(command, port, "/health", name=" ".join(["llama-server", *flags])) as server:
-        yield server
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process,
+    ):
+        try:
+            if not _answers(f"http://{HOST}:{port}/health", process):
+                log.seek(0)
+                end = "\n".join(log.read().splitlines()[-LOG_LINES:])
+                raise ServerFailed(f"llama-server ended with {process.poll()} or did not answer: {end}")
+            yield RunningServer(port, process.pid)
+        finally:
+            _stop(process)
 
 
 def free_port() -> int:
@@ -69,30 +104,28 @@ def free_port() -> int:
         return port
 
 
-@contextlib.contextmanager
-def _running(command: list[str], port: int, ready_path: str, *, name: str) -> Iterator[RunningServer]:
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process,
-    ):
-        try:
-            _wait_until_ready(f"http://{HOST}:{port}{ready_path}", process)
-            yield RunningServer(name, port, process.pid)
-        except Exception:
-            log.seek(0)
-            print("\n".join(log.read().splitlines()[-15:]), file=sys.stderr)
-            raise
-        finally:
-            process.terminate()
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the server is ready; false when it ends before, or takes too long."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as response:
             if response.status == 200:
-                return
-        time.sleep(0.2)
-    raise TimeoutError(f"{url} was not ready within {timeout_s:g} s")
+                return True
+        time.sleep(0.1)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+@contextlib.contextmanager
+def _as_server_failed(kind: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except kind as exc:
+        raise ServerFailed(str(exc)) from exc

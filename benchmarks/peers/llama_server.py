@@ -35,6 +35,12 @@ def build_llama_server() -> Path:
     return binary
 
 
+def version_of(binary: Path) -> str:
+    """What the binary says of itself, e.g. `version: 0.5.0 (build 1, commit 0c1e570)`."""
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
+    return (done.stdout + done.stderr).splitlines()[0]
+
+
 def _unpack(folder: Path, *, version: str) -> Path:
     """llama.cpp's sources out of the sdist that pip fetches."""
     folder.mkdir(parents=True, exist_ok=True)

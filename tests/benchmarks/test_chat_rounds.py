@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from benchmarks.chat import choose_best, measure, tune
 from benchmarks.chat_contenders import Contender
 from benchmarks.chat_figures import Outcome
 from benchmarks.chat_loads import LOADS, Load, NotTakingPart
+from benchmarks.chat_rounds import measure
+from benchmarks.chat_tuning import choose_best, try_out
 from benchmarks.prompts import Prompts
 
 LOAD = next(load for load in LOADS if load.name == "d")
@@ -35,13 +36,13 @@ class Fake(Contender):
 def test_whoever_answers_all_is_better_than_whoever_is_fast() -> None:
     slow, fast, broken = Fake("slow", 10), Fake("fast", 99, completion_rate=0.9), Fake("broken", rejects="too small")
 
-    assert choose_best(LOAD, [slow, fast, broken], tune(LOAD, [slow, fast, broken])) is slow
+    assert choose_best(LOAD, [slow, fast, broken], try_out(LOAD, [slow, fast, broken])) is slow
 
 
 def test_nobody_is_best_when_nobody_takes_part() -> None:
     broken = Fake("broken", rejects="too small")
 
-    assert choose_best(LOAD, [broken], tune(LOAD, [broken])) is None
+    assert choose_best(LOAD, [broken], try_out(LOAD, [broken])) is None
 
 
 def test_contenders_take_turns_in_rotating_order_on_the_same_prompts() -> None:

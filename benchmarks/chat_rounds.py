@@ -1,0 +1,75 @@
+"""Running contenders against a load: once, or in turn so often, with what failed kept beside what was measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.chat_contenders import Contender
+from benchmarks.chat_figures import MAX_ERRORS, Figures, Outcome
+from benchmarks.chat_loads import Load, NotTakingPart
+from benchmarks.machine import spread
+from benchmarks.prompts import Prompts
+from benchmarks.results import Section
+
+SHOWN = ("completion_rate", "ttft_p95_s", "gap_max_s")
+
+
+def measure(load: Load, contenders: Mapping[str, Contender], repetitions: int) -> dict[str, Section]:
+    """Run all in turn, in an order that rotates; the prompts of a repetition are the same for all.
+
+    Returns:
+        By role: name, figures with their spread, errors, why it does not take part, and what it said of itself.
+    """
+    seed = new_seed()
+    records = {role: Record() for role in contenders}
+    for repetition in range(repetitions):
+        roles = list(contenders)
+        start = repetition % len(roles)
+        for role in roles[start:] + roles[:start]:
+            if not records[role].rejected:
+                records[role].run(contenders[role], load, seed + repetition, load.num_requests)
+    return {role: {"name": contenders[role].name, **record.summary()} for role, record in records.items()}
+
+
+@dataclass
+class Record:
+    """What one contender's runs gave, or why it does not take part."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    rejected: str = ""
+
+    def run(self, contender: Contender, load: Load, seed: int, num_requests: int) -> None:
+        try:
+            outcome = contender.measure(load, Prompts(seed), num_requests)
+        except NotTakingPart as exc:
+            self.rejected = str(exc)
+            line = f"does not take part: {self.rejected}"
+        else:
+            self.outcomes.append(outcome)
+            line = one_line(outcome.figures, load.figure)
+        print(f"{load.name:<4} {contender.name:<50} {line}", flush=True)
+
+    def summary(self) -> Section:
+        names = sorted({name for outcome in self.outcomes for name in outcome.figures})
+        errors = dict.fromkeys(error for outcome in self.outcomes for error in outcome.errors)
+        return {
+            "figures": {
+                name: spread([each.figures[name] for each in self.outcomes if name in each.figures], digits=4)
+                for name in names
+            },
+            "errors": list(errors)[:MAX_ERRORS],
+            "rejected": self.rejected,
+            "runtime": self.outcomes[-1].runtime if self.outcomes else {},
+        }
+
+
+def new_seed() -> int:
+    """Of prompts that nobody has seen before."""
+    return time.time_ns() % 2**32
+
+
+def one_line(figures: Figures, main: str) -> str:
+    shown = dict.fromkeys((main, *SHOWN))
+    return "  ".join(f"{name} {figures[name]:.4g}" for name in shown if name in figures)
