@@ -1,15 +1,18 @@
-"""Prompt-lookup drafting: guess that a text goes on as it did the last time its latest tokens stood there.
+"""Prompt-lookup drafting: guess that a text goes on as it did the last times its latest tokens stood there.
 
 The model computes the guesses together with the next token and says at each whether it is right; wrong ones are thrown
 away, so drafting never changes a text, only how many tokens a step yields. Answers that quote their context gain most.
 Idea: Saxena 2023, https://github.com/apoorvumang/prompt-lookup-decoding
 
-A draft costs time whether it is right or not. So as many tokens are drafted as raise the expected yield per second: by
-what a token adds to a step (`StepCost`) and by how often this sequence's guesses have been right. Guesses are
-made, and judged by what came, even while none is worth computing: that is how drafting comes back.
+A draft costs time whether it is right or not. So tokens are drafted one by one while each raises the expected yield per
+second: by what a token adds to a step (`StepCost`), and by how often guesses on such evidence have been right. Guesses
+are made, and judged by what came, even while none is worth computing: that is how drafting comes back.
 """
 
 from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
 
 from server.engine.sequence import Sequence
 from server.engine.step_cost import StepCost
@@ -22,8 +25,23 @@ MAX_SEQUENCES = 4
 LENGTHS = (4, 2)
 """Latest tokens that must have stood there before: the longer one is tried first."""
 
+NUM_PLACES = 3
+"""Latest places that are asked. Where they disagree a guess is worth little: the names and numbers in a list of facts."""
+
 _FIRST_TRUST = 0.5
-_LEARNING = 0.15
+_LEARNING = 0.1
+
+
+class _Evidence(NamedTuple):
+    """What speaks for a guess: how many tokens agree, at how many places, and how many of these go on like that."""
+
+    length: int
+    num_places: int
+    num_agreeing: int
+
+
+_Trust = dict[_Evidence, float]
+"""How often guesses on each evidence have been right, lately; of all sequences together."""
 
 
 class Drafter:
@@ -31,85 +49,95 @@ class Drafter:
 
     def __init__(self, cost: StepCost) -> None:
         self._cost = cost
-        self._guesses: dict[str, _Guesses] = {}
+        self._trust: _Trust = defaultdict(lambda: _FIRST_TRUST)
+        self._texts: dict[str, _Text] = {}
 
     def draft(self, decoding: list[Sequence]) -> list[TokenIds]:
         """Propose the next tokens but one for each decoding sequence, each at most what its `max_tokens` leaves."""
         if not 0 < len(decoding) <= MAX_SEQUENCES:
             return [[] for _ in decoding]
-        guesses = [self._look_up(sequence) for sequence in decoding]
-        return self._choose(guesses)
+        texts = [self._read(sequence) for sequence in decoding]
+        lengths = self._choose_lengths(texts)
+        return [text.guessed_ids[:length] for text, length in zip(texts, lengths, strict=True)]
 
     def forget(self, sequence: Sequence) -> None:
         """The sequence has ended."""
-        self._guesses.pop(sequence.request_id, None)
+        self._texts.pop(sequence.request_id, None)
 
-    def _look_up(self, sequence: Sequence) -> _Guesses:
-        guesses = self._guesses.get(sequence.request_id)
-        if guesses is None:
-            guesses = self._guesses[sequence.request_id] = _Guesses()
+    def _read(self, sequence: Sequence) -> _Text:
+        text = self._texts.get(sequence.request_id)
+        if text is None:
+            text = self._texts[sequence.request_id] = _Text(sequence.token_ids, self._trust)
         room = sequence.max_tokens - sequence.num_generated - 1
-        guesses.look_up(sequence.token_ids, 0 if sequence.sampler_state.has_penalties else min(room, MAX_DRAFT))
-        return guesses
+        text.read(max_guesses=0 if sequence.sampler_state.has_penalties else min(room, MAX_DRAFT))
+        return text
 
-    def _choose(self, guesses: list[_Guesses]) -> list[TokenIds]:
+    def _choose_lengths(self, texts: list[_Text]) -> list[int]:
         """Add the likeliest token of all while it yields more per second than the step without it."""
-        expected = float(len(guesses))  # tokens that the step yields
-        seconds = self._cost.of_small_step(len(guesses))
-        lengths = [0] * len(guesses)
+        s_per_token = self._cost.small_step_s_per_token
+        seconds = self._cost.of_small_step(len(texts))
+        expected = float(len(texts))  # tokens that the step yields
+        lengths = [0] * len(texts)
+        chances = [text.guess() for text in texts]
         while True:
-            chances = [each.chance_of(length) for each, length in zip(guesses, lengths, strict=True)]
-            best = max(range(len(guesses)), key=chances.__getitem__)
-            if chances[best] * seconds <= self._cost.small_step_s_per_token * expected:
-                break
+            best = max(range(len(texts)), key=chances.__getitem__)
+            if chances[best] * seconds <= s_per_token * expected:
+                return lengths
             lengths[best] += 1
             expected += chances[best]
-            seconds += self._cost.small_step_s_per_token
-        return [each.next[:length] for each, length in zip(guesses, lengths, strict=True)]
+            seconds += s_per_token
+            chances[best] *= texts[best].guess()
 
 
-class _Guesses:
-    """Where each short run of tokens of one sequence stood last, and how well that told what came.
+class _Text:
+    """Where each short run of tokens of one sequence stood last, and what that says about what comes next.
 
-    Attributes:
-        next: The latest guess.
-        trust: How often the first token of a guess has been right, lately.
+    Args:
+        token_ids: The sequence's own list, which grows.
     """
 
-    def __init__(self) -> None:
-        self.next: TokenIds = []
-        self.trust = _FIRST_TRUST
-        self._guessed_at = 0  # number of tokens when `next` was guessed
-        self._ends: dict[tuple[int, ...], int] = {}  # run -> index of the token after it
+    def __init__(self, token_ids: TokenIds, trust: _Trust) -> None:
+        self._token_ids = token_ids
+        self._trust = trust
+        self._places: dict[tuple[int, ...], list[int]] = {}  # run -> where the token after it stands
         self._num_indexed = 0
+        self._num_read = 0
+        self._max_guesses = 0
+        self._evidence: list[_Evidence] = []
+        self.guessed_ids: TokenIds = []
 
-    def chance_of(self, index: int) -> float:
-        """That the guess is right up to and including this token of it."""
-        return self.trust ** (index + 1) if index < len(self.next) else 0.0
-
-    def look_up(self, token_ids: TokenIds, max_tokens: int) -> None:
-        self._learn(token_ids)
-        self._index(token_ids)
-        self._guessed_at = len(token_ids)
-        self.next = []
-        for length in LENGTHS:
-            at = self._ends.get(tuple(token_ids[-length:]))
-            if at is not None:
-                period = len(token_ids) - at  # the guess may run into itself: "1 2 1 2" goes on "1 2 1 2 1"
-                self.next = [token_ids[at + n % period] for n in range(max_tokens)]
-                break
-
-    def _learn(self, token_ids: TokenIds) -> None:
-        """Judge the tokens of the last guess that can be judged: up to the first wrong one, as far as text has come."""
-        for guess, token_id in zip(self.next, token_ids[self._guessed_at :], strict=False):
-            self.trust += _LEARNING * ((guess == token_id) - self.trust)
+    def read(self, *, max_guesses: int) -> None:
+        """Judge the last guesses by what came, and take note of it; then new guesses may be made."""
+        for guess, evidence, token_id in zip(
+            self.guessed_ids, self._evidence, self._token_ids[self._num_read :], strict=False
+        ):
+            self._trust[evidence] += _LEARNING * ((guess == token_id) - self._trust[evidence])
             if guess != token_id:
                 break
+        self._index()
+        self._num_read = len(self._token_ids)
+        self._max_guesses = max_guesses
+        self.guessed_ids, self._evidence = [], []
 
-    def _index(self, token_ids: TokenIds) -> None:
+    def guess(self) -> float:
+        """Add a guess behind those made; return its chance, if these are right. 0 if there is none."""
+        if len(self.guessed_ids) < self._max_guesses:
+            latest = tuple(self._token_ids[-max(LENGTHS) :] + self.guessed_ids)
+            for length in LENGTHS:
+                if places := self._places.get(latest[-length:]):
+                    seen = [self._token_ids[place] for place in places]
+                    self.guessed_ids.append(seen[-1])
+                    self._evidence.append(_Evidence(length, len(seen), seen.count(seen[-1])))
+                    return self._trust[self._evidence[-1]]
+        return 0.0
+
+    def _index(self) -> None:
         """Enter the runs that end before the last token; the last ones have nothing after them yet."""
+        token_ids = self._token_ids
         for end in range(max(self._num_indexed, 1), len(token_ids)):
             for length in LENGTHS:
                 if end >= length:
-                    self._ends[tuple(token_ids[end - length : end])] = end
-        self._num_indexed = max(self._num_indexed, len(token_ids))
+                    places = self._places.setdefault(tuple(token_ids[end - length : end]), [])
+                    places.append(end)
+                    del places[:-NUM_PLACES]
+        self._num_indexed = len(token_ids)
