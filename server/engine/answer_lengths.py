@@ -18,10 +18,16 @@ class AnswerLengths:
         self._mean = _FIRST_GUESS
 
     def observe(self, sequence: Sequence) -> None:
-        """Learn from a sequence that has ended."""
-        self._mean += _LEARNING * (sequence.num_generated - self._mean)
+        """Learn from a complete answer. One that its own limit cut short only says how long it is at least."""
+        is_cut = sequence.num_generated == sequence.max_tokens
+        if sequence.num_generated > self._mean or not is_cut:
+            self._mean += _LEARNING * (sequence.num_generated - self._mean)
 
     def expected_growth(self, sequence: Sequence) -> int:
         """Cells that the sequence will need beyond its present tokens."""
         expected = max(MIN_GROWTH, int(self._mean) - sequence.num_generated)
-        return min(expected, sequence.max_tokens - sequence.num_generated)
+        return min(expected, self.largest_growth(sequence))
+
+    def largest_growth(self, sequence: Sequence) -> int:
+        """Cells that it may need at most."""
+        return sequence.max_tokens - sequence.num_generated

@@ -16,7 +16,9 @@ class Detokenizer:
     def __init__(self, pieces: Sequence[bytes], stop: tuple[str, ...] = ()) -> None:
         self._pieces = pieces
         self._stop = stop
-        self._beginnings = tuple({each[:length] for each in stop for length in range(1, len(each))})
+        self._beginnings: dict[str, tuple[str, ...]] = {}  # of stop strings, by their last character, longest first
+        for text in sorted({each[:length] for each in stop for length in range(1, len(each))}, key=len, reverse=True):
+            self._beginnings[text[-1]] = (*self._beginnings.get(text[-1], ()), text)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # text that may be the beginning of a stop string
         self.stopped = False
@@ -48,6 +50,5 @@ class Detokenizer:
 
     def _num_held(self, text: str) -> int:
         """Length of the longest end of `text` that begins a stop string."""
-        if not text.endswith(self._beginnings):
-            return 0
-        return max(len(each) for each in self._beginnings if text.endswith(each))
+        possible = self._beginnings.get(text[-1:], ())
+        return next((len(each) for each in possible if text.endswith(each)), 0)

@@ -20,13 +20,16 @@ from server.types import TokenIds
 
 MAX_DRAFT = 8
 MAX_SEQUENCES = 4
-"""Live sequences up to which drafts are made: with more of them a step's compute is used well enough."""
+"""Live sequences up to which drafts are made: with more, a step uses the processor well enough."""
 
 LENGTHS = (4, 2)
 """Latest tokens that must have stood there before: the longer one is tried first."""
 
 NUM_PLACES = 3
 """Latest places that are asked. Where they disagree a guess is worth little: the names and numbers in a list of facts."""
+
+MAX_INDEXED = 4096
+"""Latest tokens of a text that are searched: entering more of a long prompt at once would be felt as a gap."""
 
 _FIRST_TRUST = 0.5
 _LEARNING = 0.1
@@ -74,8 +77,8 @@ class Drafter:
 
     def _choose_lengths(self, texts: list[_Text]) -> list[int]:
         """Add the likeliest token of all while it yields more per second than the step without it."""
-        s_per_token = self._cost.small_step_s_per_token
-        seconds = self._cost.of_small_step(len(texts))
+        s_per_token = self._cost.decode_s_per_token
+        seconds = self._cost.of_decode_step(len(texts))
         expected = float(len(texts))  # tokens that the step yields
         lengths = [0] * len(texts)
         chances = [text.guess() for text in texts]
@@ -134,7 +137,7 @@ class _Text:
     def _index(self) -> None:
         """Enter the runs that end before the last token; the last ones have nothing after them yet."""
         token_ids = self._token_ids
-        for end in range(max(self._num_indexed, 1), len(token_ids)):
+        for end in range(max(self._num_indexed, len(token_ids) - MAX_INDEXED, 1), len(token_ids)):
             for length in LENGTHS:
                 if end >= length:
                     places = self._places.setdefault(tuple(token_ids[end - length : end]), [])

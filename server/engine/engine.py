@@ -60,6 +60,7 @@ class Engine:
         self._clock = clock
         self._batch = Batch(backend.max_batch_tokens)
         self._sequences: dict[str, Sequence] = {}
+        self._outputs: list[TokenOutput] = []  # of the step that runs: survives an exception in it
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.num_steps = 0
         self.step_started_at: float | None = None
@@ -91,32 +92,17 @@ class Engine:
         """Compute one batch; return the new tokens of each sequence that got any, and how it ended."""
         self._drain_inbox()
         now = self._clock()
-        outputs = self._expire(now)
+        self._expire(now)
         runs = self._scheduler.schedule(now)
-        if not runs:
-            return outputs
-        self.step_started_at = now
-        try:
-            logits = self._decode(runs)
-            picks = self._sample(logits, runs)
-            outputs += [
-                output for run, picked in zip(runs, picks, strict=True) for output in self._advance(run, picked)
-            ]
-            self._scheduler.drop_costly()
-            self._cost.observe(self._batch.num_tokens, self._clock() - now)
-        except OutOfCells:
-            outputs += self._on_out_of_cells(runs, now)
-        except BatchFailed as exc:
-            logger.exception("batch failed", extra={"num_sequences": len(runs)})
-            outputs += [self._fail(run.sequence, str(exc)) for run in runs]
-        finally:
-            self.num_steps += 1
-            self.step_started_at = None
-        return outputs
+        if runs:
+            self._run(runs)
+        return self._take_outputs()
 
     def fail_all(self, reason: str) -> list[TokenOutput]:
-        """End every live request with an error: the way out after a bug in `step`."""
-        return [self._fail(sequence, reason) for sequence in list(self._sequences.values())]
+        """End every live request with an error: the way out after a bug in `step`. Includes what that step had done."""
+        for sequence in list(self._sequences.values()):
+            self._fail(sequence, reason)
+        return self._take_outputs()
 
     @property
     def num_running(self) -> int:
@@ -137,10 +123,35 @@ class Engine:
         while not self._inbox.empty():
             self._inbox.get()()
 
-    def _expire(self, now: float) -> list[TokenOutput]:
+    def _expire(self, now: float) -> None:
         """Fail whatever is past its deadline, wherever it stands."""
-        late = [sequence for sequence in self._sequences.values() if sequence.deadline_at <= now]
-        return [self._fail_late(sequence) for sequence in late]
+        for sequence in [each for each in self._sequences.values() if each.deadline_at <= now]:
+            self._fail_late(sequence)
+
+    def _run(self, runs: list[Run]) -> None:
+        """Compute a batch, and let its sequences get on by what comes out."""
+        started_at = self.step_started_at = self._clock()
+        try:
+            logits = self._decode(runs)
+            picks = self._sample(logits, runs)
+            self._learn_cost(runs, self._clock() - started_at)
+            for run, picked in zip(runs, picks, strict=True):
+                self._advance(run, picked)
+            self._scheduler.drop_costly()
+        except OutOfCells:
+            self._on_out_of_cells(runs)
+        except BatchFailed as exc:
+            logger.exception("batch failed", extra={"num_sequences": len(runs)})
+            for run in runs:
+                self._fail(run.sequence, str(exc))
+        finally:
+            self.num_steps += 1
+            self.step_started_at = None
+
+    def _learn_cost(self, runs: list[Run], seconds: float) -> None:
+        num_decode_tokens = sum(run.num_outputs for run in runs if run.num_tokens == 1)
+        num_prompt_tokens = self._batch.num_tokens - num_decode_tokens
+        self._cost.observe(num_prompt_tokens=num_prompt_tokens, num_decode_tokens=num_decode_tokens, seconds=seconds)
 
     def _decode(self, runs: list[Run]) -> Logits:
         self._batch.clear()
@@ -173,11 +184,12 @@ class Engine:
         picks = [list(islice(rows, run.num_outputs)) for run in runs]
         return [picked[: _num_right(run.draft, picked) + 1] for run, picked in zip(runs, picks, strict=True)]
 
-    def _advance(self, run: Run, picked: TokenIds) -> list[TokenOutput]:
+    def _advance(self, run: Run, picked: TokenIds) -> None:
         """Append a run's new tokens up to the first that ends its sequence."""
         sequence = run.sequence
         if NO_TOKEN in picked:
-            return [self._fail(sequence, "the model's logits are not numbers")]
+            self._fail(sequence, "the model's logits are not numbers")
+            return
         reason: FinishReason | None = None
         num_new = 0
         for token_id in picked:
@@ -188,9 +200,10 @@ class Engine:
                 break
         self._scheduler.commit(run, num_accepted=max(0, num_new - 1))
         if reason:
-            self._remove(sequence)
-            return [(sequence.request_id, picked[:num_new], Finished(reason, sequence.usage))]
-        return [(sequence.request_id, picked, None)] if picked else []
+            self._remove(sequence, is_answered=True)
+            self._outputs.append((sequence.request_id, picked[:num_new], Finished(reason, sequence.usage)))
+        elif picked:
+            self._outputs.append((sequence.request_id, picked, None))
 
     def _reason_to_end(self, sequence: Sequence, token_id: int) -> FinishReason | None:
         if self._is_end(token_id):
@@ -199,28 +212,33 @@ class Engine:
 
     # ---- what may go wrong
 
-    def _on_out_of_cells(self, runs: list[Run], now: float) -> list[TokenOutput]:
+    def _on_out_of_cells(self, runs: list[Run]) -> None:
         """The backend holds fewer cells than the ledger says; make room and let the next step try again."""
-        if self._scheduler.make_do_with_less(now):
-            return []
-        return [self._fail(runs[0].sequence, "the KV cache cannot hold this request; raise `kv_cells` in models.yaml")]
+        if not self._scheduler.make_do_with_less():
+            reason = "the KV cache cannot hold this request; raise `kv_cells` in models.yaml"
+            self._fail(runs[0].sequence, reason)
 
-    def _fail(self, sequence: Sequence, reason: str) -> TokenOutput:
+    def _fail(self, sequence: Sequence, reason: str) -> None:
         self._remove(sequence, keep=False)
-        return sequence.request_id, [], Failed(InternalError.code, f"the engine failed this request: {reason}")
+        failed = Failed(InternalError.code, f"the engine failed this request: {reason}")
+        self._outputs.append((sequence.request_id, [], failed))
 
-    def _fail_late(self, sequence: Sequence) -> TokenOutput:
+    def _fail_late(self, sequence: Sequence) -> None:
         self._remove(sequence)
         timeout_s = sequence.deadline_at - sequence.arrived_at
         message = (
             f"not answered within timeout_s = {timeout_s:g} (tokens made: {sequence.num_generated});"
             " allow more time, or ask for fewer tokens"
         )
-        return sequence.request_id, [], Failed(DeadlineExceeded.code, message)
+        self._outputs.append((sequence.request_id, [], Failed(DeadlineExceeded.code, message)))
 
-    def _remove(self, sequence: Sequence, *, keep: bool = True) -> None:
-        self._scheduler.finish(sequence, keep=keep)
+    def _remove(self, sequence: Sequence, *, keep: bool = True, is_answered: bool = False) -> None:
+        self._scheduler.finish(sequence, keep=keep, is_answered=is_answered)
         del self._sequences[sequence.request_id]
+
+    def _take_outputs(self) -> list[TokenOutput]:
+        outputs, self._outputs = self._outputs, []
+        return outputs
 
     # ---- commands from other threads
 

@@ -55,6 +55,13 @@ class KVCache:
         return self._backend.num_cells - self._prefixes.num_running_cells
 
     @property
+    def num_free_cells(self) -> int:
+        """Those of them that nobody holds, not even an idle prefix."""
+        if self._backend.has_streams:
+            return self.num_available_cells
+        return self._backend.num_cells - self._prefixes.num_cells
+
+    @property
     def num_idle_cells(self) -> int:
         return self._prefixes.num_cells - self._prefixes.num_running_cells
 

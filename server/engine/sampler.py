@@ -120,7 +120,9 @@ class Sampler:
         floor, total = _LEAST_LOGIT, math.nan
         if top_k <= len(ranked):
             floor = max(floor, float(ranked[-int(top_k)]))
-        elif top_k >= self._vocab_size:
+        elif top_k < self._vocab_size:
+            floor = max(floor, float(np.partition(row, -int(top_k))[-int(top_k)]))
+        else:
             if top_p < OFF:
                 floor, total = self._find_nucleus(row, ranked, best, top_p)
             if min_log_p > -OFF:  # one float32 lower, as the sum may be rounded up

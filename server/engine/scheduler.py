@@ -23,6 +23,7 @@ class SchedulerOptions:
         max_step_s: A step takes no more prompt tokens than are expected to be computed in this time: it bounds the gap
             between two tokens of a stream, and how long a newcomer waits for the step that runs.
         min_prefill_tokens: Prompt tokens that a step may take however slow the machine is.
+        first_prefill_tokens: The same while it is not known how slow the machine is.
         max_running: Most sequences that run at the same time; at most as many as the backend has ids, or a step tokens.
         min_tokens_to_wait_for: A prompt waits for another one that is just computing so many of its tokens.
         drafts: Whether to draft where it pays.
@@ -31,10 +32,14 @@ class SchedulerOptions:
     max_step_tokens: int = 2048
     max_step_s: float = 0.4
     min_prefill_tokens: int = 64
+    first_prefill_tokens: int = 256
     max_running: int = 16
     min_tokens_to_wait_for: int = 32
     drafts: bool = True
 
+
+MAX_LOOKED_AT = 32
+"""Waiting sequences that a step considers, the most urgent: looking up a prompt takes time."""
 
 MIN_WAITED_SHARE = 4
 """A prompt waits for what is at least a quarter of what it still needs: for less it would rather begin."""
@@ -69,7 +74,8 @@ class Scheduler:
         self._answer_lengths = AnswerLengths()
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
-        self._is_full = False  # cells ran out; nobody is admitted until somebody has finished, so that nothing thrashes
+        # Cells ran out: until somebody has finished, only who fits in the worst case is admitted; else it would thrash.
+        self._is_full = False
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
@@ -82,7 +88,7 @@ class Scheduler:
         """
         self._admit(now)
         runs = self._plan(now)
-        while not runs and self.preempt(now):
+        while not runs and self.preempt():
             runs = self._plan(now)
         self._kv_cache.make_room(sum(run.num_tokens + len(run.draft) for run in runs))
         return runs
@@ -101,7 +107,7 @@ class Scheduler:
         """Let go of idle prefixes that cost more than they save: once after each step."""
         self._kv_cache.drop_costly()
 
-    def preempt(self, now: float) -> bool:
+    def preempt(self) -> bool:
         """Take the cells of the cheapest victim; it waits to be computed again. False if fewer than two run.
 
         That is one of the lowest priority, and of these the one that loses least; never the most urgent of all.
@@ -117,17 +123,18 @@ class Scheduler:
         self._is_full = True
         return True
 
-    def make_do_with_less(self, now: float) -> bool:
+    def make_do_with_less(self) -> bool:
         """Give cells back after the backend had fewer than it promised: idle prefixes first, then somebody's."""
         if self._kv_cache.num_idle_cells:
             self._kv_cache.evict_all()
             return True
-        return self.preempt(now)
+        return self.preempt()
 
-    def finish(self, sequence: Sequence, *, keep: bool = True) -> None:
+    def finish(self, sequence: Sequence, *, keep: bool = True, is_answered: bool = False) -> None:
         """Let go of a sequence in any state; its cells stay as an idle prefix unless they are not to be trusted."""
-        if sequence.status is SequenceStatus.RUNNING:
+        if is_answered and not sequence.pins_prefix:
             self._answer_lengths.observe(sequence)
+        if sequence.status is SequenceStatus.RUNNING:
             self._release(sequence, keep=keep)
             if not keep:  # and neither are those that it shared
                 self._kv_cache.evict_all()
@@ -150,21 +157,23 @@ class Scheduler:
         if not self.waiting or not self._has_place:
             return
         promised = sum(map(self._expected_cells, self.running))
-        for sequence in self._in_order(self.waiting, now):
+        for sequence in self._in_order(self.waiting, now)[:MAX_LOOKED_AT]:
             if not self._has_place:
                 return
             match = self._kv_cache.match(sequence.token_ids, tenant=sequence.tenant)
-            if self._is_being_computed(sequence, match.num_tokens):
+            if self._is_being_computed(sequence, match.num_tokens, now):
                 continue
-            promised += self._expected_cells(sequence) - match.num_tokens
-            if self.running and promised + match.num_idle_cells > self._kv_cache.num_available_cells:
+            needed = self._expected_cells(sequence) - match.num_tokens
+            if self.running and promised + needed + match.num_idle_cells > self._kv_cache.num_available_cells:
+                if self._is_full:
+                    continue  # whoever was preempted waits for a finish anyway; smaller ones need not
                 return  # alone, any sequence fits: the cache holds at least one full context
+            promised += needed
             self._start(sequence, match)
 
     @property
     def _has_place(self) -> bool:
-        is_crowded = len(self.running) == self._options.max_running
-        return not (self._is_full or is_crowded) and self._kv_cache.has_available_id
+        return len(self.running) < self._options.max_running and self._kv_cache.has_available_id
 
     def _start(self, sequence: Sequence, match: Match) -> None:
         sequence.seq_id = self._kv_cache.open(match)
@@ -177,14 +186,19 @@ class Scheduler:
 
     def _expected_cells(self, sequence: Sequence) -> int:
         """Cells that the sequence is expected to take beside those it has."""
-        return sequence.num_remaining + self._answer_lengths.expected_growth(sequence)
+        lengths = self._answer_lengths
+        growth = lengths.largest_growth(sequence) if self._is_full else lengths.expected_growth(sequence)
+        return sequence.num_remaining + growth
 
-    def _is_being_computed(self, sequence: Sequence, num_cached: int) -> bool:
+    def _is_being_computed(self, sequence: Sequence, num_cached: int, now: float) -> bool:
         """Whether a running sequence is just computing much more of this prompt than is cached: then better wait."""
         if not self._kv_cache.can_share:
             return False
         least = max(self._options.min_tokens_to_wait_for, (sequence.num_tokens - num_cached) // MIN_WAITED_SHARE)
-        return any(_shares(other, sequence, num_cached + least) for other in self.running)
+        return any(
+            _shares(other, sequence, num_cached + least) and self._urgency(other, now) <= self._urgency(sequence, now)
+            for other in self.running
+        )
 
     # ---- this step's tokens
 
@@ -207,7 +221,7 @@ class Scheduler:
         can_trim = self._kv_cache.can_share
         if self._options.drafts and can_trim:
             drafts = self._drafter.draft(decoding)
-            room = min(self._kv_cache.num_available_cells, self._options.max_step_tokens)
+            room = min(self._kv_cache.num_free_cells, self._options.max_step_tokens)  # no idle prefix goes for a guess
             if len(decoding) + sum(map(len, drafts)) <= room:
                 return drafts
         return [[] for _ in decoding]
@@ -233,13 +247,16 @@ class Scheduler:
         options = self._options
         room = options.max_step_tokens - num_decodes
         if not self._cost.prefill_s_per_token:
-            return room
-        in_time = int(options.max_step_s / self._cost.prefill_s_per_token) - num_decodes
+            return min(options.first_prefill_tokens, room)
+        left_s = options.max_step_s - self._cost.of_decode_step(num_decodes)
+        in_time = int(left_s / self._cost.prefill_s_per_token)
         return min(max(in_time, options.min_prefill_tokens), room)
 
     def _in_order(self, sequences: list[Sequence], now: float) -> list[Sequence]:
-        s_per_token = self._cost.prefill_s_per_token
-        return sorted(sequences, key=lambda sequence: urgency(sequence, now, s_per_token=s_per_token))
+        return sorted(sequences, key=lambda sequence: self._urgency(sequence, now))
+
+    def _urgency(self, sequence: Sequence, now: float) -> tuple[int, float]:
+        return urgency(sequence, now, s_per_token=self._cost.prefill_s_per_token)
 
     # ---- letting go
 
@@ -264,14 +281,13 @@ def _by_seq_id(run: Run) -> int:
 
 
 def _shares(other: Sequence, sequence: Sequence, length: int) -> bool:
-    """Whether a running sequence is still computing and begins with the same `length` tokens as one that waits for it.
+    """Whether a running sequence is still computing and begins with the same `length` tokens as one that might wait.
 
-    Not one that is less urgent itself, and not if the last token is among them: its logits are wanted.
+    Not if that one's last token is among them: its logits are wanted.
     """
     return (
         other.num_remaining > 1
         and other.tenant == sequence.tenant
-        and other.priority <= sequence.priority
         and len(other.token_ids) >= length < len(sequence.token_ids)
         and other.token_ids[:length] == sequence.token_ids[:length]
     )

@@ -78,10 +78,10 @@ async def test_the_request_reaches_the_model_with_its_defaults_filled_in(
 
 
 async def test_urgency_reaches_the_model(client: httpx.AsyncClient, stack: Stack) -> None:
-    await client.post(URL, json={**HELLO, "priority": -3, "timeout_s": 2.5})
+    await client.post(URL, json={**HELLO, "priority": 3, "timeout_s": 2.5})
     await client.post(URL, json=HELLO)
 
-    assert [request.urgency for request in stack.chat.requests] == [Urgency(priority=-3, timeout_s=2.5), Urgency()]
+    assert [request.urgency for request in stack.chat.requests] == [Urgency(priority=3, timeout_s=2.5), Urgency()]
 
 
 async def test_the_newer_name_of_max_tokens_wins(client: httpx.AsyncClient, stack: Stack) -> None:

@@ -21,6 +21,14 @@ def test_answers_are_expected_to_be_as_long_as_the_last_ones() -> None:
     assert 195 <= lengths.expected_growth(make_sequence(num_generated=100)) <= 200
 
 
+def test_answers_that_were_cut_short_say_nothing() -> None:
+    lengths = AnswerLengths()
+    for _ in range(100):
+        lengths.observe(make_sequence(num_generated=1, max_tokens=1))
+
+    assert lengths.expected_growth(make_sequence()) > 100
+
+
 def test_an_answer_beyond_the_mean_may_still_grow() -> None:
     assert AnswerLengths().expected_growth(make_sequence(num_generated=900)) == MIN_GROWTH
 

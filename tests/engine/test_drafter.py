@@ -24,7 +24,8 @@ def cost_of(*, s_per_step: float = 1.0, s_per_token: float = 0.0) -> StepCost:
     cost = StepCost()
     for _ in range(20):
         for num_tokens in (1, 2, 3):
-            cost.observe(num_tokens, s_per_step + s_per_token * num_tokens)
+            seconds = s_per_step + s_per_token * num_tokens
+            cost.observe(num_prompt_tokens=0, num_decode_tokens=num_tokens, seconds=seconds)
     return cost
 
 

@@ -137,6 +137,8 @@ arrivals_of_all_kinds = st.builds(
     st.integers(4, 32),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
+    st.sampled_from([0.4, 1e9]),
 )
 def test_company_never_changes_an_answer(
     arrivals: list[Arrival],
@@ -144,13 +146,16 @@ def test_company_never_changes_an_answer(
     max_sequences: int,
     batch_tokens: int,
     has_streams: bool,
+    can_share: bool,
     is_text_late: bool,
+    max_step_s: float,
 ) -> None:
     """Few cells, ids and batch tokens force chunking, waiting, drafting and preemption in every combination."""
     backend = FakeBackend(
         num_cells=num_cells, max_sequences=max_sequences, max_batch_tokens=batch_tokens, has_streams=has_streams
     )
-    engine = EngineUnderTest(backend, is_text_late=is_text_late)
+    backend.can_share = can_share
+    engine = EngineUnderTest(backend, is_text_late=is_text_late, max_step_s=max_step_s, min_prefill_tokens=3)
     outputs: list[Output] = []
     for step in range(40):
         for index, arrival in enumerate(arrivals):
@@ -178,16 +183,18 @@ def test_company_never_changes_an_answer(
 
 
 def test_a_full_cache_preempts_and_recomputes() -> None:
-    backend = FakeBackend(num_cells=40, max_sequences=4)
-    engine = EngineUnderTest(backend)
-    prompts = [[n] * 8 for n in (3, 4, 5, 6)]  # 32 cells of prompt, and up to 20 more each
+    backend = FakeBackend(num_cells=100, max_sequences=4)
+    engine = EngineUnderTest(backend, drafts=False)
+    engine.engine._scheduler._answer_lengths._mean = 1  # as if all answers had been short lately
+    prompts = [[n] * 8 for n in (3, 4, 5, 6)]
 
     for n, prompt in enumerate(prompts):
-        engine.add(str(n), prompt, max_tokens=20)
+        engine.add(str(n), prompt, max_tokens=60)
     outputs = engine.run_until_idle()
 
-    assert [text_of(outputs, str(n)) for n in range(4)] == [expected_text(p, max_tokens=20) for p in prompts]
-    assert sum(backend.batch_sizes) > sum(len(p) for p in prompts) + 80 - 4  # something was computed twice
+    assert [text_of(outputs, str(n)) for n in range(4)] == [expected_text(p, max_tokens=60) for p in prompts]
+    said = [len(generate_alone(p, max_tokens=60, vocab_size=50)) for p in prompts]
+    assert sum(backend.batch_sizes) > sum(map(len, prompts)) + sum(said) - 4  # something was computed twice
 
 
 def test_streams_are_interleaved() -> None:
@@ -463,3 +470,33 @@ def test_an_idle_engine_notices_what_was_not_given_back() -> None:
 
     with pytest.raises(AssertionError, match="ids leaked"):
         engine.engine.wait_for_work()
+
+
+def test_while_cells_are_short_only_who_fits_for_sure_is_admitted() -> None:
+    backend = FakeBackend(num_cells=100, max_sequences=4)
+    engine = EngineUnderTest(backend, drafts=False)
+    engine.engine._scheduler._answer_lengths._mean = 1  # as if all answers had been short lately
+    for n in range(2):
+        engine.add(str(n), [n + 3] * 10, max_tokens=60, sampling=NO_END)
+    engine.step()
+    while engine.engine.num_waiting == 0:
+        engine.step()  # until one of them is preempted
+
+    engine.add("small", [40] * 3, max_tokens=2)
+    outputs = engine.step() + engine.step() + engine.step()
+
+    assert endings_of(outputs, "small")
+    assert len(endings_of(outputs + engine.run_until_idle(), "0")) == 1
+
+
+def test_a_bug_in_a_step_loses_no_ending() -> None:
+    engine = EngineUnderTest(FakeBackend())
+    engine.add("late", [1, 2, 3], deadline_at=0.0)
+    engine.add("a", [1], max_tokens=30)
+    engine.engine._scheduler.schedule = None  # type: ignore[assignment, method-assign]
+
+    with pytest.raises(TypeError):
+        engine.step()
+    outputs = engine.fail_all("a bug")
+
+    assert {owner for owner, event in outputs if isinstance(event, Failed)} == {"late", "a"}

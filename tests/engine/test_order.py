@@ -41,8 +41,19 @@ def test_priority_counts_before_everything() -> None:
     assert first(make_sequence(10, arrived_at=-1000.0), make_sequence(5000, arrived_at=10.0, priority=-1)) == 1
 
 
-def test_a_deadline_makes_a_long_prompt_urgent() -> None:
+def test_a_deadline_that_can_just_be_met_hurries() -> None:
+    """Five seconds of compute and six seconds left, against one second of compute."""
     newcomer = make_sequence(100, arrived_at=10.0)
 
-    assert first(make_sequence(5000, arrived_at=10.0, deadline_at=100.0), newcomer) == 1
-    assert first(make_sequence(5000, arrived_at=10.0, deadline_at=10.5), newcomer) == 0
+    assert first(make_sequence(500, arrived_at=10.0, deadline_at=100.0), newcomer) == 1
+    assert first(make_sequence(500, arrived_at=10.0, deadline_at=16.0), newcomer) == 0
+
+
+def test_a_deadline_that_cannot_be_met_hurries_nobody() -> None:
+    assert first(make_sequence(500, arrived_at=10.0, deadline_at=12.0), make_sequence(100, arrived_at=10.0)) == 1
+
+
+def test_a_deadline_never_passes_those_who_have_waited_long() -> None:
+    patient = make_sequence(100, arrived_at=-5.0)
+
+    assert first(make_sequence(10, arrived_at=10.0, deadline_at=10.2), patient) == 1

@@ -74,7 +74,7 @@ class SamplingFields(WireModel):
     seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
     stop: Annotated[tuple[str, ...] | None, BeforeValidator(_parse_stop)] = None
     ignore_eos: bool | None = None
-    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
+    priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = 0  # clients may only step back
     timeout_s: Annotated[float | None, Field(gt=0, le=MAX_TIMEOUT_S)] = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
