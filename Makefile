@@ -2,10 +2,10 @@
 
 .DEFAULT_GOAL := help
 config := $(if $(CONFIG),--config "$(CONFIG)")
-.PHONY: help serve test check bench-chat setup environment
+.PHONY: help serve test check bench-chat bench-encoders setup environment
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: environment ## set up if needed, fetch missing weights, serve; CONFIG=other.yaml, ARGS="--port 9000"
 	@.venv/bin/hearth pull $(config) || [ $$? -eq 1 ] # 1: some weights cannot be had; the other models serve without
@@ -26,6 +26,14 @@ bench-chat: environment ## Hearth against llama-server, an hour on a quiet machi
 	@.venv/bin/python -m benchmarks.growth
 	@.venv/bin/python -m benchmarks.plot
 	@.venv/bin/python -m benchmarks.chat_table
+
+bench-encoders: environment ## embeddings and rerank against Infinity and plain sentence-transformers, 20 minutes; ARGS="--repetitions 1"
+	@.venv/bin/hearth pull --config models.yaml
+	@.venv/bin/python -m pip install --quiet --constraint constraints.txt matplotlib
+	@.venv/bin/python -m benchmarks.embeddings $(ARGS)
+	@.venv/bin/python -m benchmarks.rerank $(ARGS)
+	@.venv/bin/python -m benchmarks.encoder_plot
+	@.venv/bin/python -m benchmarks.encoder_table
 
 setup: ## check every step of the set-up again, e.g. after installing another compiler or CUDA
 	@scripts/setup --again

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-from benchmarks.chat_figures import Outcome
 from benchmarks.chat_loads import MODEL_ID, ClosedLoop, Load, NotTakingPart, chat_body
+from benchmarks.figures import Outcome
 from benchmarks.load import closed_loop, run_traffic
 from benchmarks.peers.llama_server import build_llama_server
 from benchmarks.prompts import Prompts

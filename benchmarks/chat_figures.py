@@ -1,34 +1,13 @@
-"""From what the clients saw to figures: throughput, latencies, gaps. Pure functions; knows no server."""
+"""From what the clients of a chat saw to figures: throughput, latencies, gaps. Pure functions; knows no server."""
 
 from __future__ import annotations
 
 import json
-import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
+from benchmarks.figures import Figures, Outcome, distinct_errors, percentiles
 from benchmarks.load import Answer, Traffic
-
-Figures = dict[str, float]
-"""Figure by name; times in seconds. One that could not be taken, because nothing was answered, is not there."""
-
-MAX_ERRORS = 3
-"""Distinct error texts that are kept of a run: hundreds of requests tend to fail for one reason."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one run of a load gave.
-
-    Attributes:
-        errors: The first few distinct reasons of requests that failed.
-        runtime: What the server said of its own choices.
-    """
-
-    figures: Figures
-    errors: tuple[str, ...] = ()
-    runtime: dict[str, object] = field(default_factory=dict)
 
 
 def outcome_of(traffic: Traffic) -> Outcome:
@@ -49,30 +28,13 @@ def outcome_of(traffic: Traffic) -> Outcome:
         "client_cpu_share": traffic.client_cpu_share,
         "send_delay_max_s": max((answer.sent_s - answer.due_s for answer in good), default=0.0),
     }
-    return Outcome(figures, distinct_errors(answers))
-
-
-def percentiles(name: str, values: Iterable[float], *percents: int) -> Figures:
-    """`{name}_p50_s` and so on, by nearest rank; 100 is `{name}_max_s`. Empty when there are no values."""
-    ordered = sorted(values)
-    if not ordered:
-        return {}
-    return {
-        f"{name}_{'max' if percent == 100 else f'p{percent}'}_s": ordered[
-            max(0, math.ceil(len(ordered) * percent / 100) - 1)
-        ]
-        for percent in percents
-    }
+    return Outcome(figures, distinct_errors(answer.error for answer in answers))
 
 
 def overlapping_gaps(answer: Answer, begin_s: float, end_s: float) -> list[float]:
     """The gaps between chunks that overlap [begin_s, end_s]. A gap counts whole: its stream stood still so long."""
     pairs = zip(answer.chunk_s, answer.chunk_s[1:], strict=False)
     return [after - before for before, after in pairs if after > begin_s and before < end_s]
-
-
-def distinct_errors(answers: Sequence[Answer]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(answer.error[:500] for answer in answers if answer.error))[:MAX_ERRORS]
 
 
 def _means(good: Sequence[Answer]) -> Figures:

@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.chat_figures import Outcome, distinct_errors, outcome_of, overlapping_gaps, percentiles
+from benchmarks.chat_figures import outcome_of, overlapping_gaps
+from benchmarks.figures import Outcome, distinct_errors, percentiles
 from benchmarks.load import Answer, Body, Traffic, ask, closed_loop, open_loop, poisson_arrivals, run_traffic
 from benchmarks.prompts import Prompts
 
@@ -141,7 +142,7 @@ def _gaps_outcome(streams: list[Answer], long: Answer, traffic: Traffic) -> Outc
             "chunks_per_s_meanwhile": num_chunks / long.ttft_s,
             **percentiles("gap", during, 50, 99, 100),
         }
-    return Outcome(figures, distinct_errors(answers))
+    return Outcome(figures, distinct_errors(answer.error for answer in answers))
 
 
 def _last_s(stream: Answer) -> float:

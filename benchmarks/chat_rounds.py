@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.chat_contenders import Contender
-from benchmarks.chat_figures import MAX_ERRORS, Figures, Outcome
 from benchmarks.chat_loads import Load, NotTakingPart
-from benchmarks.machine import spread
-from benchmarks.prompts import Prompts
+from benchmarks.figures import Figures, Outcome, summarise
+from benchmarks.prompts import Prompts, new_seed
 from benchmarks.results import Section
 
 SHOWN = ("completion_rate", "ttft_p95_s", "gap_max_s")
@@ -52,22 +50,7 @@ class Record:
         print(f"{load.name:<4} {contender.name:<50} {line}", flush=True)
 
     def summary(self) -> Section:
-        names = sorted({name for outcome in self.outcomes for name in outcome.figures})
-        errors = dict.fromkeys(error for outcome in self.outcomes for error in outcome.errors)
-        return {
-            "figures": {
-                name: spread([each.figures[name] for each in self.outcomes if name in each.figures], digits=4)
-                for name in names
-            },
-            "errors": list(errors)[:MAX_ERRORS],
-            "rejected": self.rejected,
-            "runtime": self.outcomes[-1].runtime if self.outcomes else {},
-        }
-
-
-def new_seed() -> int:
-    """Of prompts that nobody has seen before."""
-    return time.time_ns() % 2**32
+        return {**summarise(self.outcomes), "rejected": self.rejected}
 
 
 def one_line(figures: Figures, main: str) -> str:

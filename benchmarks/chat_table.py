@@ -5,24 +5,18 @@ python -m benchmarks.chat_table               # after measuring: rewrites what s
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 
-from benchmarks.chat_bars import BARS, Bar, Role, Verdict, judge, spread_of
+from benchmarks.bars import Role, Verdict, judge
+from benchmarks.chat_bars import BARS
 from benchmarks.chat_loads import LOADS
 from benchmarks.results import Section, load_results
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+from benchmarks.tables import NOT_YET, PAGE, markdown, refill, spread_cell, yes_no
 
 STEP_LIMITS_MS = {"greedy": 1.5, "truncated": 3.0}
 STEP_NAMES = {"greedy": "greedy", "truncated": "top_k 40, top_p 0.95, temperature 0.8"}
 
-NOT_YET = "Not measured yet.\n"
-
 _COLUMNS: tuple[Role, ...] = ("hearth", "best", "defaults")
-
-_TABLE = re.compile(r"<!-- (chat-[a-z]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def fill_tables(page: str, results: Section) -> str:
@@ -36,11 +30,11 @@ def fill_tables(page: str, results: Section) -> str:
         "chat-growth": (_growth, "growth"),
     }
 
-    def made_anew(mark: re.Match[str]) -> str:
-        make, section = makers[mark[1]]
-        return f"<!-- {mark[1]} -->\n{make(results[section]) if section in results else NOT_YET}<!-- end -->"
+    def maker(name: str) -> Callable[[], str]:
+        make, section = makers[name]
+        return lambda: make(results[section]) if section in results else NOT_YET
 
-    return _TABLE.sub(made_anew, page)
+    return refill(page, {name: maker(name) for name in makers})
 
 
 def _loads(loads: Section) -> str:
@@ -51,32 +45,15 @@ def _loads(loads: Section) -> str:
 def _row(verdict: Verdict, loads: Section) -> tuple[str, ...]:
     bar = verdict.bar
     title = next(load.title for load in LOADS if load.name == bar.load)
-    label = f"{bar.label}; bare limit {_cell(loads, bar, 'bare')}" if bar.against == "bare" else bar.label
+    label = f"{bar.label}; bare limit {spread_cell(loads, bar, 'bare')}" if bar.against == "bare" else bar.label
     return (
         f"({bar.load}) {title}",
         label,
-        *(_cell(loads, bar, role) for role in _COLUMNS),
+        *(spread_cell(loads, bar, role) for role in _COLUMNS),
         "" if verdict.ratio is None else f"{verdict.ratio:.2f}",
-        _required(bar),
+        f"{bar.required} x {bar.against}" if bar.required and bar.against else bar.required,
         yes_no(verdict.is_reached),
     )
-
-
-def _required(bar: Bar) -> str:
-    if bar.figure == "completion_rate":
-        return "100 %"
-    return f"{bar.required} x {bar.against}" if bar.required else ""
-
-
-def _cell(loads: Section, bar: Bar, role: Role) -> str:
-    """Median and extremes, with a unit where it is a time; or why there are none."""
-    values = spread_of(loads, bar, role)
-    if values is None:
-        rejected = loads.get(bar.load, {}).get("servers", {}).get(role, {}).get("rejected")
-        return "cannot take part" if rejected else "not measured"
-    factor, unit = (100, " %") if bar.figure == "completion_rate" else (1, "" if bar.is_rate else " s")
-    median, least, most = (significant(factor * values[name]) for name in ("median", "min", "max"))
-    return f"{median}{unit} ({least} to {most})"
 
 
 def _machine(loads: Section) -> str:
@@ -141,20 +118,6 @@ def _parts(section: Section) -> str:
 
 def _code(text: str) -> str:
     return f"`{text}`" if text else ""
-
-
-def yes_no(value: bool | None) -> str:
-    return {True: "yes", False: "**no**", None: ""}[value]
-
-
-def significant(value: float) -> str:
-    """Three digits, without an exponent."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def markdown(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.chat_contenders import Contender, bare_candidates, llama_server_candidates
 from benchmarks.chat_loads import Load
-from benchmarks.chat_rounds import Record, new_seed
+from benchmarks.chat_rounds import Record
+from benchmarks.prompts import new_seed
 from benchmarks.results import Section
 
 LOAD_WITH_BARE_LIMIT = "a16"

@@ -15,11 +15,10 @@ import statistics
 from pathlib import Path
 
 from benchmarks.chat_contenders import THREADS, WEIGHTS
-from benchmarks.chat_figures import percentiles
 from benchmarks.chat_loads import MODEL_ID, chat_body
-from benchmarks.chat_rounds import new_seed
+from benchmarks.figures import percentiles
 from benchmarks.load import Body, Traffic, closed_loop, run_traffic
-from benchmarks.prompts import Prompts
+from benchmarks.prompts import Prompts, new_seed
 from benchmarks.results import CHAT, Section, environment, save_section
 from benchmarks.servers import RunningServer, hearth
 

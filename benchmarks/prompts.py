@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 _WORDS = (  # noqa: SIM905  # sixty quotes would not read better
     "river stone window garden letter morning engine harbour copper forest winter signal market candle bridge paper "
@@ -38,3 +39,8 @@ class Prompts:
             f"{number(12, 90)} workers and restored in {number(1901, 2020)}."
             for town in self._random.sample(_TOWNS, count)
         ]
+
+
+def new_seed() -> int:
+    """Of prompts that nobody has seen before."""
+    return time.time_ns() % 2**32

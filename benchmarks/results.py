@@ -10,7 +10,10 @@ from benchmarks.machine import describe_machine, describe_versions, now
 
 Section = dict[str, Any]
 
-CHAT = Path(__file__).parent / "results" / "chat.json"
+_FOLDER = Path(__file__).parent / "results"
+CHAT = _FOLDER / "chat.json"
+EMBEDDINGS = _FOLDER / "embeddings.json"
+RERANK = _FOLDER / "rerank.json"
 
 
 def load_results(path: Path = CHAT) -> Section:

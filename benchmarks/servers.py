@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import tempfile
@@ -53,25 +54,27 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def hearth(model: Mapping[str, object]) -> Iterator[RunningServer]:
-    """Serve one model, given as its entry in models.yaml.
+def hearth(*models: Mapping[str, object]) -> Iterator[RunningServer]:
+    """Serve models, given as their entries in models.yaml; `runtime` is that of the first.
 
     Raises:
-        ServerFailed: It cannot.
+        ServerFailed: It cannot serve one of them.
     """
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "models.yaml"
         settings = {"weights_dir": str(ROOT / "weights"), "log_level": "warning"}
-        config.write_text(yaml.safe_dump({"server": settings, "models": [dict(model)]}))
+        config.write_text(yaml.safe_dump({"server": settings, "models": [dict(model) for model in models]}))
         with _as_server_failed(RuntimeError):
             server = ServerProcess(config, Path(folder) / "log")
         with server:
             with _as_server_failed(TimeoutError):
                 server.wait_until_settled(START_S)
-            (served,) = server.models().values()
-            if served["state"] != "ready":
-                raise ServerFailed(f"the model is {served['state']}: {served.get('error')}")
-            yield RunningServer(int(server.url.rpartition(":")[2]), server.process.pid, served["runtime"])
+            served = server.models()
+            for name, model in served.items():
+                if model["state"] != "ready":
+                    raise ServerFailed(f"{name} is {model['state']}: {model.get('error')}")
+            runtime = served[str(models[0]["id"])]["runtime"]
+            yield RunningServer(int(server.url.rpartition(":")[2]), server.process.pid, runtime)
 
 
 @contextlib.contextmanager
@@ -83,15 +86,30 @@ def llama_server(binary: Path, weights: Path, flags: Sequence[str], *, threads: 
     """
     port = free_port()
     command = [str(binary), "-m", str(weights), "--host", HOST, "--port", str(port), "-t", str(threads), *flags]
+    with started(command, port) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str], port: int, *, environment: Mapping[str, str] | None = None
+) -> Iterator[RunningServer]:
+    """Run a command that serves on `port` and answers `/health` with 200 once it is ready.
+
+    Raises:
+        ServerFailed: It does not.
+    """
     with (
         tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, **(environment or {})}
+        ) as process,
     ):
         try:
             if not _answers(f"http://{HOST}:{port}/health", process):
                 log.seek(0)
                 end = "\n".join(log.read().splitlines()[-LOG_LINES:])
-                raise ServerFailed(f"llama-server ended with {process.poll()} or did not answer: {end}")
+                raise ServerFailed(f"{Path(command[0]).name} ended with {process.poll()} or did not answer: {end}")
             yield RunningServer(port, process.pid)
         finally:
             _stop(process)

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 import server
 from server.api.application import build_api
 from server.config.schema import HearthConfig, ModelConfig
-from server.errors import LoadFailed, WeightsError
+from server.errors import WeightsError
 from server.models.cache_folder import tuning_folder
 from server.models.registry import ModelEntry, ModelRegistry
 from server.models.weights import WeightsStore
@@ -75,8 +75,6 @@ def spec_factory(model: ModelConfig, config: HearthConfig, weights: WeightsStore
 
 
 def _checked_weights(model: ModelConfig, weights: WeightsStore) -> Path | None:
-    if model.unserved_reason:
-        raise LoadFailed(model.unserved_reason)
     status = weights.check(model)
     if status.state != "ready":
         # Clients read the error; where the files lie is for the log alone.

@@ -9,7 +9,19 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from server.types import Delta, Finished, GenerateRequest, ModelFacts, ModelState, Started
+from server.types import (
+    Delta,
+    EncoderCounts,
+    Finished,
+    GenerateRequest,
+    Lane,
+    ModelFacts,
+    ModelState,
+    Started,
+    Token,
+    TokenIds,
+    Truncate,
+)
 
 
 @dataclass(frozen=True)
@@ -17,14 +29,17 @@ class EmbeddingResult:
     """Vectors in input order.
 
     Attributes:
-        vectors: float32 [num_inputs, dimensions], each row of L2 norm 1; owned by the caller.
-        num_prompt_tokens: Tokens of all inputs after truncation.
+        vectors: float32 [num_inputs, dimensions], each row of L2 norm 1 unless that was not wanted; owned by the
+            caller.
+        num_prompt_tokens: Tokens of all inputs after truncation, prompt and special tokens included.
         num_truncated: Inputs that lost text to truncation.
+        num_cached: Inputs that no forward pass was made for: known already, or the same as another one in hand.
     """
 
     vectors: npt.NDArray[np.float32]
     num_prompt_tokens: int
     num_truncated: int = 0
+    num_cached: int = 0
 
 
 @dataclass(frozen=True)
@@ -32,14 +47,17 @@ class RerankResult:
     """Relevance of each document to the query, in input order.
 
     Attributes:
-        scores: float32 [num_documents], the raw logits of the cross-encoder; the service turns them into 0..1.
+        scores: float32 [num_documents], the raw logits of the cross-encoder, NaN for documents that were not scored in
+            time; the service turns them into 0..1.
         num_prompt_tokens: Tokens of all query-document pairs after truncation.
         num_truncated: Documents that lost text to truncation.
+        num_cached: Documents that no forward pass was made for; see `EmbeddingResult`.
     """
 
     scores: npt.NDArray[np.float32]
     num_prompt_tokens: int
     num_truncated: int = 0
+    num_cached: int = 0
 
 
 class ServedModel(Protocol):
@@ -55,6 +73,10 @@ class ServedModel(Protocol):
     @property
     def facts(self) -> ModelFacts | None:
         """What the last load found; None before the first."""
+
+    @property
+    def encoded(self) -> EncoderCounts | None:
+        """What the worker of an encoder has computed since it was started; None of other models, and without worker."""
 
 
 class ChatModel(ServedModel, Protocol):
@@ -74,11 +96,37 @@ class ChatModel(ServedModel, Protocol):
 class EmbeddingModel(ServedModel, Protocol):
     """Turns texts into vectors (bi-encoder)."""
 
-    async def embed(self, texts: Sequence[str], *, truncate: bool = False) -> EmbeddingResult:
-        """Embed non-empty texts, keeping their order. Cancelling drops what has not been computed yet.
+    async def embed(
+        self,
+        inputs: Sequence[str] | Sequence[TokenIds],
+        *,
+        truncate: Truncate = "error",
+        prompt: str = "",
+        lane: Lane = "interactive",
+        normalize: bool = True,
+    ) -> EmbeddingResult:
+        """Embed inputs, keeping their order. Cancelling drops what has not been computed yet.
+
+        Args:
+            inputs: At least one; texts that are not empty, or lists of the model's own token ids, to which special
+                tokens are added as to a text.
+            truncate: What to do with inputs that are too long.
+            prompt: Put before each input; empty: the model's default prompt, if it has one.
+            lane: Bulk inputs wait while interactive ones do, up to a bound.
+            normalize: Scale vectors to L2 norm 1; otherwise they are as the model pooled them.
 
         Raises:
-            ContextLengthExceeded: A text is longer than the model accepts and `truncate` is false.
+            InvalidRequest: A token id is not in the model's vocabulary.
+            ContextLengthExceeded: An input is longer than the model accepts and `truncate` is "error".
+            ModelUnavailable: The model is not loaded, overloaded or has died.
+        """
+
+    async def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[Token]]:
+        """Tell the tokens of texts, of each in its order, whatever the model's limit.
+
+        Raises:
+            InvalidRequest: The model cannot tell where its tokens stand.
+            ContextLengthExceeded: A text is much longer than the model accepts.
             ModelUnavailable: The model is not loaded, overloaded or has died.
         """
 
@@ -86,5 +134,24 @@ class EmbeddingModel(ServedModel, Protocol):
 class RerankModel(ServedModel, Protocol):
     """Scores documents against a query (cross-encoder)."""
 
-    async def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = False) -> RerankResult:
-        """Score each document. Errors as in `EmbeddingModel.embed`; only documents are ever truncated."""
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        truncate: Truncate = "error",
+        lane: Lane = "interactive",
+        max_tokens_per_doc: int | None = None,
+        timeout_s: float | None = None,
+    ) -> RerankResult:
+        """Score each document, or as many as the time suffices for. Errors as in `EmbeddingModel.embed`.
+
+        Args:
+            query: Never truncated; refused if it leaves no room for a document.
+            documents: At least one; with a `timeout_s`, put those that matter most first.
+            truncate: "error" or "end": documents that are too long are refused, or lose their end.
+            lane: As in `EmbeddingModel.embed`.
+            max_tokens_per_doc: Documents are cut to this many tokens, whatever `truncate` says.
+            timeout_s: Documents that are not scored by then, counted from now, stay without a score; at least one
+                is scored, and one batch may be finished after it.
+        """

@@ -12,10 +12,19 @@ from typing import ClassVar, Literal
 import msgspec
 
 TokenIds = list[int]
+SpecialTokenIds = tuple[TokenIds, TokenIds]
+"""What a tokenizer puts before and after a text."""
 DEFAULT_TENANT = "default"
 ModelKind = Literal["chat", "embedding", "rerank"]
 ModelState = Literal["unloaded", "loading", "ready", "draining", "failed"]
 FinishReason = Literal["stop", "length", "tool_calls"]
+
+Truncate = Literal["error", "end", "start", "mean"]
+"""What becomes of an encoder input that is too long: refused; cut at that side; or embedded in windows whose vectors
+are averaged, so that nothing is lost."""
+
+Lane = Literal["interactive", "bulk"]
+"""Who goes first in an encoder's queue: somebody who waits for the answer, or a job that has time."""
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -162,6 +171,36 @@ StreamEvent = Started | Delta | Finished | Failed
 """A stream is `Started Delta* Finished`, or ends early with `Failed`. It ends exactly once."""
 
 
+class EncoderCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an encoder has computed since its start, failed forward passes left out.
+
+    Attributes:
+        num_batches, num_items: Forward passes, and rows that they gave.
+        num_tokens, num_padding_tokens: What they computed: tokens of items, and the air between them.
+        num_cached_inputs: Inputs that were answered without a forward pass.
+    """
+
+    num_batches: int = 0
+    num_items: int = 0
+    num_tokens: int = 0
+    num_padding_tokens: int = 0
+    num_cached_inputs: int = 0
+
+
+class Token(msgspec.Struct, frozen=True, array_like=True):
+    """One token of a text.
+
+    Attributes:
+        text: What stands for it in the text; of a special token its name.
+        start, stop: Where that is, in characters; None of a special token, which the model puts around a text.
+    """
+
+    id: int
+    text: str
+    start: int | None = None
+    stop: int | None = None
+
+
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a worker found out about its model while loading.
 
@@ -170,6 +209,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         dimensions: Length of an embedding; 0 for other kinds.
         num_parameters: Weights in the model; 0 when unknown.
         architecture: As the weights name it, e.g. "llama" or "BertModel".
+        prompts: Of an embedding model: prompt name ("query", "document") to the text that goes before an input.
+        special_token_ids: Of an embedding model; empty where not known.
         details: What the runtime chose (threads, kernels), for `hearth doctor` and people.
     """
 
@@ -177,5 +218,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dimensions: int = 0
     num_parameters: int = 0
     architecture: str = ""
+    prompts: dict[str, str] = {}
+    special_token_ids: SpecialTokenIds = ([], [])
     load_s: float = 0.0
     details: dict[str, str] = {}

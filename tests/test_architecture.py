@@ -47,6 +47,7 @@ HOMES = {
     "pydantic": ("server.api", "server.config"),
     "pydantic_core": ("server.api", "server.config"),
     "psutil": ("server.services.diagnosis",),
+    "tiktoken": ("server.services.token_reader",),
     "zmq": ("server.workers",),
     "huggingface_hub": ("server.models.hub",),
     "tqdm": ("server.models.hub",),

@@ -15,8 +15,16 @@ from server.api.errors import ERROR_TABLE, HTTP_CODES, INVALID_CODES
 from server.api.routes import build_routes
 from server.api.schemas.chat import ChatRequest
 from server.api.schemas.completions import CompletionRequest
-from server.api.schemas.embeddings import EmbeddingRequest
+from server.api.schemas.embeddings import (
+    CohereEmbedRequest,
+    EmbeddingRequest,
+    OllamaEmbedRequest,
+    OllamaLegacyRequest,
+    TeiEmbedRequest,
+    TeiTokenizeRequest,
+)
 from server.api.schemas.rerank import RerankRequest
+from server.api.schemas.score import ScoreRequest
 from server.api.validation import PYDANTIC_CODES
 from server.cli.main import app as cli
 from server.config.schema import HearthConfig, Limits, ScriptedErrorCode
@@ -76,7 +84,13 @@ def test_every_route_is_documented(route: str) -> None:
     assert f"`{route}`" in API
 
 
-@pytest.mark.parametrize("schema", [ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        *(ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest, ScoreRequest),
+        *(TeiEmbedRequest, TeiTokenizeRequest, OllamaEmbedRequest, OllamaLegacyRequest, CohereEmbedRequest),
+    ],
+)
 def test_every_parameter_is_documented(schema: type[BaseModel]) -> None:
     missing = [name for name in schema.model_fields if f"`{name}`" not in API]
 

@@ -12,17 +12,14 @@ import tarfile
 from pathlib import Path
 
 from server.bindings.build_info import load_build_info
-
-
-def cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hearth" / "peers"
+from server.models.cache_folder import cache_folder
 
 
 def build_llama_server() -> Path:
     """Return the binary, building it first if needed (some minutes)."""
     build = load_build_info()
-    folder = cache_folder() / f"llama-cpp-python-{build.llama_cpp_version}-{build.compiler_version.replace(' ', '-')}"
+    name = f"llama-cpp-python-{build.llama_cpp_version}-{build.compiler_version.replace(' ', '-')}"
+    folder = cache_folder() / "peers" / name
     binary = folder / "build" / "bin" / "llama-server"
     if binary.exists():
         return binary

@@ -6,6 +6,7 @@ Every error body is `{"error": {"message", "type", "param", "code"}}`, 404 and 4
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -85,8 +86,10 @@ def error_body(exc: Exception, scope: Scope) -> tuple[int, dict[str, Any]]:
     return status, {"error": {"message": known.message, "type": kind, "param": known.param, "code": known.code}}
 
 
-def error_response(exc: Exception, scope: Scope) -> Response:
-    """The whole response for any exception."""
+def error_response(
+    exc: Exception, scope: Scope, *, shape: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> Response:
+    """The whole response for any exception. `shape` rewrites the body for clients of another API."""
     status, body = error_body(exc, scope)
     headers = {}
     if isinstance(exc, ModelUnavailable):
@@ -96,7 +99,7 @@ def error_response(exc: Exception, scope: Scope) -> Response:
         body["detail"] = f"Model '{model}' not found"  # older clients of this API read it
     if status in (413, 415):
         headers["connection"] = "close"  # the rest of the body was not read
-    return JsonResponse(body, status_code=status, headers=headers)
+    return JsonResponse(shape(body) if shape else body, status_code=status, headers=headers)
 
 
 def exception_handlers() -> dict[Any, Any]:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from server.api.json_response import JsonResponse
 from server.api.record import record_of
 from server.services.models import ModelService, ModelView
-from server.types import ModelFacts
+from server.types import EncoderCounts, ModelFacts
 
 
 class ModelEndpoint:
@@ -43,7 +43,13 @@ def model_body(view: ModelView) -> dict[str, Any]:
         "display": view.display.model_dump(),
         "runtime": _runtime(view.facts),
     }
+    if view.encoded is not None:
+        body["encoded"] = _encoded(view.encoded)
     return body if view.failure is None else {**body, "error": view.failure}
+
+
+def _encoded(counts: EncoderCounts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in counts.__struct_fields__}
 
 
 def _runtime(facts: ModelFacts | None) -> dict[str, Any] | None:

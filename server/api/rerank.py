@@ -1,19 +1,21 @@
-"""`POST /v1/rerank` and `/rerank`: Cohere v1's answer with Jina's fields; clients ignore what they do not know."""
+"""Rerank, in the dialect of whoever asks."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Set
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.body import JsonBody
 from server.api.disconnect import run_while_connected
+from server.api.errors import error_response
 from server.api.json_response import JsonResponse
 from server.api.record import record_of
+from server.api.rerank_dialects import choose_dialect
 from server.api.schemas.rerank import RerankRequest
-from server.services.generation import new_id
-from server.services.rerank import RankedDocument, Ranking, RerankService
+from server.errors import HearthError
+from server.services.rerank import Ranking, RerankService
 from server.types import Usage
 
 
@@ -23,39 +25,35 @@ class RerankEndpoint:
         self._body = body
 
     async def create(self, request: Request) -> Response:
-        wanted = await self._body.read(request, RerankRequest)
         record = record_of(request)
-        record.model = wanted.model
-        work = self._service.rerank(
-            wanted.model, wanted.query, wanted.documents, top_n=wanted.top_n, truncate=wanted.truncate
-        )
-        ranking = await run_while_connected(request.receive, work)
+        named: Set[str | None] = set()
+        try:
+            wanted = await self._body.read(request, RerankRequest)
+            named = wanted.model_fields_set
+            dialect = choose_dialect(request.url.path, named)
+            record.model = wanted.model
+            work = self._service.rerank(
+                wanted.model,
+                wanted.query,
+                [document.text for document in wanted.documents],
+                top_n=wanted.num_wanted,
+                timeout_s=None if wanted.timeout_ms is None else wanted.timeout_ms / 1000,
+                spans=wanted.spans(),
+                scoring=wanted.scoring(default_truncate=dialect.truncate),
+            )
+            ranking = await run_while_connected(request.receive, work)
+        except HearthError as exc:
+            # Of a body that could not be read, the field at fault is all that is known.
+            dialect = choose_dialect(request.url.path, named or {exc.param})
+            return error_response(exc, request.scope, shape=dialect.render_error)
+        record.model = wanted.model or ranking.model_id
         record.usage = Usage(prompt_tokens=ranking.num_prompt_tokens)
-        return JsonResponse(_body(ranking, wanted.documents if wanted.return_documents else None))
+        return JsonResponse(dialect.render(wanted, ranking), headers=_headers(ranking))
 
 
-def _body(ranking: Ranking, documents: list[str] | None) -> dict[str, Any]:
-    num_tokens = ranking.num_prompt_tokens
+def _headers(ranking: Ranking) -> dict[str, str]:
+    """What was done to the documents, for the dialects whose bodies have no place for it."""
     return {
-        "id": new_id("rerank"),
-        "object": "list",
-        "model": ranking.model_id,
-        "results": [_result(ranked, documents) for ranked in ranking.documents],
-        "meta": {
-            "api_version": {"version": "1"},
-            "billed_units": {"search_units": 1},
-            "tokens": {"input_tokens": num_tokens, "output_tokens": 0},
-        },
-        "usage": {
-            "prompt_tokens": num_tokens,
-            "total_tokens": num_tokens,
-            "truncated_inputs": ranking.num_truncated,
-        },
+        "x-hearth-truncated-inputs": str(ranking.num_truncated),
+        "x-hearth-scored-documents": str(ranking.num_scored),
     }
-
-
-def _result(ranked: RankedDocument, documents: list[str] | None) -> dict[str, Any]:
-    result: dict[str, Any] = {"index": ranked.index, "relevance_score": ranked.score}
-    if documents is not None:
-        result["document"] = {"text": documents[ranked.index]}  # always an object: some clients read `.text`
-    return result

@@ -11,6 +11,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from server.bindings.llama_batch import LlamaBatch
 from server.bindings.llama_model import LlamaModel
 from server.config.schema import KvType
 from server.errors import LoadFailed
@@ -108,11 +109,7 @@ class LlamaContext:
         self.num_cells = llama_cpp.llama_n_ctx(self.handle)  # llama.cpp rounds up
         self.can_share_prefixes = model.can_share_prefixes
         self._memory = llama_cpp.llama_get_memory(self.handle)
-        self._token = np.zeros(options.max_batch_tokens, np.int32)
-        self._pos = np.zeros(options.max_batch_tokens, np.int32)
-        self._seq_id = np.zeros((options.max_batch_tokens, len(self._id_offsets)), np.int32)
-        self._output = np.zeros(options.max_batch_tokens, np.int8)
-        self._batch = self._batch_over_arrays()
+        self._batch = LlamaBatch(options.max_batch_tokens, num_ids=len(self._id_offsets))
 
     def decode(
         self,
@@ -133,12 +130,8 @@ class LlamaContext:
         assert token_ids.max() < self.vocab_size
         assert seq_ids.min() >= 0
         assert seq_ids.max() < self.options.max_sequences
-        self._token[:count] = token_ids
-        self._pos[:count] = positions
-        self._seq_id[:count] = seq_ids[:, None] + self._id_offsets
-        self._output[:count] = wants_logits
-        self._batch.n_tokens = count
-        return int(llama_cpp.llama_decode(self.handle, self._batch))
+        self._batch.fill(token_ids, positions, seq_ids[:, None] + self._id_offsets, wants_logits)
+        return int(llama_cpp.llama_decode(self.handle, self._batch.handle))
 
     def logits(self, num_outputs: int) -> npt.NDArray[np.float32]:
         """Logits of the last decode, float32 [num_outputs, vocab_size], in batch order of the tokens that wanted them.
@@ -203,25 +196,6 @@ class LlamaContext:
     def _llama_ids(self, seq_id: int) -> list[int]:
         """What llama.cpp calls a sequence: its id and, where it has one, its twin's."""
         return [seq_id + int(offset) for offset in self._id_offsets]
-
-    def _batch_over_arrays(self) -> llama_cpp.llama_batch:
-        """A `llama_batch` whose pointers lead to our arrays: filling a batch is a few numpy assignments.
-
-        Each token belongs to one sequence, so `n_seq_id` never changes and `seq_id[i]` points at `_seq_id[i]`.
-        """
-        length, num_ids = self._seq_id.shape
-        self._num_ids = np.full(length, num_ids, np.int32)
-        addresses = self._seq_id.ctypes.data + np.arange(length, dtype=np.uint64) * self._seq_id.strides[0]
-        self._seq_id_pointers = addresses.astype(np.uintp)
-        batch = llama_cpp.llama_batch()
-        batch.token = self._token.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
-        batch.pos = self._pos.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos))
-        batch.n_seq_id = self._num_ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        batch.seq_id = ctypes.cast(
-            self._seq_id_pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id))
-        )
-        batch.logits = self._output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
-        return batch
 
 
 def _has_twins(model: LlamaModel, *, streams: bool) -> bool:

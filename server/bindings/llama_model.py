@@ -12,6 +12,7 @@ import llama_cpp
 
 from server.bindings import llama_log
 from server.bindings.llama_vocab import LlamaVocab
+from server.config.schema import ModelConfig
 from server.errors import LoadFailed
 
 ALL_LAYERS = -1  # llama.cpp: a negative number of GPU layers means all
@@ -36,6 +37,7 @@ class LlamaModel:
         if not self.handle:
             reason = llama_log.recent_errors[0] if llama_log.recent_errors else "no reason given"
             raise LoadFailed(f"llama.cpp cannot load {path.name}: {reason}")
+        self.gpu_layers = gpu_layers
         vocab = llama_cpp.llama_model_get_vocab(self.handle)
         assert vocab is not None
         self.vocab = LlamaVocab(vocab)
@@ -45,6 +47,12 @@ class LlamaModel:
             llama_cpp.llama_model_is_recurrent(self.handle) or llama_cpp.llama_model_is_hybrid(self.handle)
         )
         self.has_window = llama_cpp.llama_model_n_swa(self.handle) > 0  # some layers see the last tokens only
+        self.width: int = llama_cpp.llama_model_n_embd(self.handle)
+        self.dimensions: int = llama_cpp.llama_model_n_embd_out(self.handle)
+        self.labels = [  # of the classifier; one without a name where there is no classifier
+            (llama_cpp.llama_model_cls_label(self.handle, index) or b"").decode("utf-8", "replace")
+            for index in range(llama_cpp.llama_model_n_cls_out(self.handle))
+        ]
         self.num_parameters = llama_cpp.llama_model_n_params(self.handle)
         self.architecture = self.metadata("general.architecture")
 
@@ -72,6 +80,13 @@ class LlamaModel:
         self, _type: type[BaseException] | None, _value: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def num_gpu_layers(config: ModelConfig, *, has_gpu: bool) -> int:
+    """Decide how many layers go to the GPU."""
+    if config.gpu_layers == "auto":
+        return ALL_LAYERS if has_gpu else 0
+    return ALL_LAYERS if config.gpu_layers == "all" else config.gpu_layers
 
 
 def check_header(path: Path) -> None:

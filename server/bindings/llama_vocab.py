@@ -23,6 +23,8 @@ class LlamaVocab:
         control_texts: Text of every control token, e.g. "<|im_end|>"; message text must never become one of them.
         bos, eos: Texts of these tokens, empty where the model has none.
         adds_bos: Whether a prompt starts with the BOS token.
+        adds_eos, adds_sep: Whether an encoder's text ends with the EOS token; whether a pair has the SEP token between.
+        is_wordpiece: A BERT vocabulary, whose texts stand between BOS and SEP whatever the flags say.
     """
 
     def __init__(self, handle: llama_cpp.llama_vocab_p) -> None:
@@ -30,6 +32,11 @@ class LlamaVocab:
         self.size = llama_cpp.llama_vocab_n_tokens(handle)
         self.bos_id = llama_cpp.llama_vocab_bos(handle)
         self.eos_id = llama_cpp.llama_vocab_eos(handle)
+        sep_id = llama_cpp.llama_vocab_sep(handle)
+        self.sep_id = sep_id if sep_id >= 0 else self.eos_id
+        self.is_wordpiece = llama_cpp.llama_vocab_type(handle) == llama_cpp.LLAMA_VOCAB_TYPE_WPM
+        self.adds_eos = bool(llama_cpp.llama_vocab_get_add_eos(handle))
+        self.adds_sep = bool(llama_cpp.llama_vocab_get_add_sep(handle))
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(handle)) and self.bos_id >= 0
         self.pieces = [self._piece(token_id, special=False) for token_id in range(self.size)]
         self.longest_piece = max(1, *map(len, self.pieces))

@@ -23,11 +23,8 @@ def check(
 ) -> None:
     """Check models.yaml, the environment and the files they name; exit with 2 if something is wrong."""
     loaded = load_or_exit(file or config)
-    served = [f"{model.id} ({model.kind})" for model in loaded.config.models if not model.unserved_reason]
-    typer.echo(f"{loaded.path} is right; it serves {', '.join(served) or 'nothing'}")
-    for model in loaded.config.models:
-        if model.unserved_reason:
-            typer.echo(f"note: {model.id} cannot be loaded: {model.unserved_reason}")
+    served = ", ".join(f"{model.id} ({model.kind})" for model in loaded.config.models)
+    typer.echo(f"{loaded.path} is right; it serves {served}")
 
 
 @app.command()

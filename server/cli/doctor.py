@@ -20,10 +20,11 @@ from server.bindings.gpu import find_gpus
 from server.bindings.self_test import SelfTest, run_self_test
 from server.cli.settings import ConfigOption, cache_dir, load_or_exit
 from server.config.schema import HearthConfig, ModelConfig
+from server.encoders.kernel_choice import KernelFinding
 from server.models.weights import WeightsStore
 from server.services.diagnosis import Finding, Machine, diagnose
 from server.workers.tuning import Tuning
-from server.workers.tuning_cache import open_cache
+from server.workers.tuning_cache import open_cache, open_kernel_cache
 
 
 def doctor(
@@ -52,7 +53,19 @@ def _this_machine(settings: HearthConfig, store: WeightsStore) -> Machine:
         cache = open_cache(model, spec_factory(model, settings, store)(""))
         return cache.load() if cache else None
 
-    return Machine(build=build, cpu=read_cpu(), gpus=find_gpus(), tuning=tuning, test=test, is_hearth=is_hearth)
+    def kernel(model: ModelConfig) -> KernelFinding | None:
+        cache = open_kernel_cache(model, spec_factory(model, settings, store)(""))
+        return cache.load() if cache else None
+
+    return Machine(
+        build=build,
+        cpu=read_cpu(),
+        gpus=find_gpus(),
+        tuning=tuning,
+        kernel=kernel,
+        test=test,
+        is_hearth=is_hearth,
+    )
 
 
 def is_hearth(address: str) -> bool:

@@ -27,7 +27,7 @@ def pull(
         bool, typer.Option("--deep", help="Hash again what is there, and replace what is damaged.")
     ] = False,
 ) -> None:
-    """Fetch and verify model weights; what is there already, or cannot be loaded yet, is left alone."""
+    """Fetch and verify model weights; what is there already is left alone."""
     settings = load_or_exit(config, require_files=False).config
     chosen = choose_models(settings, models or [])
     store = WeightsStore(settings.server.weights_dir, cache_dir())
@@ -37,9 +37,6 @@ def pull(
 
 
 def _pull_one(model: ModelConfig, store: WeightsStore, *, deep: bool) -> bool:
-    if model.unserved_reason:
-        typer.echo(f"{model.id}: left out ({model.unserved_reason})")
-        return True
     started = time.monotonic()
     try:
         with _shown_progress(model.id) as on_progress:

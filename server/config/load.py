@@ -73,7 +73,7 @@ def load_config(
     overrides, unknown = _collect_overrides(flags, environ)
     server, wrong = _override_settings(config.server if config else ServerSettings(), path.parent, overrides)
     if config:
-        models = tuple(_anchor_source(model, path.parent) for model in config.models)
+        models = tuple(_anchor_paths(model, path.parent) for model in config.models)
         config = config.model_copy(update={"server": server, "models": models})
         problems += _missing_files(config, document) if require_files else []
     lines = [_in_file(path, problem) for problem in sorted(problems, key=lambda problem: problem.line)]
@@ -210,9 +210,13 @@ def _file_of(model: ModelConfig) -> Path | None:
     return Path(model.source.removeprefix("file:"))
 
 
-def _anchor_source(model: ModelConfig, folder: Path) -> ModelConfig:
-    path = _file_of(model)
-    return model if path is None else model.model_copy(update={"source": f"file:{_absolute(folder, path)}"})
+def _anchor_paths(model: ModelConfig, folder: Path) -> ModelConfig:
+    anchored: dict[str, object] = {}
+    if path := _file_of(model):
+        anchored["source"] = f"file:{_absolute(folder, path)}"
+    if model.cache_file:
+        anchored["cache_file"] = _absolute(folder, model.cache_file)
+    return model.model_copy(update=anchored) if anchored else model
 
 
 def _key(location: Location, model_ids: Sequence[str | None]) -> str:

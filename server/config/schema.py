@@ -17,6 +17,7 @@ from server.types import ModelKind
 
 Backend = Literal["llama_cpp", "sentence_transformers", "script"]
 KvType = Literal["f16", "q8_0", "q4_0"]
+KernelName = Literal["torch-fp32", "torch-mixed-bf16", "torch-bf16", "torch-fp16", "onnx"]
 Capability = Literal["chat", "completion", "embedding", "rerank", "tools", "code", "reasoning"]
 
 ScriptedErrorCode = Literal[
@@ -24,16 +25,17 @@ ScriptedErrorCode = Literal[
 ]
 
 _WEIGHTS = ("source", "sha256", "context", "threads")
+_CACHE = ("cache_mb", "cache_file")
 KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
     ("llama_cpp", "chat"): (
         *(*_WEIGHTS, "gpu_layers", "max_sequences", "kv_cells"),
         *("kv", "kv_type", "flash_attention", "batch_tokens", "ubatch_tokens"),
         *("drafting", "pinned_prefixes", "defaults"),
     ),
-    ("llama_cpp", "embedding"): (*_WEIGHTS, "gpu_layers"),
-    ("llama_cpp", "rerank"): (*_WEIGHTS, "gpu_layers"),
-    ("sentence_transformers", "embedding"): (*_WEIGHTS, "device"),
-    ("sentence_transformers", "rerank"): (*_WEIGHTS, "device"),
+    ("llama_cpp", "embedding"): (*_WEIGHTS, *_CACHE, "gpu_layers", "dimensions"),
+    ("llama_cpp", "rerank"): (*_WEIGHTS, *_CACHE, "gpu_layers"),
+    ("sentence_transformers", "embedding"): (*_WEIGHTS, *_CACHE, "device", "kernel", "dimensions"),
+    ("sentence_transformers", "rerank"): (*_WEIGHTS, *_CACHE, "device", "kernel"),
     ("script", "chat"): ("context", "defaults", "script"),
 }
 """What may be configured: a backend with a kind that it serves, and the keys that do something for the two."""
@@ -193,7 +195,7 @@ class ModelConfig(_Section):
         None,
         ge=64,
         le=10_485_760,
-        description="Most tokens of one request; default: the model's, at most 8192 for chat.",
+        description="Most tokens of one request; default: the model's, at most 8192 for GGUF.",
     )
     max_sequences: int = Field(16, ge=1, le=256, description="Most chat generations that run at the same time.")
     kv_cells: int | None = Field(
@@ -241,6 +243,27 @@ class ModelConfig(_Section):
         "auto", description="Layers on the GPU; `auto`: all where llama.cpp was built for a GPU, else none."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where an encoder runs.")
+    kernel: Literal["auto", "exact", KernelName] = Field(
+        "auto",
+        description="Library and number format that compute an encoder; `auto`: what was measured to be the fastest "
+        "whose results are right. `exact`: as the weights are, so fp32 in fp32, and int8 ONNX one input at a time.",
+    )
+    dimensions: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
+        (),
+        max_length=32,
+        description="Shorter lengths that embeddings may be cut to, for models trained so (Matryoshka).",
+    )
+    cache_mb: int = Field(
+        64,
+        ge=0,
+        le=1_048_576,
+        description="Memory for vectors and scores that were computed before, in MiB; 0: nothing is remembered.",
+    )
+    cache_file: Path | None = Field(
+        None,
+        description="SQLite file, of at most 1 GiB, where they are kept as well and found again after a restart; "
+        "models may share one. Relative to models.yaml.",
+    )
     threads: int | None = Field(
         None,
         ge=1,
@@ -263,6 +286,8 @@ class ModelConfig(_Section):
             raise _error_at((), "backend 'script' needs at least one rule under `script`")
         if self.backend != "script" and self.source is None:
             raise _error_at((), f"backend {self.backend!r} needs a `source`: {', '.join(SOURCE_FORMS)}")
+        if self.cache_file is not None and self.cache_mb == 0:
+            raise _error_at(("cache_file",), "cache_mb is 0, so nothing is remembered; remove one of the two")
         if self.kv_type in ("q8_0", "q4_0") and self.flash_attention == "off":
             message = f"kv_type {self.kv_type!r} needs flash attention; remove `flash_attention`, or use f16"
             raise _error_at(("kv_type",), message)
@@ -290,16 +315,6 @@ class ModelConfig(_Section):
             if capability == "tools" and self.backend != "script":
                 message = f"backend {self.backend!r} does not offer 'tools' yet, only 'script' does; remove it"
                 raise _error_at(("capabilities",), message)
-
-    @property
-    def unserved_reason(self) -> str:
-        """Why no worker can load this model yet, though it may be written down; empty for all others."""
-        if self.backend == "llama_cpp" and self.kind != "chat":
-            return (
-                "GGUF embedding and rerank models are not served yet; use backend sentence_transformers with "
-                "safetensors or ONNX weights"
-            )
-        return ""
 
     @property
     def effective_capabilities(self) -> tuple[Capability, ...]:

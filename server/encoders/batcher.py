@@ -1,12 +1,14 @@
 """Dynamic batching: many small requests in, few well-filled forward passes out, one ending per request.
 
     caller's thread     submit, cancel, progress, close: never waits for the model
-    tokeniser pool      Encoder.tokenize of each request as it arrives, while the compute thread is busy
-    compute thread      takes a batch from the queue, runs Encoder.forward, hands rows to their requests
+    tokeniser pools     Encoder.tokenize of each request as it arrives, while the compute thread is busy; what is known
+                        already is answered from the cache, the rest waits for a flight
+    compute thread      takes a batch of flights, runs Encoder.forward, hands rows to the requests that wait for them
 
-One lock (`_changed`) guards all state that threads share; it is held for bookkeeping only, never while the encoder
-or a callback runs. The compute thread sleeps on it until there is work. What goes into a batch is `item_queue.py`'s
-decision; what an item means is the encoder's. Knows no messages and no processes.
+One lock (`_changed`) guards all state that threads share; it is held for bookkeeping only, never while the encoder,
+the disk or a callback runs. The compute thread sleeps on it until there is work. What goes into a batch is
+`item_queue.py`'s decision, who shares a row `flights.py`'s; what an item means is the encoder's. Knows no messages and
+no processes.
 """
 
 from __future__ import annotations
@@ -14,41 +16,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
+from server.encoders.encoded import Encoded, assemble
 from server.encoders.encoder import EncodedItem, Encoder, Rows
-from server.encoders.item_queue import ItemQueue, QueuedItem
+from server.encoders.flights import Flight, Flights
+from server.encoders.vector_cache import VectorCache
 from server.errors import HearthError, InternalError, InvalidRequest, ModelUnavailable
+from server.types import EncoderCounts, Lane
 
 logger = logging.getLogger(__name__)
 
-MAX_BATCH_TOKENS = 1024
-"""Padded tokens of one forward pass. Measured on 2 busy cores with texts of 8-200 words: the fp32 embedder is equally
-fast from 512 to 2048, and slower beyond. A batch is also how long a new request may wait for the model."""
-
 NUM_TOKENIZER_THREADS = 2
-"""Two, so that one huge request does not hold up the small ones behind it; tokenising is far cheaper than computing."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The answer to one request.
-
-    Attributes:
-        rows: float32 [num_inputs, dimensions] or [num_inputs], in input order; owned by the receiver.
-        num_prompt_tokens: Tokens of all inputs after truncation.
-        num_truncated: Inputs that lost text to truncation.
-    """
-
-    rows: Rows
-    num_prompt_tokens: int
-    num_truncated: int
-
+"""Of each lane. Two, so that one huge request does not hold up the small ones behind it; tokenising is far cheaper than
+computing. A lane has its own, so that a bulk job's texts never stand before an interactive one."""
 
 EncodeOutcome = Encoded | HearthError
 
@@ -71,16 +58,44 @@ class Progress(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A live request. `rows[i]` is None until input i is computed; `num_left` counts those."""
+    """A live request. Once tokenised it has a place in `rows` for each item, None until that is there.
+
+    Attributes:
+        deadline: When it is answered with what there is; None: when all is there.
+        is_cached: Of each item, whether no forward pass was made for it.
+    """
 
     request_id: str
-    inputs: Sequence[object]
-    truncate: bool
+    inputs: Sized
+    lane: Lane
+    deadline: float | None
     on_done: Callable[[EncodeOutcome], None]
-    rows: list[Rows | None]
-    num_left: int
-    num_prompt_tokens: int = 0
-    num_truncated: int = 0
+    items: list[EncodedItem] = field(default_factory=list)
+    rows: list[Rows | None] = field(default_factory=list)
+    is_cached: list[bool] = field(default_factory=list)
+    num_left: int = 0
+
+    def begin(self, items: list[EncodedItem]) -> None:
+        self.items = items
+        self.rows = [None] * len(items)
+        self.is_cached = [False] * len(items)
+        self.num_left = len(items)
+
+    def fill(self, position: int, row: Rows) -> None:
+        self.rows[position] = row
+        self.num_left -= 1
+
+    @property
+    def is_complete(self) -> bool:
+        return self.num_left == 0
+
+    @property
+    def has_row(self) -> bool:
+        return self.num_left < len(self.items)
+
+    def input_of(self, position: int) -> int:
+        """Return the index of the input that the item at `position` is, or is a window of."""
+        return sum(not item.is_continuation for item in self.items[: position + 1]) - 1
 
 
 class Batcher:
@@ -90,20 +105,27 @@ class Batcher:
         self,
         encoder: Encoder[Any],
         *,
-        max_batch_tokens: int = MAX_BATCH_TOKENS,
+        cache: VectorCache | None = None,
         num_tokenizer_threads: int = NUM_TOKENIZER_THREADS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Start the threads. `cache` is the batcher's from now on; without one, nothing is remembered."""
         self._encoder = encoder
-        self._max_batch_tokens = max_batch_tokens
+        self._cache = VectorCache(0) if cache is None else cache
+        self._clock = clock
         self._changed = threading.Condition()
         self._requests: dict[str, _Request] = {}
-        self._queue: ItemQueue[_Request] = ItemQueue()
+        self._flights: Flights[_Request] = Flights()
+        self._counts = EncoderCounts()
         self._num_steps = 0
         self._num_untokenized = 0  # items, cancelled ones included: a tokeniser that is stuck with them must show
         self._num_running = 0
         self._forward_started_at: float | None = None
         self._is_closed = False
-        self._pool = ThreadPoolExecutor(num_tokenizer_threads, thread_name_prefix="encoder-tokenizer")
+        self._pools: dict[Lane, ThreadPoolExecutor] = {
+            "interactive": ThreadPoolExecutor(num_tokenizer_threads, thread_name_prefix="encoder-tokenizer"),
+            "bulk": ThreadPoolExecutor(num_tokenizer_threads, thread_name_prefix="encoder-bulk-tokenizer"),
+        }
         # A daemon: a forward pass that never returns must not keep a dying worker alive.
         self._thread = threading.Thread(target=self._run, name="encoder-compute", daemon=True)
         self._thread.start()
@@ -111,107 +133,138 @@ class Batcher:
     # ---- caller's thread
 
     def submit(
-        self, request_id: str, inputs: Sequence[object], *, truncate: bool, on_done: Callable[[EncodeOutcome], None]
+        self,
+        request_id: str,
+        inputs: Sized,
+        *,
+        on_done: Callable[[EncodeOutcome], None],
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
     ) -> None:
         """Queue a request and return at once.
 
         Args:
             request_id: Unique among live requests.
-            inputs: What the encoder tokenises, at least one; not to be changed afterwards.
-            truncate: Whether inputs that are too long are cut at their end or refused.
+            inputs: What the encoder tokenises (`Texts` or `Pairs`), at least one; not to be changed afterwards.
             on_done: Called exactly once with the answer or the error, unless the request is cancelled first.
                 Runs on a thread of the batcher (or of `close`), so it must be quick and must not raise.
+            lane: Bulk inputs wait while interactive ones do, up to a bound.
+            timeout_s: Compute inputs in the order given, and answer after so long with the rows that are there, at
+                least one: when the batch that then runs is done.
         """
-        request = _Request(request_id, inputs, truncate, on_done, rows=[None] * len(inputs), num_left=len(inputs))
+        deadline = None if timeout_s is None else self._clock() + timeout_s
+        request = _Request(request_id, inputs, lane, deadline, on_done)
         with self._changed:
             assert request_id not in self._requests, f"request id {request_id!r} is in use"
             self._requests[request_id] = request
             self._num_untokenized += len(inputs)
-        self._pool.submit(self._tokenize, request)
+        self._pools[lane].submit(self._tokenize, request)
 
     def cancel(self, request_id: str) -> None:
-        """Forget a request: what has not been computed never will be. Unknown ids are ignored."""
+        """Forget a request: what nobody else waits for is not computed any more. Unknown ids are ignored."""
         with self._changed:
             if request := self._requests.pop(request_id, None):
-                self._queue.drop(request)
+                self._flights.leave(request)
 
     def progress(self) -> Progress:
         with self._changed:
             started_at = self._forward_started_at
             return Progress(
                 num_steps=self._num_steps,
-                busy_s=0.0 if started_at is None else time.monotonic() - started_at,
+                busy_s=0.0 if started_at is None else self._clock() - started_at,
                 num_running=self._num_running,
-                num_waiting=len(self._queue) + self._num_untokenized,
+                num_waiting=self._flights.num_queued + self._num_untokenized,
             )
+
+    def counts(self) -> EncoderCounts:
+        with self._changed:
+            return self._counts
 
     def close(self) -> None:
         """Finish the batch now running, fail every other request, end the threads. Call nothing afterwards."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
         self._thread.join()
         for request in list(self._requests.values()):
             self._end(request, ModelUnavailable("the model is being unloaded; try again later"))
+        self._cache.close()
 
     def check_integrity(self) -> None:
         """Assert that nothing is left over. Call when every request has ended and no batch runs."""
         with self._changed:
             assert not self._requests, f"requests left: {list(self._requests)}"
-            assert len(self._queue) == 0, f"{len(self._queue)} items left in the queue"
             assert self._num_running == 0, f"{self._num_running} items still running"
+            self._flights.check_integrity()
 
-    # ---- tokeniser pool
+    # ---- tokeniser pools
 
     def _tokenize(self, request: _Request) -> None:
         try:
             if not self._is_live(request):
                 return
-            if not request.inputs:
+            if not len(request.inputs):
                 raise InvalidRequest("there is nothing to encode; send at least one input", param="input")
-            encoded = self._encoder.tokenize(request.inputs, truncate=request.truncate)
+            items = self._encoder.tokenize(request.inputs)
+            self._begin(request, items, [item.digest() for item in items])
         except HearthError as exc:
             self._end(request, exc)
         except BaseException:  # a panic inside the Rust tokenizer is no Exception, and must not leave anyone waiting
             logger.exception("tokenizer failed", extra={"request_id": request.request_id})
             self._end(request, InternalError("the tokenizer failed on this request; the server's log has the details"))
-        else:
-            self._enqueue(request, encoded)
         finally:
             with self._changed:
                 self._num_untokenized -= len(request.inputs)
                 self._num_steps += 1
 
-    def _enqueue(self, request: _Request, encoded: list[EncodedItem]) -> None:
+    def _begin(self, request: _Request, items: list[EncodedItem], keys: list[bytes]) -> None:
+        """Fill in the rows that are known, and let the request wait for the others."""
         with self._changed:
-            request.num_prompt_tokens = sum(item.num_tokens for item in encoded)
-            request.num_truncated = sum(item.is_truncated for item in encoded)
-            if self._is_live(request):
-                self._queue.add(request, encoded)
-                self._changed.notify()
+            unknown = [key for key in keys if self._cache.get(key) is None]
+        stored = self._cache.find_stored(unknown)
+        with self._changed:
+            if not self._is_live(request):
+                return
+            request.begin(items)
+            for key in stored:
+                self._cache.keep(key, stored[key])
+            for position, (item, key) in enumerate(zip(items, keys, strict=True)):
+                row = stored.get(key, self._cache.get(key))
+                if row is None:
+                    in_order = request.deadline is not None
+                    has_joined = self._flights.join(request, position, key, item, request.lane, in_order=in_order)
+                    request.is_cached[position] = has_joined
+                else:
+                    request.fill(position, row)
+                    request.is_cached[position] = True
+            self._changed.notify()
+        if request.is_complete:
+            self._answer(request)
 
     # ---- compute thread
 
     def _run(self) -> None:
         while batch := self._next_batch():
             self._compute(batch)
+            self._answer_late()
 
-    def _next_batch(self) -> list[QueuedItem[_Request]]:
+    def _next_batch(self) -> list[Flight[_Request]]:
         """Wait for work; empty means that the batcher is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or len(self._queue) > 0)
+            self._changed.wait_for(lambda: self._is_closed or self._flights.num_queued > 0)
             if self._is_closed:
                 return []
-            return self._queue.take_batch(self._max_batch_tokens)
+            return self._flights.take_batch(self._encoder.budget)
 
-    def _compute(self, batch: list[QueuedItem[_Request]]) -> None:
+    def _compute(self, batch: list[Flight[_Request]]) -> None:
         """Answer the items of a batch. If it fails, halve it until the item at fault stands alone."""
-        batch = [item for item in batch if self._is_live(item.owner)]
+        batch = [flight for flight in batch if flight.waiting]
         if not batch:
             return
         try:
-            rows = self._forward(batch)
+            rows = self._forward([flight.encoded for flight in batch])
         except Exception:
             if len(batch) == 1:
                 self._fail_poison(batch[0])
@@ -222,41 +275,71 @@ class Batcher:
         else:
             self._deliver(batch, rows)
 
-    def _forward(self, batch: list[QueuedItem[_Request]]) -> Rows:
+    def _forward(self, items: list[EncodedItem]) -> Rows:
         with self._changed:
-            self._num_running = len(batch)
-            self._forward_started_at = time.monotonic()
+            self._num_running = len(items)
+            self._forward_started_at = self._clock()
         try:
-            rows = self._encoder.forward([item.encoded for item in batch])
+            rows = self._encoder.forward(items)
         finally:
             with self._changed:
                 self._num_running = 0
                 self._forward_started_at = None
                 self._num_steps += 1
-        if len(rows) != len(batch) or not np.isfinite(rows).all():
-            raise ArithmeticError(f"a forward pass of {len(batch)} items gave {len(rows)} rows, or NaN or infinity")
+        if len(rows) != len(items) or not np.isfinite(rows).all():
+            raise ArithmeticError(f"a forward pass of {len(items)} items gave {len(rows)} rows, or NaN or infinity")
         return rows
 
-    def _fail_poison(self, item: QueuedItem[_Request]) -> None:
+    def _fail_poison(self, flight: Flight[_Request]) -> None:
         """Called while the exception is being handled."""
-        logger.exception(
-            "encoder failed on an item",
-            extra={"request_id": item.owner.request_id, "index": item.index, "num_tokens": item.num_tokens},
-        )
-        message = f"the model failed on input {item.index}; the server's log has the details"
-        self._end(item.owner, InternalError(message))
+        logger.exception("encoder failed on an item", extra={"num_tokens": flight.encoded.num_tokens})
+        with self._changed:
+            waiting = self._flights.land(flight)
+        for request, positions in waiting.items():
+            index = request.input_of(positions[0])
+            self._end(request, InternalError(f"the model failed on input {index}; the server's log has the details"))
 
-    def _deliver(self, batch: list[QueuedItem[_Request]], rows: Rows) -> None:
-        # Rows and num_left are touched by this thread only, once the request is tokenised.
-        for item, row in zip(batch, rows, strict=True):
-            request = item.owner
-            request.rows[item.index] = row
-            request.num_left -= 1
-            if request.num_left == 0:
-                whole = np.stack([row for row in request.rows if row is not None])
-                self._end(request, Encoded(whole, request.num_prompt_tokens, request.num_truncated))
+    def _deliver(self, batch: list[Flight[_Request]], rows: Rows) -> None:
+        complete = []
+        with self._changed:
+            self._count(batch)
+            for flight, row in zip(batch, rows, strict=True):
+                self._cache.put(flight.key, row)
+                for request, positions in self._flights.land(flight).items():
+                    for position in positions:
+                        request.fill(position, row)
+                    if request.is_complete:
+                        complete.append(request)
+        for request in complete:
+            self._answer(request)
+
+    def _count(self, batch: list[Flight[_Request]]) -> None:
+        lengths = [flight.encoded.num_tokens for flight in batch]
+        num_computed = sum(lengths) if self._encoder.budget.is_packed else max(lengths) * len(batch)
+        self._counts = msgspec.structs.replace(
+            self._counts,
+            num_batches=self._counts.num_batches + 1,
+            num_items=self._counts.num_items + len(batch),
+            num_tokens=self._counts.num_tokens + sum(lengths),
+            num_padding_tokens=self._counts.num_padding_tokens + num_computed - sum(lengths),
+        )
+
+    def _answer_late(self) -> None:
+        """Answer requests whose time is over with the rows that are there; those that have none come next."""
+        now = self._clock()
+        with self._changed:
+            late = [each for each in self._requests.values() if each.deadline is not None and each.deadline <= now]
+            for request in late:
+                if not request.has_row:
+                    self._flights.put_first(request)
+        for request in late:
+            if request.has_row:
+                self._answer(request)
 
     # ---- any thread
+
+    def _answer(self, request: _Request) -> None:
+        self._end(request, assemble(request.items, request.rows, request.is_cached))
 
     def _end(self, request: _Request, outcome: EncodeOutcome) -> None:
         """Give a live request its one ending; do nothing if it was cancelled or has ended meanwhile."""
@@ -264,8 +347,10 @@ class Batcher:
             if not self._is_live(request):
                 return
             del self._requests[request.request_id]
-            if request.num_left:
-                self._queue.drop(request)
+            self._flights.leave(request)
+            if isinstance(outcome, Encoded):
+                num_cached = self._counts.num_cached_inputs + outcome.num_cached
+                self._counts = msgspec.structs.replace(self._counts, num_cached_inputs=num_cached)
         try:
             request.on_done(outcome)
         except Exception:

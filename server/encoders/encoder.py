@@ -1,63 +1,128 @@
-"""What the batcher needs from an encoder, and what an encoder's input looks like once it is tokenised.
+"""What the batcher needs from an encoder: what goes in, what it looks like once it is tokenised, what comes out.
 
-An encoder is a model that reads whole inputs and writes one row per input: `Embedder` (text -> vector) and
+An encoder is a model that reads whole inputs and writes one row per item: `Embedder` (text -> vector) and
 `Reranker` (query and document -> score). Knows neither threads nor requests.
 """
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from server.types import ModelFacts, TokenIds
+from server.types import ModelFacts, Token, TokenIds, Truncate
 
 Rows = npt.NDArray[np.float32]
-"""float32 [num_items, dimensions] of an embedder, [num_items] of a reranker."""
+"""float32 [num_items, dimensions] of an embedder, as it pooled them; [num_items] of a reranker."""
 
 Features = dict[str, npt.NDArray[np.int64]]
 """Padded model inputs by name, each int64 [num_items, max_len]."""
 
-InputT_contra = TypeVar("InputT_contra", contravariant=True)
+
+@dataclass(frozen=True)
+class Texts:
+    """The inputs of an embedder; `EmbeddingModel.embed` tells what the fields mean."""
+
+    inputs: Sequence[str | TokenIds]
+    truncate: Truncate = "error"
+    prompt: str = ""
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The inputs of a reranker, one for each document; `RerankModel.rerank` tells what the fields mean."""
+
+    query: str
+    documents: Sequence[str]
+    truncate: Truncate = "error"
+    max_tokens_per_doc: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+
+InputsT_contra = TypeVar("InputsT_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedItem:
-    """One tokenised input, special tokens included, never longer than the model accepts.
+    """What the model reads at a time: a tokenised input, special tokens included, never longer than it accepts.
 
     Attributes:
         token_ids: The model's own vocabulary.
         type_ids: Segment of each token: 0 for the first text, 1 for the second of a pair.
         is_truncated: Whether text was cut off to make it fit.
+        is_continuation: Whether it goes on where the item before it stopped: a further window of the same input.
     """
 
     token_ids: TokenIds
     type_ids: list[int]
     is_truncated: bool = False
+    is_continuation: bool = False
 
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
 
+    def digest(self) -> bytes:
+        """Name all that the model reads: items with the same digest have the same row, whatever they were made of."""
+        content = hashlib.sha256(array("i", self.token_ids))
+        content.update(bytes(self.type_ids))
+        return content.digest()
 
-class Encoder(Protocol[InputT_contra]):
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """How large a batch may be: beyond this a model gets no faster, and whoever comes next waits longer.
+
+    Attributes:
+        max_tokens: Of one forward pass, padding included.
+        is_packed: Whether the model computes no padding, so that items of any length go together.
+    """
+
+    max_tokens: int
+    is_packed: bool = False
+
+
+class Encoder(Protocol[InputsT_contra]):
     """A loaded model. `tokenize` may be called from several threads, `forward` from one at a time."""
 
     @property
     def facts(self) -> ModelFacts: ...
 
-    def tokenize(self, inputs: Sequence[InputT_contra], *, truncate: bool) -> list[EncodedItem]:
-        """Tokenise inputs, keeping their order.
+    @property
+    def budget(self) -> TokenBudget: ...
+
+    def tokenize(self, inputs: InputsT_contra) -> list[EncodedItem]:
+        """Tokenise `Texts` or `Pairs`, keeping their order: an item for each, or several in a row for its windows.
 
         Raises:
-            ContextLengthExceeded: An input is too long and `truncate` is false, or it cannot be cut.
+            InvalidRequest: An input is not what the model can read.
+            ContextLengthExceeded: An input is too long and may not, or cannot, be cut.
         """
 
     def forward(self, items: Sequence[EncodedItem]) -> Rows:
         """Compute one row per item, in order; memory and time grow with `max_len * num_items`."""
+
+
+@runtime_checkable
+class Speller(Protocol):
+    """An encoder that can tell the tokens of a text. May be called from any thread."""
+
+    def spell(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[Token]]:
+        """Tell the tokens of each text, of those too that are somewhat longer than the model accepts.
+
+        Raises:
+            ContextLengthExceeded: A text is much longer.
+        """
 
 
 def pad(items: Sequence[EncodedItem], *, pad_id: int = 0, side: Literal["left", "right"] = "right") -> Features:

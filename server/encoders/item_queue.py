@@ -1,96 +1,219 @@
 """Which items go into the next batch. Knows no threads, no model and no results.
 
-A batch is padded to its longest item, so it should hold items of like length; and nobody may wait for ever.
-Both follow from one rule: take the oldest item, then its nearest neighbours by length, from whatever request,
-until the padded batch would exceed the token budget. An item with k older ones waits for at most k batches.
+Interactive items come before bulk ones. Within a lane nobody waits for ever, and a batch, which is padded to its
+longest item, should hold items of like length. All follow from one rule: take the first item of the most urgent lane,
+then its nearest neighbours by length, from whatever request, the urgent lane's first, until the budget is full or
+padding would cost more than `MAX_PADDING`. Bulk items, which interactive ones pass by, come first in every so many
+batches.
+
+The first item is the one that is due first. Requests are due when they arrive, but only with their first item: the
+others follow at a distance, so that short requests need not wait for the end of a long one, and the long one gets on
+however many of them there are.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from server.encoders.encoder import EncodedItem
+from server.encoders.encoder import EncodedItem, TokenBudget
+from server.types import Lane
+
+MAX_PADDING = 0.1
+"""Most of a batch that may be padding. A batch of few short items costs less than one that is filled with air."""
+
+MAX_BULK_PASSED_OVER = 8
+"""After so many batches in a row that began with an interactive item, one begins with the first bulk item."""
+
+TURN_SPACING = 4
+"""A request's items are due so many departures from their lane apart: it gets one in five where as many short requests
+arrive as can be computed. Most of a long request's items leave earlier, for their length."""
 
 OwnerT = TypeVar("OwnerT")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class QueuedItem(Generic[OwnerT]):
-    """Item `index` of the request `owner`. `age_rank` counts items in the order in which they arrived."""
+    """A waiting item.
+
+    Attributes:
+        in_order: Whether it keeps its place among others of the kind, and is never picked for its length.
+        due: How many items will have left its lane when its turn comes, if it is not taken before.
+        rank: Counts items in the order in which they arrived.
+    """
 
     owner: OwnerT
-    index: int
     encoded: EncodedItem
-    age_rank: int
+    lane: Lane
+    in_order: bool
+    due: int
+    rank: int
 
     @property
     def num_tokens(self) -> int:
         return self.encoded.num_tokens
 
+    @property
+    def turn(self) -> tuple[int, int]:
+        return self.due, self.rank
+
 
 class ItemQueue(Generic[OwnerT]):
-    """Waiting items, kept by length and by age at once. Not thread-safe: the batcher's lock guards it."""
+    """Waiting items. Not thread-safe: the batcher's lock guards it."""
 
     def __init__(self) -> None:
-        self._by_length: list[QueuedItem[OwnerT]] = []
-        self._by_age: OrderedDict[int, QueuedItem[OwnerT]] = OrderedDict()
+        self._lanes: dict[Lane, _Lane[OwnerT]] = {"interactive": _Lane(), "bulk": _Lane()}
         self._next_rank = 0
+        self._num_passed_over = 0
 
     def __len__(self) -> int:
-        return len(self._by_length)
+        return sum(len(lane.by_turn) for lane in self._lanes.values())
 
-    def add(self, owner: OwnerT, encoded: Iterable[EncodedItem]) -> None:
-        """Queue all items of a request, in order."""
-        for index, item in enumerate(encoded):
-            queued = QueuedItem(owner, index, item, self._next_rank)
-            self._next_rank += 1
-            self._by_age[queued.age_rank] = queued
-            self._by_length.append(queued)
-        self._by_length.sort(key=_length_then_age)
+    def add(
+        self, owner: OwnerT, encoded: EncodedItem, lane: Lane, *, position: int = 0, in_order: bool = False
+    ) -> QueuedItem[OwnerT]:
+        """Queue an item; `position` says how many items of the same request were added before it."""
+        due = self._lanes[lane].num_taken + position * TURN_SPACING
+        item = QueuedItem(owner, encoded, lane, in_order, due, self._next_rank)
+        self._next_rank += 1
+        self._lanes[lane].add(item)
+        return item
 
-    def drop(self, owner: OwnerT) -> None:
-        """Forget the waiting items of a request that has ended."""
-        self._by_length = [item for item in self._by_length if item.owner is not owner]
-        self._by_age = OrderedDict((item.age_rank, item) for item in self._by_age.values() if item.owner is not owner)
+    def drop(self, item: QueuedItem[OwnerT]) -> None:
+        """Forget a waiting item: nobody wants it any more."""
+        self._lanes[item.lane].remove(item)
 
-    def take_batch(self, max_batch_tokens: int) -> list[QueuedItem[OwnerT]]:
-        """Remove and return the next batch, shortest item first; `max_len * num_items <= max_batch_tokens`.
+    def promote(self, item: QueuedItem[OwnerT]) -> None:
+        """Let a waiting item go with the interactive ones, after those that are waiting."""
+        self.drop(item)
+        item.lane, item.due = "interactive", self._lanes["interactive"].num_taken
+        self._lanes[item.lane].add(item)
 
-        The oldest item is always in it: alone, if it is longer than the budget. The queue must not be empty.
+    def put_first(self, item: QueuedItem[OwnerT]) -> None:
+        """Begin the next batch with this waiting item, unless it is the bulk lane's turn."""
+        self.drop(item)
+        item.lane, item.due = "interactive", -1
+        self._lanes[item.lane].add(item)
+
+    def take_batch(self, budget: TokenBudget) -> list[QueuedItem[OwnerT]]:
+        """Remove and return the next batch, shortest item first. The queue must not be empty.
+
+        It begins with the first item of the lane whose turn it is: alone, if that is longer than the budget.
         """
-        start, stop = self._span_around_oldest(max_batch_tokens)
-        batch = self._by_length[start:stop]
-        del self._by_length[start:stop]
-        for item in batch:
-            del self._by_age[item.age_rank]
-        return batch
+        lane = self._next_lane()
+        batch = _Batch(budget, first=lane.by_turn[0])
+        if batch.first.in_order:
+            batch.fill_in_order(lane)
+        else:
+            for each in self._lanes.values():  # interactive first
+                batch.fill_by_length(each)
+        for item in batch.items:
+            self._lanes[item.lane].remove(item)
+            self._lanes[item.lane].num_taken += 1
+        return sorted(batch.items, key=lambda item: item.num_tokens)
 
-    def _span_around_oldest(self, max_batch_tokens: int) -> tuple[int, int]:
-        """Grow `[start, stop)` of the items by length, nearest first, while the padded batch fits the budget."""
-        items = self._by_length
-        oldest = next(iter(self._by_age.values()))
-        start = bisect_left(items, _length_then_age(oldest), key=_length_then_age)
-        stop = start + 1
-        while True:
-            # The longest of the span is its last item, so a shorter one costs no new padding for the others.
-            num_items = stop - start + 1
-            can_add_shorter = start > 0 and items[stop - 1].num_tokens * num_items <= max_batch_tokens
-            can_add_longer = stop < len(items) and items[stop].num_tokens * num_items <= max_batch_tokens
-            if can_add_shorter and can_add_longer:
-                below = oldest.num_tokens - items[start - 1].num_tokens
-                above = items[stop].num_tokens - oldest.num_tokens
-                can_add_shorter = below <= above
-            if can_add_shorter:
-                start -= 1
-            elif can_add_longer:
-                stop += 1
-            else:
-                return start, stop
+    def _next_lane(self) -> _Lane[OwnerT]:
+        interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
+        if bulk.by_turn and (not interactive.by_turn or self._num_passed_over == MAX_BULK_PASSED_OVER):
+            self._num_passed_over = 0
+            return bulk
+        self._num_passed_over += bool(bulk.by_turn)
+        return interactive
 
 
-def _length_then_age(item: QueuedItem[OwnerT]) -> tuple[int, int]:
-    return item.num_tokens, item.age_rank
+@dataclass(slots=True)
+class _Lane(Generic[OwnerT]):
+    """Waiting items of one lane, sorted by their turn, and by length at once; `lengths` are those that there are."""
+
+    by_turn: list[QueuedItem[OwnerT]] = field(default_factory=list)
+    by_length: dict[int, list[QueuedItem[OwnerT]]] = field(default_factory=dict)
+    lengths: list[int] = field(default_factory=list)
+    num_taken: int = 0
+
+    def add(self, item: QueuedItem[OwnerT]) -> None:
+        insort(self.by_turn, item, key=_turn)
+        if item.in_order:
+            return
+        if item.num_tokens not in self.by_length:
+            self.by_length[item.num_tokens] = []
+            insort(self.lengths, item.num_tokens)
+        insort(self.by_length[item.num_tokens], item, key=_turn)
+
+    def remove(self, item: QueuedItem[OwnerT]) -> None:
+        del self.by_turn[bisect_left(self.by_turn, item.turn, key=_turn)]
+        if item.in_order:
+            return
+        same_length = self.by_length[item.num_tokens]
+        del same_length[bisect_left(same_length, item.turn, key=_turn)]
+        if not same_length:
+            del self.by_length[item.num_tokens]
+            del self.lengths[bisect_left(self.lengths, item.num_tokens)]
+
+    def shorter(self, num_tokens: int) -> Iterator[QueuedItem[OwnerT]]:
+        """Yield items below `num_tokens`, longest first, and of one length by their turn."""
+        return self._of_lengths(reversed(self.lengths[: bisect_left(self.lengths, num_tokens)]))
+
+    def not_shorter(self, num_tokens: int) -> Iterator[QueuedItem[OwnerT]]:
+        """Yield the other items, shortest first, and of one length by their turn."""
+        return self._of_lengths(self.lengths[bisect_left(self.lengths, num_tokens) :])
+
+    def _of_lengths(self, lengths: Iterable[int]) -> Iterator[QueuedItem[OwnerT]]:
+        return (item for length in lengths for item in self.by_length[length])
+
+
+class _Batch(Generic[OwnerT]):
+    """A batch that is being put together, from its first item on."""
+
+    def __init__(self, budget: TokenBudget, first: QueuedItem[OwnerT]) -> None:
+        self.first = first
+        self.items = [first]
+        self._budget = budget
+        self._num_tokens = self._longest = first.num_tokens
+
+    def fill_in_order(self, lane: _Lane[OwnerT]) -> None:
+        """Add the lane's next items that are to stay in order, whatever their padding."""
+        for item in lane.by_turn:
+            if item.in_order and item is not self.first:
+                if not self._fits(item, max_padding=1.0):
+                    return
+                self._add(item)
+
+    def fill_by_length(self, lane: _Lane[OwnerT]) -> None:
+        """Add the lane's items whose length is nearest to the first's."""
+        below, above = lane.shorter(self.first.num_tokens), lane.not_shorter(self.first.num_tokens)
+        shorter, longer = next(below, None), next(above, None)
+        while shorter or longer:
+            if shorter and (longer is None or self._distance(shorter) < self._distance(longer)):
+                shorter = next(below, None) if self._try(shorter) else None
+            elif longer:
+                longer = next(above, None) if self._try(longer) else None
+
+    def _try(self, item: QueuedItem[OwnerT]) -> bool:
+        """Add an item unless it does not fit; then what is farther away from the first will not fit either."""
+        if item is self.first:
+            return True
+        if self._fits(item, max_padding=MAX_PADDING):
+            self._add(item)
+            return True
+        return False
+
+    def _fits(self, item: QueuedItem[OwnerT], *, max_padding: float) -> bool:
+        num_tokens = self._num_tokens + item.num_tokens
+        if self._budget.is_packed:
+            return num_tokens <= self._budget.max_tokens
+        num_padded = max(self._longest, item.num_tokens) * (len(self.items) + 1)
+        return num_padded <= self._budget.max_tokens and num_tokens >= (1 - max_padding) * num_padded
+
+    def _add(self, item: QueuedItem[OwnerT]) -> None:
+        self.items.append(item)
+        self._num_tokens += item.num_tokens
+        self._longest = max(self._longest, item.num_tokens)
+
+    def _distance(self, item: QueuedItem[OwnerT]) -> int:
+        return abs(item.num_tokens - self.first.num_tokens)
+
+
+def _turn(item: QueuedItem[OwnerT]) -> tuple[int, int]:
+    return item.turn

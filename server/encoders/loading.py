@@ -13,15 +13,27 @@ from typing import Any
 
 from server.config.schema import ModelConfig
 from server.encoders.encoder import Encoder
+from server.encoders.kernel_choice import KernelMemory
+from server.encoders.kernels import load_embedding_model, load_rerank_model
+from server.encoders.known_pairs import check_ranking
 from server.errors import HearthError, LoadFailed
 
 logger = logging.getLogger(__name__)
 
 
-def load_encoder(config: ModelConfig, weights_path: Path, *, num_threads: int) -> Encoder[Any]:
-    """Load a model of kind `embedding` (its inputs are texts) or `rerank` (pairs of query and document).
+def load_encoder(
+    config: ModelConfig,
+    weights_path: Path,
+    *,
+    num_threads: int,
+    portable_kernels: bool = False,
+    memory: KernelMemory | None = None,
+) -> Encoder[Any]:
+    """Load a model of kind `embedding` (its inputs are `Texts`) or `rerank` (`Pairs`).
 
-    Takes seconds. Sets the thread counts of torch and of the tokenizers for the whole process.
+    Takes seconds. Sets the thread counts of torch and of the tokenizers for the whole process. `portable_kernels` keeps
+    llama.cpp from those that a CPU may lack. `memory` tells which of torch's and ONNX's are fastest here; without it
+    nothing is measured.
 
     Raises:
         LoadFailed: With the reason, whatever is wrong with files, configuration or device.
@@ -29,30 +41,41 @@ def load_encoder(config: ModelConfig, weights_path: Path, *, num_threads: int) -
     # Before the library's first use: the batcher's pool is parallelism enough, and must not compete with compute.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        return _load(config, weights_path, num_threads=num_threads)
+        if config.backend == "llama_cpp":
+            encoder = _load_gguf(config, weights_path, num_threads=num_threads, portable_kernels=portable_kernels)
+        else:
+            encoder = _load(config, weights_path, num_threads=num_threads, memory=memory)
+        if config.kind == "rerank":
+            check_ranking(encoder)
     except Exception as exc:
         reason = exc.message if isinstance(exc, HearthError) else " ".join(str(exc).split()) or type(exc).__name__
         logger.error("encoder cannot be loaded", extra={"path": str(weights_path)}, exc_info=exc)
         reason = reason.replace(f"{weights_path.parent}/", "")  # clients read it: no business of theirs
         raise LoadFailed(f"model {config.id!r} cannot be loaded: {reason}") from exc
+    return encoder
 
 
-def _load(config: ModelConfig, weights_path: Path, *, num_threads: int) -> Encoder[Any]:
-    if config.unserved_reason:
-        raise LoadFailed(config.unserved_reason)
+def _load_gguf(config: ModelConfig, path: Path, *, num_threads: int, portable_kernels: bool) -> Encoder[Any]:
+    if not path.is_file():
+        raise LoadFailed(f"{path} is not a GGUF file; run `hearth pull {config.id}`")
+    if config.kind == "embedding":
+        from server.encoders.gguf_embedder import load_gguf_embedder
+
+        return load_gguf_embedder(path, config, num_threads=num_threads, portable_kernels=portable_kernels)
+    from server.encoders.gguf_reranker import load_gguf_reranker
+
+    return load_gguf_reranker(path, config, num_threads=num_threads, portable_kernels=portable_kernels)
+
+
+def _load(config: ModelConfig, weights_path: Path, *, num_threads: int, memory: KernelMemory | None) -> Encoder[Any]:
     if not weights_path.is_dir():
         raise LoadFailed(f"{weights_path} is not a folder; run `hearth pull {config.id}`")
     if config.kind == "embedding":
         _check_safetensors(weights_path)
-        from server.encoders.embedder import load_embedder
-
-        return load_embedder(weights_path, config, num_threads=num_threads)
-    from server.encoders.reranker import load_onnx_reranker, load_torch_reranker
-
-    if (weights_path / "model.onnx").is_file():
-        return load_onnx_reranker(weights_path, config, num_threads=num_threads)
-    _check_safetensors(weights_path)
-    return load_torch_reranker(weights_path, config, num_threads=num_threads)
+        return load_embedding_model(weights_path, config, num_threads=num_threads, memory=memory)
+    if not (weights_path / "model.onnx").is_file():
+        _check_safetensors(weights_path)
+    return load_rerank_model(weights_path, config, num_threads=num_threads, memory=memory)
 
 
 def _check_safetensors(folder: Path) -> None:

@@ -6,26 +6,32 @@ Scores are raw logits; turning them into 0..1 is the service's business.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from server.config.schema import ModelConfig
-from server.encoders.encoder import EncodedItem, Features, Rows, pad
-from server.encoders.tokenizer import Pair, PairTokenizer, choose_max_tokens
+from server.config.schema import KernelName, ModelConfig
+from server.encoders.encoder import EncodedItem, Features, Pairs, Rows, TokenBudget, pad
+from server.encoders.onnx_weights import read_classifier
+from server.encoders.thread_team import MIN_WORK, ThreadTeam
+from server.encoders.tokenizer import PairTokenizer, choose_max_tokens
+from server.encoders.vocabulary import FastPairVocabulary
 from server.errors import LoadFailed
 from server.types import ModelFacts
+
+if TYPE_CHECKING:
+    import torch
+
+ONNX_FILE = "model.onnx"
 
 Network = Callable[[Features], npt.NDArray[np.float32]]
 """Padded features in, logits [num_items, num_labels] out."""
 
-_SELF_TEST_QUERY = "what is the capital of france?"
-_SELF_TEST_RELEVANT = "Paris is the capital and largest city of France."
-_SELF_TEST_IRRELEVANT = "Bananas grow in the tropics and are rich in potassium."
+MAX_BATCH_TOKENS = 1024
 
 
 class Reranker:
@@ -43,64 +49,60 @@ class Reranker:
         tokenizer: Tokenizer,
         config: ModelConfig,
         *,
+        team: ThreadTeam,
         pad_id: int,
         facts: ModelFacts,
         one_by_one: bool = False,
     ) -> None:
         self.facts = facts
         self._network = network
+        self._team = team
         self._one_by_one = one_by_one
-        self._tokenizer = PairTokenizer(tokenizer, model_id=config.id, max_tokens=facts.context_length)
+        self.budget = TokenBudget(MAX_BATCH_TOKENS, is_packed=one_by_one)
+        self._tokenizer = PairTokenizer(
+            FastPairVocabulary(tokenizer), model_id=config.id, max_tokens=facts.context_length
+        )
         self._pad_id = pad_id
-        self._self_test()
 
-    def tokenize(self, inputs: Sequence[Pair], *, truncate: bool) -> list[EncodedItem]:
-        return self._tokenizer.encode(inputs, truncate=truncate)
+    def tokenize(self, inputs: Pairs) -> list[EncodedItem]:
+        return self._tokenizer.encode(inputs)
 
     def forward(self, items: Sequence[EncodedItem]) -> Rows:
         """Score items; float32 [num_items], raw logits."""
-        batches = [[item] for item in items] if self._one_by_one else [items]
-        logits = np.concatenate([self._network(pad(batch, pad_id=self._pad_id)) for batch in batches])
+        logits = self._team.run(self._compute, items)
         if logits.shape != (len(items), 1):
             raise LoadFailed(f"the model gives an output of shape {list(logits.shape)}; a reranker gives one per pair")
         return logits[:, 0]
 
-    def _self_test(self) -> None:
-        """Refuse weights that were converted wrongly: they load, answer, and rank nonsense."""
-        pairs = [(_SELF_TEST_QUERY, _SELF_TEST_RELEVANT), (_SELF_TEST_QUERY, _SELF_TEST_IRRELEVANT)]
-        relevant, irrelevant = self.forward(self.tokenize(pairs, truncate=False)).tolist()
-        if not relevant > irrelevant:
-            raise LoadFailed(
-                f"the reranker failed its self-test: an irrelevant document scored {irrelevant:.3f}, a relevant one "
-                f"{relevant:.3f}; the weights are damaged or not those of a reranker"
-            )
+    def _compute(self, items: Sequence[EncodedItem]) -> Rows:
+        batches = [[item] for item in items] if self._one_by_one else [items]
+        return np.concatenate([self._network(pad(batch, pad_id=self._pad_id)) for batch in batches])
 
 
-def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int) -> Reranker:
+def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, details: Mapping[str, str]) -> Reranker:
     """Load model.onnx and tokenizer.json.
 
+    Args:
+        details: What is to be told to people besides.
+
     Raises:
-        LoadFailed: The self-test fails or a file is missing; other exceptions mean broken files.
+        LoadFailed: A file is missing; other exceptions mean broken files.
     """
     import onnxruntime
 
-    if not (folder / "tokenizer.json").is_file():
-        raise LoadFailed(f"{folder} has no tokenizer.json")
+    tokenizer = _tokenizer_file(folder)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    options.intra_op_num_threads = 1  # the team's threads run the session side by side
     options.inter_op_num_threads = 1
-    # Waiting threads that spin would take the cores from the chat model's worker.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    path = folder / "model.onnx"
+    path = folder / ONNX_FILE
     session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
-    is_quantized = b"DynamicQuantizeLinear" in path.read_bytes()
+    is_quantized = is_quantized_at_run_time(path)
     input_names = [each.name for each in session.get_inputs()]
 
     def run(features: Features) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = session.run(None, {name: features[name] for name in input_names})[0]
         return logits
 
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     facts = ModelFacts(
         context_length=_max_tokens(folder, config),
         architecture=next(iter(_read_json(folder / "config.json").get("architectures", [])), ""),
@@ -109,39 +111,52 @@ def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int) -
             "device": "cpu",
             "dtype": "int8" if is_quantized else "float32",
             "threads": str(num_threads),
+            **details,
         },
     )
-    return Reranker(run, tokenizer, config, pad_id=_pad_id(folder, tokenizer), facts=facts, one_by_one=is_quantized)
+    return Reranker(
+        run,
+        tokenizer,
+        config,
+        team=ThreadTeam(num_threads, work_per_token=MIN_WORK, limit_threads=lambda _: None),
+        pad_id=_pad_id(folder, tokenizer),
+        facts=facts,
+        one_by_one=is_quantized,
+    )
 
 
-def load_torch_reranker(folder: Path, config: ModelConfig, *, num_threads: int) -> Reranker:
-    """Load a sequence classifier from safetensors in fp32. Errors as in `load_onnx_reranker`."""
+def is_quantized_at_run_time(path: Path) -> bool:
+    """Whether an ONNX network chooses scales from what it is given, so that an input's result depends on company."""
+    return b"DynamicQuantizeLinear" in path.read_bytes()
+
+
+def load_torch_reranker(
+    folder: Path, config: ModelConfig, *, kernel: KernelName, num_threads: int, details: Mapping[str, str]
+) -> Reranker:
+    """Load a sequence classifier from safetensors, or else the weights of model.onnx; arguments and errors as above."""
     import torch
     import transformers
 
-    from server.encoders.torch_device import choose_device
+    from server.encoders.torch_device import TORCH_FORMATS, choose_device, send, torch_team
 
     transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(num_threads)
-    device = choose_device(config.device)
-    model, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
-        str(folder),
-        trust_remote_code=False,
-        local_files_only=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
+    device, number_format = choose_device(config.device), TORCH_FORMATS[kernel]
+    is_onnx = (folder / ONNX_FILE).is_file()
+    model, loading = (_from_onnx if is_onnx else _from_safetensors)(folder, number_format.weights)
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         raise LoadFailed(f"the weights have no {', '.join(sorted(loading['missing_keys']))}; they are no reranker's")
-    model.to(device).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    number_format.prepare(model.to(device).eval())
+    if is_onnx:
+        tokenizer = _tokenizer_file(folder)
+        pad_id, input_names = _pad_id(folder, tokenizer), ["input_ids", "token_type_ids", "attention_mask"]
+    else:
+        own = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+        tokenizer, pad_id, input_names = own.backend_tokenizer, own.pad_token_id or 0, own.model_input_names
 
     def run(features: Features) -> npt.NDArray[np.float32]:
-        wanted = {name: features[name] for name in tokenizer.model_input_names}
-        with torch.inference_mode():
-            output = model(**{name: torch.from_numpy(array).to(device) for name, array in wanted.items()})
-        logits: npt.NDArray[np.float32] = output.logits.float().cpu().numpy()
+        tensors = {name: send(features[name], device) for name in input_names}
+        with number_format.computing(device):
+            logits: npt.NDArray[np.float32] = model(**tensors).logits.float().cpu().numpy()
         return logits
 
     facts = ModelFacts(
@@ -151,11 +166,50 @@ def load_torch_reranker(folder: Path, config: ModelConfig, *, num_threads: int) 
         details={
             "runtime": f"torch {torch.__version__}, transformers {transformers.__version__}",
             "device": device,
-            "dtype": "float32",
+            "dtype": str(number_format),
             "threads": str(num_threads),
+            **details,
         },
     )
-    return Reranker(run, tokenizer.backend_tokenizer, config, pad_id=tokenizer.pad_token_id or 0, facts=facts)
+    team = torch_team(model, num_threads=num_threads, device=device)
+    return Reranker(run, tokenizer, config, team=team, pad_id=pad_id, facts=facts)
+
+
+def _from_safetensors(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    import transformers
+
+    model, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
+        str(folder),
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=True,
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    return model, loading
+
+
+def _from_onnx(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """The network of model.onnx with its weights; int8 ones de-quantised, which is quicker than reading float32."""
+    import torch
+    import transformers
+
+    weights = read_classifier(folder / ONNX_FILE)
+    model, loading = transformers.BertForSequenceClassification.from_pretrained(
+        None,
+        config=transformers.BertConfig(**weights.shape),
+        state_dict={name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()},
+        dtype=dtype,
+        output_loading_info=True,
+    )
+    return model, loading
+
+
+def _tokenizer_file(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise LoadFailed(f"{folder} has no tokenizer.json")
+    return Tokenizer.from_file(str(path))
 
 
 def _max_tokens(folder: Path, config: ModelConfig) -> int:

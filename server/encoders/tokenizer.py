@@ -1,21 +1,19 @@
-"""Turns texts, or pairs of query and document, into `EncodedItem`s that fit the model.
+"""Turns `Texts` or `Pairs` into `EncodedItem`s that fit the model.
 
 The limit is a contract: an input that is too long is refused with both counts, or cut because the caller asked for
-it, and then counted. Work and memory are bounded by what the model accepts, not by what a client sends: a tokenizer
-takes some 200 bytes for each character. Uses the `tokenizers` library directly, because transformers' wrapper changes
-settings of the tokenizer that threads share at every call.
+it and then counted, or spread over several windows. Work and memory are bounded by what the model accepts, not by what
+a client sends: a tokenizer takes some 200 bytes for each character. Which tokens a text has, `vocabulary.py` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from tokenizers import Encoding, Tokenizer
-
-from server.encoders.encoder import EncodedItem
-from server.errors import ContextLengthExceeded, LoadFailed
+from server.encoders.encoder import EncodedItem, Pairs, Texts
+from server.encoders.vocabulary import PairVocabulary, TextVocabulary
+from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed
+from server.types import TokenIds, Truncate
 
 USUAL_CHARS_PER_TOKEN = 12
 """Text beyond this many characters per accepted token is not even tokenised when it would be cut off anyway. English
@@ -24,121 +22,213 @@ has 4 to 5; text where one token stands for more (a long run of spaces) is found
 MAX_CHARS_PER_TOKEN = 64
 """Text beyond this many characters per accepted token is never tokenised: it is refused, or cut off."""
 
-Pair = tuple[str, str]
+MAX_WINDOWS = 256
+"""Most windows of one input: each costs as much as an input of its own."""
+
+
+class _Tokens(NamedTuple):
+    """A tokenised input: `prompt` goes before each window of `text`; `is_clipped` if not all of it was tokenised."""
+
+    prompt: TokenIds
+    text: TokenIds
+    is_clipped: bool = False
 
 
 class TextTokenizer:
     """Tokenises single texts. Settings never change after `__init__`, so threads may share it."""
 
-    def __init__(self, tokenizer: Tokenizer, *, model_id: str, max_tokens: int) -> None:
-        """Copy `tokenizer`, ignoring its own limits. `max_tokens` bounds a text, special tokens included."""
-        self._whole = _copy(tokenizer)
-        self._cut = _copy(tokenizer, max_tokens, strategy="longest_first")
+    def __init__(self, vocabulary: TextVocabulary, *, model_id: str, max_tokens: int) -> None:
+        """`max_tokens` bounds an item, special tokens included."""
+        self._vocabulary = vocabulary
+        self._special = vocabulary.special
         self._model_id = model_id
         self._max_tokens = max_tokens
 
-    def encode(self, texts: Sequence[str], *, truncate: bool) -> list[EncodedItem]:
-        """Tokenise, keeping order. With `truncate`, the end of a long text is cut off.
+    def encode(self, texts: Texts) -> list[EncodedItem]:
+        """Tokenise, keeping order. With `truncate` "mean", a long input becomes several windows in a row.
 
         Raises:
-            ContextLengthExceeded: A text is too long and `truncate` is false.
+            InvalidRequest: A token id is not in the vocabulary.
+            ContextLengthExceeded: An input is too long and `truncate` is "error", it would take too many windows, or
+                the prompt leaves no room.
         """
-        if truncate:
-            return [_encode_cut(partial(_encode, self._cut), text, self._max_tokens) for text in texts]
-        return [self._encode_whole(text, index) for index, text in enumerate(texts)]
+        prompt = self._encode_prompt(texts.prompt)
+        items: list[EncodedItem] = []
+        for index, source in enumerate(texts.inputs):
+            if not isinstance(source, str):
+                tokens = _Tokens(prompt, self._check_ids(source, index))
+            elif texts.truncate == "mean":
+                tokens = self._encode_slices(texts.prompt, source)
+            elif texts.truncate == "start":
+                tokens = self._encode_clipped(texts.prompt, source, from_start=True)
+            elif texts.truncate == "end":
+                tokens = self._encode_clipped(texts.prompt, source, from_start=False)
+            else:
+                tokens = self._encode_whole(texts.prompt + source, index)
+            items += self._fit(tokens, texts.truncate, index)
+        return items
 
-    def _encode_whole(self, text: str, index: int) -> EncodedItem:
-        encoding = _encode(self._whole, text) if _is_countable(text, self._max_tokens) else None
-        if encoding is None or len(encoding) > self._max_tokens:
+    # ---- tokens of an input
+
+    def _encode_prompt(self, prompt: str) -> TokenIds:
+        token_ids = self._vocabulary.encode(prompt) if prompt else []
+        if len(token_ids) >= self._max_tokens - len(self._special):
             raise ContextLengthExceeded(
-                f"input[{index}] has {_size(text, encoding)} but model {self._model_id!r} accepts {self._max_tokens} "
-                "tokens; shorten it or set truncate",
-                param="input",
+                f"the prompt has {len(token_ids)} tokens, which leaves none for a text: model {self._model_id!r} "
+                f"accepts {self._max_tokens}; shorten the prompt",
+                param="prompt",
             )
-        return _item(encoding)
+        return token_ids
+
+    def _check_ids(self, token_ids: TokenIds, index: int) -> TokenIds:
+        for position, token_id in enumerate(token_ids):
+            if not 0 <= token_id < self._vocabulary.size:
+                raise InvalidRequest(
+                    f"input[{index}][{position}] is {token_id} but the token ids of model {self._model_id!r} go from 0 "
+                    f"to {self._vocabulary.size - 1}; send ids of its own tokenizer, or text",
+                    param="input",
+                )
+        return self._special.without(token_ids)
+
+    def _encode_whole(self, text: str, index: int) -> _Tokens:
+        if not _is_countable(text, self._max_tokens):
+            raise self._too_long(index, f"{len(text)} characters", self._max_tokens)
+        return _Tokens([], self._vocabulary.encode(text))
+
+    def _encode_clipped(self, prompt: str, text: str, *, from_start: bool) -> _Tokens:
+        """Tokenise no more of the text than it takes to fill the model."""
+        for chars_per_token in (USUAL_CHARS_PER_TOKEN, MAX_CHARS_PER_TOKEN):
+            max_chars = chars_per_token * self._max_tokens
+            clipped = text[-max_chars:] if from_start else text[:max_chars]
+            tokens = self._split(prompt, clipped)._replace(is_clipped=len(clipped) < len(text))
+            if not tokens.is_clipped or len(tokens.text) > self._max_tokens:
+                break
+        return tokens
+
+    def _encode_slices(self, prompt: str, text: str) -> _Tokens:
+        """Tokenise all of the text, a part at a time, but not much more than windows can hold."""
+        slices = _slices(text, MAX_CHARS_PER_TOKEN * self._max_tokens)
+        tokens = self._split(prompt, next(slices, ""))
+        for part in slices:
+            if len(tokens.text) > MAX_WINDOWS * self._max_tokens:
+                return tokens._replace(is_clipped=True)
+            tokens.text.extend(self._vocabulary.encode(part))
+        return tokens
+
+    def _split(self, prompt: str, text: str) -> _Tokens:
+        if not prompt:
+            return _Tokens([], self._vocabulary.encode(text))
+        return _Tokens(*self._vocabulary.encode_behind(prompt, text))
+
+    # ---- items of an input
+
+    def _fit(self, tokens: _Tokens, truncate: Truncate, index: int) -> Iterator[EncodedItem]:
+        prompt, text, is_clipped = tokens
+        room = self._max_tokens - len(self._special) - len(prompt)
+        if len(text) <= room:
+            yield self._special.around(prompt + text, is_truncated=is_clipped)
+        elif truncate == "end":
+            yield self._special.around(prompt + text[:room], is_truncated=True)
+        elif truncate == "start":
+            yield self._special.around(prompt + text[-room:], is_truncated=True)
+        elif truncate == "mean":
+            num_windows = -(-len(text) // room)
+            if num_windows > MAX_WINDOWS:
+                size = f"{'more than ' * is_clipped}{len(text)} tokens"
+                raise self._too_long(index, size, MAX_WINDOWS * room)
+            for window in range(num_windows):  # of like length: a short last one would count for more than it says
+                start, stop = (len(text) * edge // num_windows for edge in (window, window + 1))
+                yield self._special.around(prompt + text[start:stop], is_continuation=window > 0)
+        else:
+            num_tokens = len(self._special) + len(prompt) + len(text)
+            raise self._too_long(index, f"{num_tokens} tokens", self._max_tokens)
+
+    def _too_long(self, index: int, size: str, max_tokens: int) -> ContextLengthExceeded:
+        return ContextLengthExceeded(
+            f"input[{index}] has {size} but model {self._model_id!r} accepts {max_tokens} tokens; shorten it or set "
+            "truncate",
+            param="input",
+        )
 
 
 class PairTokenizer:
     """Tokenises query and document together. Only documents are ever cut. Threads may share it."""
 
-    def __init__(self, tokenizer: Tokenizer, *, model_id: str, max_tokens: int) -> None:
-        """As `TextTokenizer`; `max_tokens` bounds query, document and special tokens together."""
-        self._whole = _copy(tokenizer)
-        self._cut = _copy(tokenizer, max_tokens, strategy="only_second")
+    def __init__(self, vocabulary: PairVocabulary, *, model_id: str, max_tokens: int) -> None:
+        """`max_tokens` bounds query, document and special tokens together."""
+        self._vocabulary = vocabulary
+        self._special = vocabulary.special
         self._model_id = model_id
         self._max_tokens = max_tokens
 
-    def encode(self, pairs: Sequence[Pair], *, truncate: bool) -> list[EncodedItem]:
-        """Tokenise, keeping order. With `truncate`, the end of a long document is cut off.
+    def encode(self, pairs: Pairs) -> list[EncodedItem]:
+        """Tokenise, keeping order. With `truncate` "end", the end of a long document is cut off.
 
         Raises:
-            ContextLengthExceeded: A pair is too long and `truncate` is false, or a query leaves no room.
+            ContextLengthExceeded: A pair is too long and `truncate` is "error", or the query leaves no room.
         """
-        for query in {query for query, _ in pairs}:
-            self._check_query(query)
-        if truncate:
-            return [
-                _encode_cut(partial(_encode, self._cut, query), document, self._max_tokens) for query, document in pairs
-            ]
-        return [self._encode_whole(query, document, index) for index, (query, document) in enumerate(pairs)]
+        query = self._encode_query(pairs.query)
+        room = self._max_tokens - len(self._special) - len(query)
+        max_tokens = pairs.max_tokens_per_doc
+        if pairs.truncate != "error":
+            max_tokens = min(room, room if max_tokens is None else max_tokens)
+        items = []
+        for index, document in enumerate(pairs.documents):
+            token_ids, is_truncated = self._encode_document(document, max_tokens)
+            if len(token_ids) > room or (max_tokens is None and is_truncated):
+                num_characters = len(pairs.query) + len(document)
+                num_tokens = len(self._special) + len(query) + len(token_ids)
+                raise self._too_long(index, f"{num_characters} characters" if is_truncated else f"{num_tokens} tokens")
+            items.append(self._special.around(query, token_ids, is_truncated=is_truncated))
+        return items
 
-    def _encode_whole(self, query: str, document: str, index: int) -> EncodedItem:
-        encoding = _encode(self._whole, query, document) if _is_countable(document, self._max_tokens) else None
-        if encoding is None or len(encoding) > self._max_tokens:
+    def _encode_query(self, query: str) -> TokenIds:
+        """Tokenise the query; refuse it unless at least one token of a document fits beside it."""
+        max_tokens = self._max_tokens - len(self._special) - 1
+        token_ids = self._vocabulary.encode_query(query) if _is_countable(query, max_tokens) else None
+        if token_ids is None or len(token_ids) > max_tokens:
+            size = f"{len(query)} characters" if token_ids is None else f"{len(token_ids)} tokens"
             raise ContextLengthExceeded(
-                f"documents[{index}] and the query have {_size(query + document, encoding)} together but model "
-                f"{self._model_id!r} accepts {self._max_tokens} tokens; shorten the document or set truncate",
-                param="documents",
-            )
-        return _item(encoding)
-
-    def _check_query(self, query: str) -> None:
-        """Raise unless at least one token of a document fits beside the query."""
-        max_tokens = self._max_tokens - self._whole.num_special_tokens_to_add(True) - 1
-        encoding = self._whole.encode(query, add_special_tokens=False) if _is_countable(query, max_tokens) else None
-        if encoding is None or len(encoding) > max_tokens:
-            raise ContextLengthExceeded(
-                f"the query has {_size(query, encoding)} but model {self._model_id!r} accepts {max_tokens} tokens "
-                "beside a document; shorten the query",
+                f"the query has {size} but model {self._model_id!r} accepts {max_tokens} tokens beside a document; "
+                "shorten the query",
                 param="query",
             )
+        return token_ids
+
+    def _encode_document(self, document: str, max_tokens: int | None) -> tuple[TokenIds, bool]:
+        """Return at most `max_tokens` tokens of a document, and whether it has more."""
+        for chars_per_token in (USUAL_CHARS_PER_TOKEN, MAX_CHARS_PER_TOKEN):
+            max_chars = chars_per_token * self._max_tokens
+            token_ids = self._vocabulary.encode_document(document[:max_chars])
+            if max_tokens is not None and len(token_ids) > max_tokens:
+                return token_ids[:max_tokens], True
+            if len(document) <= max_chars:
+                return token_ids, False
+        return token_ids, True
+
+    def _too_long(self, index: int, size: str) -> ContextLengthExceeded:
+        return ContextLengthExceeded(
+            f"documents[{index}] and the query have {size} together but model {self._model_id!r} accepts "
+            f"{self._max_tokens} tokens; shorten the document or set truncate",
+            param="documents",
+        )
 
 
-def _copy(tokenizer: Tokenizer, max_tokens: int | None = None, *, strategy: str = "") -> Tokenizer:
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.no_padding()
-    copy.no_truncation()
-    if max_tokens is not None:
-        copy.enable_truncation(max_tokens, strategy=strategy)
-    return copy
-
-
-def _encode(tokenizer: Tokenizer, *texts: str) -> Encoding:
-    """Encode a text or a pair. One by one: a batch would hold the encodings, far larger than token ids, of all."""
-    [encoding] = tokenizer.encode_batch_fast([texts if len(texts) > 1 else texts[0]])
-    return encoding
-
-
-def _encode_cut(encode: Callable[[str], Encoding], text: str, max_tokens: int) -> EncodedItem:
-    """Tokenise no more of `text` than it takes to fill `max_tokens`, which `encode` cuts at."""
-    for max_chars in (USUAL_CHARS_PER_TOKEN * max_tokens, MAX_CHARS_PER_TOKEN * max_tokens):
-        encoding = encode(text[:max_chars])
-        if encoding.overflowing or len(text) <= max_chars:
-            return _item(encoding)
-    return replace(_item(encoding), is_truncated=True)
+def _slices(text: str, max_chars: int) -> Iterator[str]:
+    """Cut a text before white space, where there is some, so that no word is torn."""
+    start = 0
+    while len(text) - start > max_chars:
+        stop = start + max_chars
+        space = max(text.rfind(" ", start + 1, stop), text.rfind("\n", start + 1, stop))
+        stop = space if space > start else stop
+        yield text[start:stop]
+        start = stop
+    yield text[start:]
 
 
 def _is_countable(text: str, max_tokens: int) -> bool:
     """Whether `text` may fit, so that counting its tokens is worth the time."""
     return len(text) <= MAX_CHARS_PER_TOKEN * max_tokens
-
-
-def _size(text: str, encoding: Encoding | None) -> str:
-    return f"{len(text)} characters" if encoding is None else f"{len(encoding)} tokens"
-
-
-def _item(encoding: Encoding) -> EncodedItem:
-    return EncodedItem(encoding.ids, encoding.type_ids, is_truncated=bool(encoding.overflowing))
 
 
 def choose_max_tokens(configured: int | None, *, own: int | None, possible: int | None) -> int:

@@ -1,12 +1,61 @@
-"""Where torch computes."""
+"""Where torch computes, and in which number format."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy.typing as npt
 import torch
 
+from server.config.schema import KernelName
+from server.encoders.thread_team import ThreadTeam
 from server.errors import LoadFailed
+
+
+@dataclass(frozen=True)
+class TorchFormat:
+    """A number format of torch's kernels.
+
+    Attributes:
+        weights: What a model is loaded as.
+        products: What matrix products are computed in, if that differs: their weights are kept in it, and the rest
+            of the network (sums, norms) stays in `weights`.
+    """
+
+    weights: torch.dtype
+    products: torch.dtype | None = None
+
+    def __str__(self) -> str:
+        names = [str(dtype).removeprefix("torch.") for dtype in (self.weights, self.products) if dtype]
+        return ", products in ".join(names)
+
+    def prepare(self, model: torch.nn.Module) -> None:
+        """Change a loaded model's weights to what it is computed with."""
+        if self.products is not None:
+            for layer in model.modules():
+                if isinstance(layer, torch.nn.Linear):
+                    layer.to(self.products)
+
+    @contextmanager
+    def computing(self, device: str) -> Iterator[None]:
+        """Run forward passes inside."""
+        with torch.inference_mode():
+            if self.products is None:
+                yield
+            else:
+                with torch.autocast(torch.device(device).type, self.products):
+                    yield
+
+
+TORCH_FORMATS: dict[KernelName, TorchFormat] = {
+    "torch-fp32": TorchFormat(torch.float32),
+    "torch-mixed-bf16": TorchFormat(torch.float32, torch.bfloat16),
+    "torch-bf16": TorchFormat(torch.bfloat16),
+    "torch-fp16": TorchFormat(torch.float16),
+}
 
 
 def choose_device(configured: Literal["auto", "cpu", "cuda"]) -> str:
@@ -16,3 +65,18 @@ def choose_device(configured: Literal["auto", "cpu", "cuda"]) -> str:
     if configured == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return configured
+
+
+def send(array: npt.NDArray[Any], device: str) -> torch.Tensor:
+    """Bring numbers to where they are needed. A GPU fetches them from pinned memory, while the CPU goes on."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
+
+
+def torch_team(model: torch.nn.Module, *, num_threads: int, device: str) -> ThreadTeam:
+    """The threads that compute a model. A GPU does the work itself: one thread feeds it."""
+    if device == "cuda":
+        num_threads = 1
+    matrices = (layer.weight.numel() for layer in model.modules() if isinstance(layer, torch.nn.Linear))
+    # NOTE: torch keeps the number of each calling thread.
+    return ThreadTeam(num_threads, work_per_token=sum(matrices), limit_threads=torch.set_num_threads)

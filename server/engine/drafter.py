@@ -26,7 +26,7 @@ LENGTHS = (4, 2)
 """Latest tokens that must have stood there before: the longer one is tried first."""
 
 NUM_PLACES = 3
-"""Latest places that are asked. Where they disagree a guess is worth little: the names and numbers in a list of facts."""
+"""Latest places that are asked. Where they disagree a guess is worth little: names and numbers in a list of facts."""
 
 MAX_INDEXED = 4096
 """Latest tokens of a text that are searched: entering more of a long prompt at once would be felt as a gap."""

@@ -22,6 +22,7 @@ from server.bindings.build_info import BuildInfo
 from server.bindings.cpu import Cpu
 from server.bindings.self_test import SelfTest
 from server.config.schema import HearthConfig, ModelConfig, ServerSettings
+from server.encoders.kernel_choice import KernelFinding
 from server.models.weights import WeightsStatus, WeightsStore
 from server.workers.tuning import Tuning
 
@@ -48,6 +49,7 @@ class Machine:
 
     Attributes:
         tuning: What was measured about running a chat model whose weights are there, if anything.
+        kernel: The same about an embedding or rerank model.
         test: Decodes with a model, or with a tiny one for None, in a child process; see `run_self_test`.
         is_hearth: Whether a Hearth answers at this address (`host:port`).
     """
@@ -56,6 +58,7 @@ class Machine:
     cpu: Cpu
     gpus: tuple[str, ...]
     tuning: Callable[[ModelConfig], Tuning | None]
+    kernel: Callable[[ModelConfig], KernelFinding | None]
     test: Callable[[Path | None], SelfTest]
     is_hearth: Callable[[str], bool]
 
@@ -72,6 +75,11 @@ def diagnose(config: HearthConfig, store: WeightsStore, machine: Machine) -> Ite
     yield from (_check_weights(model, status) for model, status in checked if model.source)
     if config.server.tune:
         yield from (_tell_runtime(model, machine) for model, _ in _chat_ggufs(checked))
+        yield from (
+            _tell_kernel(model, machine)
+            for model, status in checked
+            if model.backend == "sentence_transformers" and model.kernel == "auto" and status.state == "ready"
+        )
     yield _check_memory(checked)
     yield from _check_disk({config.server.weights_dir, config.server.data_dir})
     yield check_port(config.server, machine.is_hearth)
@@ -159,10 +167,15 @@ def _tell_runtime(model: ModelConfig, machine: Machine) -> Finding:
     return Finding(name, f"{settings} (measured {tuning.measured_at})")
 
 
+def _tell_kernel(model: ModelConfig, machine: Machine) -> Finding:
+    name, found = f"kernel {model.id}", machine.kernel(model)
+    if found is None:
+        return Finding(name, "not measured; the first load does it")
+    return Finding(name, f"{found.best}: {'; '.join(found.describe().values())} (measured {found.measured_at})")
+
+
 def _check_weights(model: ModelConfig, status: WeightsStatus) -> Finding:
     name = f"model {model.id}"
-    if model.unserved_reason:
-        return Finding(name, model.unserved_reason, "change it, or remove it from models.yaml")
     if status.state != "ready":
         is_local = (model.source or "").startswith("file:")
         remedy = "put the file there, or correct `source`" if is_local else f"run: hearth pull {model.id}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from server.config.schema import Capability, Display
 from server.models.registry import ModelEntry, ModelRegistry
-from server.types import ModelFacts, ModelKind, ModelState
+from server.types import EncoderCounts, ModelFacts, ModelKind, ModelState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class ModelView:
         dimensions: Length of an embedding; None for other kinds and before the first load.
         failure: Why `state` is `failed`; None otherwise.
         facts: What the last load found out; None before the first.
+        encoded: What the worker of an embedding or rerank model has computed; None where there is no such worker.
     """
 
     id: str
@@ -30,6 +31,7 @@ class ModelView:
     state: ModelState
     failure: str | None
     facts: ModelFacts | None
+    encoded: EncoderCounts | None
     description: str
     aliases: tuple[str, ...]
     display: Display
@@ -81,6 +83,7 @@ class ModelService:
             state=entry.model.state,
             failure=entry.model.failure,
             facts=facts,
+            encoded=entry.model.encoded,
             description=config.description,
             aliases=config.aliases,
             display=config.display,

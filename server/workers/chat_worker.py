@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 from pathlib import Path
 
 from server.bindings.build_info import load_build_info
 from server.bindings.llama_context import ContextOptions, LlamaContext
-from server.bindings.llama_model import ALL_LAYERS, LlamaModel
+from server.bindings.llama_model import ALL_LAYERS, LlamaModel, num_gpu_layers
 from server.config.schema import ModelConfig
 from server.engine.detokenizer import Detokenizer
 from server.engine.engine import Engine, TokenOutput
@@ -31,9 +32,13 @@ from server.workers.chat_prompts import ChatPrompts
 from server.workers.child import Send, run_child
 from server.workers.front import Front
 from server.workers.messages import Abort, Generate, Heartbeat, StepOutput, StreamOutput, ToWorker, WorkerSpec
-from server.workers.runtime_choice import choose_context, choose_runtime, num_gpu_layers
+from server.workers.runtime_choice import choose_context, choose_runtime
 
 logger = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread that runs Python may keep the others waiting: the engine's comes back from llama.cpp and numpy many
+times a step, and Python's 5 ms would be felt each time that a burst of requests is being tokenised."""
 
 
 class ChatWorker:
@@ -78,6 +83,7 @@ class ChatWorker:
     # ---- the main thread
 
     def run(self) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         texts = threading.Thread(target=self._run_texts, name="texts")
         texts.start()
         try:

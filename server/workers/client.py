@@ -9,15 +9,31 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
 from server.config.schema import Limits, ModelConfig
-from server.errors import HearthError, ModelUnavailable, Overloaded, WorkerCrashed, from_code
+from server.errors import DeadlineExceeded, HearthError, ModelUnavailable, Overloaded, WorkerCrashed, from_code
 from server.protocols import EmbeddingResult, RerankResult
-from server.types import Delta, Failed, Finished, GenerateRequest, ModelFacts, ModelState, Started, StreamEvent
+from server.types import (
+    Delta,
+    EncoderCounts,
+    Failed,
+    Finished,
+    GenerateRequest,
+    Lane,
+    ModelFacts,
+    ModelState,
+    Started,
+    StreamEvent,
+    Token,
+    TokenIds,
+    Truncate,
+)
 from server.workers.channel import ParentChannel
 from server.workers.messages import (
     Abort,
@@ -29,6 +45,8 @@ from server.workers.messages import (
     Rerank,
     Reranked,
     StepOutput,
+    Tokenize,
+    Tokenized,
     ToWorker,
 )
 
@@ -40,7 +58,8 @@ RETRY_AFTER_S = 2
 RETRY_FAILED_AFTER_S = 30
 """What clients are told when a model has failed: the first request after this makes it try once more."""
 
-_Answer = StreamEvent | Embedded | Reranked | RequestFailed | HearthError
+_OneAnswer = Embedded | Reranked | Tokenized | RequestFailed
+_Answer = StreamEvent | _OneAnswer | HearthError
 
 
 class WorkerClient:
@@ -65,6 +84,7 @@ class WorkerClient:
         self._state: ModelState = "unloaded"
         self._failure: str | None = None
         self._facts: ModelFacts | None = None
+        self.encoded: EncoderCounts | None = None  # as of the last heartbeat
         self.num_requests = 0
 
     # ---- what everybody may see
@@ -85,7 +105,7 @@ class WorkerClient:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         with self._admitted():
-            await self._wait_until_ready()
+            await self._wait_until_ready(deadline_at=_deadline_of(request))
             answers = self._open(request.request_id)
             is_over = False
             try:
@@ -101,19 +121,43 @@ class WorkerClient:
             finally:
                 self._close(request.request_id, abort=not is_over)
 
-    async def embed(self, texts: Sequence[str], *, truncate: bool = False) -> EmbeddingResult:
+    async def embed(
+        self,
+        inputs: Sequence[str] | Sequence[TokenIds],
+        *,
+        truncate: Truncate = "error",
+        prompt: str = "",
+        lane: Lane = "interactive",
+        normalize: bool = True,
+    ) -> EmbeddingResult:
         request_id = f"embed-{next(self._ids)}"
-        answer = await self._ask(request_id, Embed(request_id, list(texts), truncate))
+        answer = await self._ask(request_id, Embed(request_id, list(inputs), truncate, prompt, lane, normalize))
         assert isinstance(answer, Embedded)
-        vectors = np.frombuffer(answer.vectors, "<f4").reshape(len(texts), answer.dimensions).copy()
-        return EmbeddingResult(vectors, answer.num_prompt_tokens, answer.num_truncated)
+        vectors = np.frombuffer(answer.vectors, "<f4").reshape(len(inputs), answer.dimensions).copy()
+        return EmbeddingResult(vectors, answer.num_prompt_tokens, answer.num_truncated, answer.num_cached)
 
-    async def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = False) -> RerankResult:
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        truncate: Truncate = "error",
+        lane: Lane = "interactive",
+        max_tokens_per_doc: int | None = None,
+        timeout_s: float | None = None,
+    ) -> RerankResult:
         request_id = f"rerank-{next(self._ids)}"
-        answer = await self._ask(request_id, Rerank(request_id, query, list(documents), truncate))
+        message = Rerank(request_id, query, list(documents), truncate, lane, max_tokens_per_doc, timeout_s)
+        answer = await self._ask(request_id, message)
         assert isinstance(answer, Reranked)
         scores = np.frombuffer(answer.scores, "<f4").copy()
-        return RerankResult(scores, answer.num_prompt_tokens, answer.num_truncated)
+        return RerankResult(scores, answer.num_prompt_tokens, answer.num_truncated, answer.num_cached)
+
+    async def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[Token]]:
+        request_id = f"tokenize-{next(self._ids)}"
+        answer = await self._ask(request_id, Tokenize(request_id, list(texts), add_special_tokens))
+        assert isinstance(answer, Tokenized)
+        return answer.tokens
 
     # ---- for the keeper
 
@@ -129,7 +173,7 @@ class WorkerClient:
 
     def detach(self) -> None:
         """The worker is gone: end all that it was working on, and let new requests wait for the next one, if any."""
-        self._channel = None
+        self._channel = self.encoded = None
         error: HearthError
         if self._state == "draining":
             error = ModelUnavailable(f"model {self._config.id!r} was stopped before this request was done; try again")
@@ -148,7 +192,7 @@ class WorkerClient:
             for output in message.outputs:
                 if answers := self._answers.get(output.request_id):
                     answers.put_nowait(output.event)
-        elif isinstance(message, Embedded | Reranked | RequestFailed) and message.request_id in self._answers:
+        elif isinstance(message, _OneAnswer) and message.request_id in self._answers:
             self._answers[message.request_id].put_nowait(message)
 
     # ---- inside
@@ -187,8 +231,8 @@ class WorkerClient:
         finally:
             self.num_requests -= 1
 
-    async def _wait_until_ready(self) -> None:
-        """Wait while the model loads, as long as the limits allow.
+    async def _wait_until_ready(self, *, deadline_at: float = math.inf) -> None:
+        """Wait while the model loads, as long as the limits allow, and `time.monotonic()` is below the deadline.
 
         Raises:
             ModelUnavailable: It has failed, is going away, or takes too long.
@@ -196,10 +240,13 @@ class WorkerClient:
         if self._state in ("unloaded", "failed"):
             self._request_load()
         try:
-            async with asyncio.timeout(self._limits.load_wait_s):
+            async with asyncio.timeout(min(self._limits.load_wait_s, deadline_at - time.monotonic())):
                 while self._state in ("unloaded", "loading"):
                     await self._state_changed.wait()
         except TimeoutError:
+            if time.monotonic() >= deadline_at:
+                message = f"model {self._config.id!r} did not load within the request's timeout_s; allow more time"
+                raise DeadlineExceeded(message) from None
             raise ModelUnavailable(f"model {self._config.id!r} is still loading; try again later") from None
         if self._state != "ready":
             reason = f": {self._failure}" if self._failure else ""
@@ -224,3 +271,8 @@ class WorkerClient:
 
 def _error_of(failed: Failed) -> HearthError:
     return from_code(failed.code, failed.message, failed.param)
+
+
+def _deadline_of(request: GenerateRequest) -> float:
+    timeout_s = request.urgency.timeout_s
+    return math.inf if timeout_s is None else request.arrived_at + timeout_s

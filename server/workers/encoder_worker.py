@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from server.config.schema import ModelConfig
-from server.encoders.batcher import Batcher, Encoded, EncodeOutcome
+from server.encoders.batcher import Batcher, EncodeOutcome
+from server.encoders.encoded import Encoded, unit_rows
+from server.encoders.encoder import Pairs, Speller, Texts
 from server.encoders.loading import load_encoder
-from server.errors import HearthError
-from server.types import Failed
+from server.encoders.vector_cache import VectorCache
+from server.encoders.vector_file import VectorFile, fingerprint_of
+from server.errors import HearthError, InternalError, InvalidRequest
+from server.types import Failed, ModelFacts
 from server.workers.child import Send, run_child
 from server.workers.messages import (
     Abort,
@@ -20,9 +26,14 @@ from server.workers.messages import (
     RequestFailed,
     Rerank,
     Reranked,
+    Tokenize,
+    Tokenized,
     ToWorker,
     WorkerSpec,
 )
+from server.workers.tuning_cache import open_kernel_cache
+
+logger = logging.getLogger(__name__)
 
 
 class EncoderWorker:
@@ -30,14 +41,24 @@ class EncoderWorker:
 
     def __init__(self, config: ModelConfig, spec: WorkerSpec, send: Send) -> None:
         assert spec.weights_path is not None
-        encoder = load_encoder(config, Path(spec.weights_path), num_threads=spec.num_threads)
+        weights_path = Path(spec.weights_path)
+        encoder = load_encoder(
+            config,
+            weights_path,
+            num_threads=spec.num_threads,
+            portable_kernels=spec.portable_kernels,
+            memory=open_kernel_cache(config, spec) if config.backend == "sentence_transformers" else None,
+        )
         self.facts = encoder.facts
-        self._batcher = Batcher(encoder)
+        self._encoder = encoder
+        self._speller = ThreadPoolExecutor(1, thread_name_prefix="encoder-speller")
+        self._batcher = Batcher(encoder, cache=_open_cache(config, weights_path, encoder.facts))
         self._send = send
         self._stopped = threading.Event()
 
     def run(self) -> None:
         self._stopped.wait()
+        self._speller.shutdown(wait=True, cancel_futures=True)
         self._batcher.close()
 
     def stop(self) -> None:
@@ -45,12 +66,17 @@ class EncoderWorker:
 
     def handle(self, message: ToWorker) -> None:
         if isinstance(message, Embed):
-            on_done = partial(self._answer_embed, message.request_id)
-            self._batcher.submit(message.request_id, message.texts, truncate=message.truncate, on_done=on_done)
+            texts = Texts(message.inputs, message.truncate, message.prompt)
+            on_done = partial(self._answer_embed, message)
+            self._batcher.submit(message.request_id, texts, lane=message.lane, on_done=on_done)
         elif isinstance(message, Rerank):
-            pairs = [(message.query, document) for document in message.documents]
-            on_done = partial(self._answer_rerank, message.request_id)
-            self._batcher.submit(message.request_id, pairs, truncate=message.truncate, on_done=on_done)
+            pairs = Pairs(message.query, message.documents, message.truncate, message.max_tokens_per_doc)
+            on_done = partial(self._answer_rerank, message)
+            self._batcher.submit(
+                message.request_id, pairs, lane=message.lane, timeout_s=message.timeout_s, on_done=on_done
+            )
+        elif isinstance(message, Tokenize):
+            self._speller.submit(self._spell, message)
         elif isinstance(message, Abort):
             self._batcher.cancel(message.request_id)
 
@@ -61,33 +87,61 @@ class EncoderWorker:
             busy_s=progress.busy_s,
             num_running=progress.num_running,
             num_waiting=progress.num_waiting,
+            encoded=self._batcher.counts(),
         )
+
+    # ---- the speller's thread
+
+    def _spell(self, asked: Tokenize) -> None:
+        try:
+            if not isinstance(self._encoder, Speller):
+                raise InvalidRequest("this model cannot tell its tokens", param="model", code="unsupported_value")
+            tokens = self._encoder.spell(asked.texts, add_special_tokens=asked.add_special_tokens)
+        except HearthError as exc:
+            self._refuse(asked.request_id, exc)
+        except Exception:
+            logger.exception("texts could not be tokenised", extra={"request_id": asked.request_id})
+            error = InternalError("the texts could not be tokenised; the server's log has the details")
+            self._refuse(asked.request_id, error)
+        else:
+            self._send(Tokenized(asked.request_id, tokens))
 
     # ---- the batcher's threads
 
-    def _answer_embed(self, request_id: str, outcome: EncodeOutcome) -> None:
+    def _answer_embed(self, asked: Embed, outcome: EncodeOutcome) -> None:
         if not isinstance(outcome, Encoded):
-            self._refuse(request_id, outcome)
+            self._refuse(asked.request_id, outcome)
             return
+        rows = unit_rows(outcome.rows) if asked.normalize else outcome.rows
         self._send(
             Embedded(
-                request_id,
-                outcome.rows.astype("<f4").tobytes(),
-                outcome.rows.shape[1],
+                asked.request_id,
+                rows.astype("<f4", copy=False).tobytes(),
+                rows.shape[1],
                 outcome.num_prompt_tokens,
                 outcome.num_truncated,
+                outcome.num_cached,
             )
         )
 
-    def _answer_rerank(self, request_id: str, outcome: EncodeOutcome) -> None:
+    def _answer_rerank(self, asked: Rerank, outcome: EncodeOutcome) -> None:
         if not isinstance(outcome, Encoded):
-            self._refuse(request_id, outcome)
+            self._refuse(asked.request_id, outcome)
             return
-        scores = outcome.rows.astype("<f4").tobytes()
-        self._send(Reranked(request_id, scores, outcome.num_prompt_tokens, outcome.num_truncated))
+        scores = outcome.rows.astype("<f4", copy=False).tobytes()
+        counts = (outcome.num_prompt_tokens, outcome.num_truncated, outcome.num_cached)
+        self._send(Reranked(asked.request_id, scores, *counts))
 
     def _refuse(self, request_id: str, error: HearthError) -> None:
         self._send(RequestFailed(request_id, Failed(error.code, error.message, error.param)))
+
+
+def _open_cache(config: ModelConfig, weights_path: Path, facts: ModelFacts) -> VectorCache:
+    if config.cache_file is None:
+        return VectorCache(config.cache_mb << 20)
+    row_shape = (facts.dimensions,) if config.kind == "embedding" else ()
+    file = VectorFile(config.cache_file, fingerprint_of(weights_path, facts), row_shape=row_shape)
+    return VectorCache(config.cache_mb << 20, file)
 
 
 if __name__ == "__main__":

@@ -217,6 +217,7 @@ class Keeper:
             elif isinstance(message, LoadError):
                 raise LoadFailed(message.message)
             elif isinstance(message, Heartbeat):
+                self.client.encoded = message.encoded
                 if message.busy_s > policy.step_timeout_s:
                     return f"one step has taken {message.busy_s:.0f} s"
                 if (stalled_s := progress.stalled_s(message)) > policy.step_timeout_s:

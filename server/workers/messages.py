@@ -10,7 +10,19 @@ from typing import Literal
 
 import msgspec
 
-from server.types import Delta, Failed, Finished, GenerateRequest, ModelFacts, Started
+from server.types import (
+    Delta,
+    EncoderCounts,
+    Failed,
+    Finished,
+    GenerateRequest,
+    Lane,
+    ModelFacts,
+    Started,
+    Token,
+    TokenIds,
+    Truncate,
+)
 
 LOAD_FAILED_EXIT_CODE = 3
 """A worker ends with this after it has sent `LoadError`."""
@@ -50,16 +62,34 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
+    """Embed inputs; see `EmbeddingModel.embed` for the meaning of the fields."""
+
     request_id: str
-    texts: list[str]
-    truncate: bool = False
+    inputs: list[str | TokenIds]
+    truncate: Truncate = "error"
+    prompt: str = ""
+    lane: Lane = "interactive"
+    normalize: bool = True
 
 
 class Rerank(msgspec.Struct, frozen=True, tag="rerank"):
+    """Score documents; see `RerankModel.rerank` for the meaning of the fields."""
+
     request_id: str
     query: str
     documents: list[str]
-    truncate: bool = False
+    truncate: Truncate = "error"
+    lane: Lane = "interactive"
+    max_tokens_per_doc: int | None = None
+    timeout_s: float | None = None
+
+
+class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
+    """Tell the tokens of texts; see `EmbeddingModel.tokenize` for the meaning of the fields."""
+
+    request_id: str
+    texts: list[str]
+    add_special_tokens: bool = True
 
 
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
@@ -72,7 +102,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """Stop now and exit with 0. The parent has ended or failed all requests before."""
 
 
-ToWorker = Generate | Embed | Rerank | Abort | Shutdown
+ToWorker = Generate | Embed | Rerank | Tokenize | Abort | Shutdown
 
 
 # ---- worker to parent
@@ -97,12 +127,14 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
         num_steps: Pieces of work finished since start: requests prepared, engine steps or encoder batches.
         busy_s: How long the engine step or encoder batch now running has taken; 0 when idle.
         num_running, num_waiting: Work in hand, of whatever size. While there is some, `num_steps` must grow.
+        encoded: What an encoder has computed so far; None of other models.
     """
 
     num_steps: int
     busy_s: float
     num_running: int = 0
     num_waiting: int = 0
+    encoded: EncoderCounts | None = None
 
 
 class StreamOutput(msgspec.Struct, frozen=True):
@@ -126,25 +158,34 @@ class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
     dimensions: int
     num_prompt_tokens: int
     num_truncated: int = 0
+    num_cached: int = 0
 
 
 class Reranked(msgspec.Struct, frozen=True, tag="reranked"):
-    """Answer to `Rerank`: float32 [num_documents], raw logits."""
+    """Answer to `Rerank`: float32 [num_documents], raw logits; NaN where the time did not suffice."""
 
     request_id: str
     scores: bytes
     num_prompt_tokens: int
     num_truncated: int = 0
+    num_cached: int = 0
+
+
+class Tokenized(msgspec.Struct, frozen=True, tag="tokenized"):
+    """Answer to `Tokenize`: the tokens of each text."""
+
+    request_id: str
+    tokens: list[list[Token]]
 
 
 class RequestFailed(msgspec.Struct, frozen=True, tag="request_failed"):
-    """Answer to `Embed` or `Rerank` that cannot be given."""
+    """Answer to `Embed`, `Rerank` or `Tokenize` that cannot be given."""
 
     request_id: str
     error: Failed
 
 
-FromWorker = Ready | LoadError | Heartbeat | StepOutput | Embedded | Reranked | RequestFailed
+FromWorker = Ready | LoadError | Heartbeat | StepOutput | Embedded | Reranked | Tokenized | RequestFailed
 
 encoder = msgspec.msgpack.Encoder()
 to_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

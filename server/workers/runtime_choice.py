@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass
 
 from server.bindings.llama_context import ContextOptions, max_sequences
-from server.bindings.llama_model import ALL_LAYERS, LlamaModel
+from server.bindings.llama_model import LlamaModel
 from server.config.schema import KvType, ModelConfig
 from server.errors import LoadFailed
 from server.workers.messages import WorkerSpec
@@ -80,13 +80,6 @@ def choose_context(configured: int | None, *, own: int) -> int:
     if configured is not None and configured > own:
         raise LoadFailed(f"context is {configured} but the model was made for {own} tokens; lower context")
     return configured or min(own, DEFAULT_MAX_CONTEXT)
-
-
-def num_gpu_layers(config: ModelConfig, *, has_gpu: bool) -> int:
-    """Decide how many layers go to the GPU."""
-    if config.gpu_layers == "auto":
-        return ALL_LAYERS if has_gpu else 0
-    return ALL_LAYERS if config.gpu_layers == "all" else config.gpu_layers
 
 
 def measure(
@@ -194,7 +187,7 @@ def _remembered_or_measured(
         if cache is None:
             return None, "rule"
         remembered = cache.load()
-        if remembered and choices.allow(remembered.best):
+        if remembered and remembered.trials and choices.allow(remembered.best):
             return remembered, "remembered"
         if not cache.may_measure():
             extra = {"model": config.id, "remedy": f"run `hearth tune {config.id}`"}

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 
 from server.bindings.build_info import load_build_info
-from server.bindings.llama_model import LlamaModel
+from server.bindings.llama_model import LlamaModel, num_gpu_layers
 from server.config.schema import ModelConfig
 from server.errors import HearthError
 from server.telemetry.logs import configure_logs
 from server.workers.messages import LOAD_FAILED_EXIT_CODE, WorkerSpec
-from server.workers.runtime_choice import choose_context, measure, num_gpu_layers
+from server.workers.runtime_choice import choose_context, measure
 from server.workers.tuning import Tuning
 
 BUDGET_S = 60.0

@@ -34,7 +34,9 @@ SCRIPT = ModelConfig(
     script=(ScriptRule(text="x"),),
     capabilities=("chat", "completion", "tools"),
 )
-EMBEDDING = ModelConfig(id="embedder", kind="embedding", backend="sentence_transformers", source="file:x")
+EMBEDDING = ModelConfig(
+    id="embedder", kind="embedding", backend="sentence_transformers", source="file:x", dimensions=(1,)
+)
 RERANK = ModelConfig(id="ranker", kind="rerank", backend="sentence_transformers", source="file:x")
 
 
@@ -45,14 +47,23 @@ class Stack:
     chat: FakeChatModel = field(default_factory=lambda: FakeChatModel(facts=ModelFacts(context_length=4096)))
     actor: FakeChatModel = field(default_factory=FakeChatModel)
     embedder: FakeEmbedder = field(
-        default_factory=lambda: FakeEmbedder(facts=ModelFacts(context_length=512, dimensions=2))
+        default_factory=lambda: FakeEmbedder(
+            facts=ModelFacts(
+                context_length=512,
+                dimensions=2,
+                prompts={"query": "query: ", "passage": "passage: "},
+                special_token_ids=([101], [102]),
+                details={"pooling": "cls"},
+            )
+        )
     )
     reranker: FakeReranker = field(default_factory=FakeReranker)
     limits: Limits = field(default_factory=lambda: Limits(max_body_mb=1, max_inputs=8, max_documents=8))
 
-    def app(self) -> Starlette:
+    def app(self, without: tuple[str, ...] = ()) -> Starlette:
+        """The application over all models but those whose ids are in `without`."""
         served = ((CHAT, self.chat), (SCRIPT, self.actor), (EMBEDDING, self.embedder), (RERANK, self.reranker))
-        registry = ModelRegistry([ModelEntry(config, model) for config, model in served])
+        registry = ModelRegistry([ModelEntry(config, model) for config, model in served if config.id not in without])
         services = build_services(registry, self.limits, started_at_s=1_700_000_000, version="1.2.3")
         return build_api(services, self.limits)
 

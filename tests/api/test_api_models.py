@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from server.types import ModelFacts
+from server.types import EncoderCounts, ModelFacts
 from tests.api.conftest import Stack
 
 
@@ -46,6 +46,18 @@ async def test_a_loaded_model_shows_what_its_worker_found_out(client: httpx.Asyn
         "details": {"threads": "2"},
     }
     assert unloaded["runtime"] is None
+
+
+async def test_an_encoder_shows_what_it_has_computed(client: httpx.AsyncClient, stack: Stack) -> None:
+    stack.embedder.encoded = EncoderCounts(num_batches=2, num_items=9, num_tokens=90, num_padding_tokens=6)
+
+    assert (await client.get("/v1/models/embedder")).json()["encoded"] == {
+        "num_batches": 2,
+        "num_items": 9,
+        "num_tokens": 90,
+        "num_padding_tokens": 6,
+        "num_cached_inputs": 0,
+    }
 
 
 @pytest.mark.parametrize("name", ["talker", "openai/talker"])

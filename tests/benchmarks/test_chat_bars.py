@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.chat_bars import BARS, Bar, judge
+from benchmarks.bars import Bar, judge
+from benchmarks.chat_bars import BARS
 from benchmarks.chat_loads import LOADS
 from benchmarks.machine import spread
 
@@ -36,7 +37,7 @@ def test_what_was_not_measured_is_not_judged() -> None:
 
 
 def test_every_request_of_every_repetition_has_to_complete() -> None:
-    bar = Bar(load="a1", figure="completion_rate", label="", least=1.0)
+    bar = Bar(load="a1", figure="completion_rate", label="", against=None, least=1.0)
 
     assert judge(bar, loads("completion_rate", hearth=(1.0, 1.0, 1.0))).is_reached
     assert judge(bar, loads("completion_rate", hearth=(1.0, 1.0, 0.99))).is_reached is False

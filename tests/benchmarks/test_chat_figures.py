@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.chat_figures import MAX_ERRORS, outcome_of, overlapping_gaps, percentiles, quoted_share
+from benchmarks.chat_figures import outcome_of, overlapping_gaps, quoted_share
+from benchmarks.figures import MAX_ERRORS, percentiles
 from benchmarks.load import Answer, Traffic
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from benchmarks.chat_contenders import Contender
-from benchmarks.chat_figures import Outcome
 from benchmarks.chat_loads import LOADS, Load, NotTakingPart
 from benchmarks.chat_rounds import measure
 from benchmarks.chat_tuning import choose_best, try_out
+from benchmarks.figures import Outcome
 from benchmarks.prompts import Prompts
 
 LOAD = next(load for load in LOADS if load.name == "d")

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from benchmarks.chat_table import PAGE, fill_tables
+from benchmarks.chat_table import fill_tables
 from benchmarks.results import load_results
+from benchmarks.tables import PAGE
 
 
 def test_the_tables_of_the_page_are_what_was_measured() -> None:

@@ -29,19 +29,6 @@ def test_check_of_a_right_file_says_what_it_serves(folder: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, f"{folder}/models.yaml is right; it serves echo (chat)\n")
 
 
-def test_check_notes_models_that_cannot_be_loaded_yet(folder: Path) -> None:
-    (folder / "models.yaml").write_text(
-        ECHO + "  - {id: gguf, kind: embedding, backend: llama_cpp, source: 'hf:a/b'}\n"
-    )
-
-    result = run("check")
-
-    assert result.exit_code == 0
-    served, note = result.stdout.splitlines()
-    assert served.endswith("it serves echo (chat)")
-    assert note.startswith("note: gguf cannot be loaded: GGUF embedding and rerank models are not served yet")
-
-
 def test_check_of_a_wrong_file_exits_with_2_and_a_line_for_each_mistake(folder: Path) -> None:
     (folder / "other.yaml").write_text("server: {prot: 1, host: 2}\n" + ECHO)
 

@@ -51,15 +51,6 @@ def test_one_failure_does_not_stop_the_others_and_exits_with_1() -> None:
     assert result.stderr.splitlines()[-1] == "error: 1 of 3 models could not be pulled: away"
 
 
-def test_weights_that_cannot_be_loaded_yet_are_left_out(folder: Path) -> None:
-    (folder / "models.yaml").write_text("models: [{id: m, kind: rerank, backend: llama_cpp, source: 'hf:no/where'}]")
-
-    result = run()
-
-    assert result.exit_code == 0
-    assert result.stdout.startswith("m: left out (GGUF embedding and rerank models are not served yet; ")
-
-
 def test_unknown_model_exits_with_2_and_the_nearest_name() -> None:
     result = run("hree")
 

@@ -131,6 +131,12 @@ def test_file_source_starts_at_the_folder_of_the_file(folder: Path) -> None:
     assert load(GGUF).config.models[0].source == f"file:{folder}/m.gguf"
 
 
+def test_cache_file_starts_at_the_folder_of_the_file(folder: Path) -> None:
+    encoder = "{id: m, kind: rerank, backend: sentence_transformers, source: 'hf:o/r', cache_file: c/v.sqlite}"
+
+    assert load(f"models: [{encoder}]").config.models[0].cache_file == folder / "c/v.sqlite"
+
+
 def test_absent_file_source_is_an_error_unless_files_may_be_absent(folder: Path) -> None:
     expected = f"models.yaml:1: models.m.source is 'file:{folder}/m.gguf'; there is no such file"
 

@@ -66,17 +66,14 @@ def test_a_dump_with_all_defaults_is_read_again() -> None:
     assert ModelConfig.model_validate_json(model.model_dump_json()) == model
 
 
+def test_a_cache_file_without_a_cache_is_refused() -> None:
+    with pytest.raises(ValidationError, match="cache_mb is 0, so nothing is remembered"):
+        ModelConfig(id="m", kind="rerank", backend="llama_cpp", source="hf:o/r", cache_mb=0, cache_file=Path("v"))
+
+
 @pytest.mark.parametrize("code", get_args(ScriptedErrorCode))
 def test_scripted_error_codes_are_those_of_errors(code: str) -> None:
     assert type(from_code(code, "")).code == code
-
-
-def test_gguf_encoders_may_be_written_down_but_say_that_they_are_not_served() -> None:
-    encoder = ModelConfig(id="m", kind="rerank", backend="llama_cpp", source="hf:owner/repo")
-    chat = ModelConfig(id="m", kind="chat", backend="llama_cpp", source="hf:owner/repo")
-
-    assert encoder.unserved_reason.startswith("GGUF embedding and rerank models are not served yet")
-    assert chat.unserved_reason == ""
 
 
 def test_every_key_is_described() -> None:

@@ -6,24 +6,49 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.encoders.batcher import Batcher, Encoded, EncodeOutcome
+from server.encoders.batcher import Batcher, EncodeOutcome
+from server.encoders.encoded import Encoded
+from server.encoders.encoder import Texts
+from server.encoders.vector_cache import BYTES_PER_ENTRY, VectorCache
 from server.errors import ContextLengthExceeded, InternalError, InvalidRequest, ModelUnavailable
+from server.types import Lane, Truncate
 from tests.fakes.encoders import FakeEncoder, fake_vector
 
 TIMEOUT_S = 10
 
 
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 class Harness:
     """A batcher over a fake encoder; `submit` gives a future of the request's outcome."""
 
-    def __init__(self, encoder: FakeEncoder, *, max_batch_tokens: int) -> None:
+    def __init__(self, encoder: FakeEncoder, *, cache_bytes: int = 0) -> None:
         self.encoder = encoder
-        self.max_batch_tokens = max_batch_tokens
-        self.batcher = Batcher(encoder, max_batch_tokens=max_batch_tokens, num_tokenizer_threads=1)
+        self.clock = Clock()
+        self.cache = VectorCache(cache_bytes)
+        self.batcher = Batcher(encoder, cache=self.cache, num_tokenizer_threads=1, clock=self.clock)
 
-    def submit(self, request_id: str, texts: list[str], *, truncate: bool = False) -> Future[EncodeOutcome]:
+    def submit(
+        self,
+        request_id: str,
+        texts: list[str],
+        *,
+        truncate: Truncate = "error",
+        lane: Lane = "interactive",
+        timeout_s: float | None = None,
+    ) -> Future[EncodeOutcome]:
         future: Future[EncodeOutcome] = Future()
-        self.batcher.submit(request_id, texts, truncate=truncate, on_done=future.set_result)
+        self.batcher.submit(
+            request_id, Texts(texts, truncate), lane=lane, timeout_s=timeout_s, on_done=future.set_result
+        )
         return future
 
     def hold(self) -> Future[EncodeOutcome]:
@@ -34,8 +59,14 @@ class Harness:
         return future
 
     def settle(self) -> None:
-        """Wait until the tokeniser has queued everything that was submitted: it has one thread, so ask it last."""
-        self.batcher._pool.submit(lambda: None).result(TIMEOUT_S)
+        """Wait until all that was submitted is queued: the tokenisers have one thread for each lane, so ask it last."""
+        for pool in self.batcher._pools.values():
+            pool.submit(lambda: None).result(TIMEOUT_S)
+
+    def close(self) -> None:
+        self.encoder.gate.set()
+        self.batcher.close()
+        self.batcher.check_integrity()
 
 
 MakeHarness = Callable[..., Harness]
@@ -45,15 +76,13 @@ MakeHarness = Callable[..., Harness]
 def make_harness() -> Iterator[MakeHarness]:
     harnesses: list[Harness] = []
 
-    def make(*, max_batch_tokens: int = 32, **encoder_options: object) -> Harness:
-        harnesses.append(Harness(FakeEncoder(**encoder_options), max_batch_tokens=max_batch_tokens))  # type: ignore[arg-type]
+    def make(*, cache_bytes: int = 0, **encoder_options: object) -> Harness:
+        harnesses.append(Harness(FakeEncoder(**encoder_options), cache_bytes=cache_bytes))  # type: ignore[arg-type]
         return harnesses[-1]
 
     yield make
     for harness in harnesses:
-        harness.encoder.gate.set()
-        harness.batcher.close()
-        harness.batcher.check_integrity()
+        harness.close()
 
 
 def rows_of(future: Future[EncodeOutcome]) -> Encoded:
@@ -85,7 +114,7 @@ def test_requests_share_a_forward_pass(make_harness: MakeHarness) -> None:
 
 
 def test_truncated_inputs_are_counted(make_harness: MakeHarness) -> None:
-    outcome = rows_of(make_harness(max_tokens=2).submit("r", ["a b c", "a"], truncate=True))
+    outcome = rows_of(make_harness(max_tokens=2).submit("r", ["a b c", "a"], truncate="end"))
 
     assert (outcome.num_prompt_tokens, outcome.num_truncated) == (3, 1)
 
@@ -107,7 +136,9 @@ def test_no_inputs_is_an_error_and_not_a_wait(make_harness: MakeHarness) -> None
 def test_poison_item_fails_alone(make_harness: MakeHarness) -> None:
     harness = make_harness(poison="bad")
     harness.hold()
-    before, poisoned, after = (harness.submit(word, [f"{word} text"] * 3) for word in ("fine", "bad", "good"))
+    before, poisoned, after = (
+        harness.submit(word, [f"{word} text {i}" for i in range(3)]) for word in ("fine", "bad", "good")
+    )
     harness.settle()
 
     harness.encoder.gate.set()
@@ -159,12 +190,13 @@ def test_progress_shows_the_batch_that_runs(make_harness: MakeHarness) -> None:
     harness.submit("waiting", ["a", "b"])
     harness.settle()
 
+    harness.clock.now_s = 3
     busy = harness.batcher.progress()
     harness.encoder.gate.set()
     rows_of(holder)
 
     assert (busy.num_steps, busy.num_running, busy.num_waiting) == (2, 1, 2)  # both are tokenised, nothing is computed
-    assert busy.busy_s > 0
+    assert busy.busy_s == 3
     assert harness.batcher.progress().num_steps >= 3
 
 
@@ -189,30 +221,209 @@ def test_a_raising_callback_does_not_stop_the_batcher(make_harness: MakeHarness)
     def explode(outcome: EncodeOutcome) -> None:
         raise RuntimeError("callback")
 
-    harness.batcher.submit("r", ["a"], truncate=False, on_done=explode)
+    harness.batcher.submit("r", Texts(["a"]), on_done=explode)
 
     assert rows_of(harness.submit("next", ["b"])).rows.shape == (1, 8)
 
 
+def test_long_inputs_are_averaged_over_windows(make_harness: MakeHarness) -> None:
+    outcome = rows_of(make_harness(max_tokens=2).submit("r", ["a b c d", "e"], truncate="mean"))
+
+    mean = (fake_vector("a b") + fake_vector("c d")) / 2
+    np.testing.assert_allclose(outcome.rows, np.stack([mean, fake_vector("e")]), rtol=1e-6)
+    assert (outcome.num_prompt_tokens, outcome.num_truncated) == (5, 0)
+
+
+def test_padding_is_counted(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_batch_tokens=64)
+    harness.hold()
+    answer = harness.submit("r", ["a b c d e f g h i j", "a b c d e f g h i"])
+    harness.settle()
+
+    harness.encoder.gate.set()
+    rows_of(answer)
+
+    counts = harness.batcher.counts()
+    assert (counts.num_batches, counts.num_items) == (2, 3)
+    assert (counts.num_tokens, counts.num_padding_tokens) == (20, 1)
+
+
+# ---- lanes
+
+
+def test_an_interactive_request_waits_for_one_batch_of_a_bulk_job(make_harness: MakeHarness) -> None:
+    harness = make_harness()
+    harness.hold()
+    job = harness.submit("job", [f"{'bulk ' * 15}{i}" for i in range(20)], lane="bulk")
+    harness.settle()
+    person = harness.submit("person", ["urgent question"])
+    harness.settle()
+
+    harness.encoder.gate.set()
+    rows_of(person)
+    rows_of(job)
+
+    assert "urgent question" in harness.encoder.batches[1]
+
+
+# ---- deadlines
+
+
+def test_inputs_with_a_deadline_are_computed_in_the_order_given(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_batch_tokens=4)
+    harness.hold()
+    answer = harness.submit("r", ["a b", "c", "d e", "f"], timeout_s=1)
+    harness.settle()
+
+    harness.encoder.gate.set()
+    rows_of(answer)
+
+    assert [sorted(batch) for batch in harness.encoder.batches[1:]] == [["a b", "c"], ["d e", "f"]]
+
+
+def test_at_the_deadline_the_answer_has_what_was_computed(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_batch_tokens=2)
+    harness.hold()
+    answer = harness.submit("r", ["a b", "c d", "e f"], timeout_s=1)
+    harness.settle()
+
+    harness.clock.now_s = 2  # while the batch before runs
+    harness.encoder.gate.set()
+    rows = rows_of(answer).rows
+
+    np.testing.assert_array_equal(rows[0], fake_vector("a b"))
+    assert np.isnan(rows[1:]).all()
+
+
+def test_a_late_request_without_a_row_comes_next(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_batch_tokens=2)
+    harness.hold()
+    others = harness.submit("others", ["a b", "c d", "e f"])
+    harness.settle()
+    late = harness.submit("late", ["g h", "i j"], timeout_s=1)
+    harness.settle()
+
+    harness.clock.now_s = 2
+    harness.encoder.gate.set()
+    rows_of(late)
+    rows_of(others)
+
+    assert harness.encoder.batches[1] == ["g h"]
+
+
+# ---- cache and single flight
+
+
+def test_a_corpus_embedded_again_needs_no_forward_pass(make_harness: MakeHarness) -> None:
+    harness = make_harness(cache_bytes=1 << 20)
+    corpus = [f"text {i}" for i in range(100)]
+    first = rows_of(harness.submit("first", corpus))
+    num_batches = len(harness.encoder.batches)
+
+    again = rows_of(harness.submit("again", corpus))
+
+    assert len(harness.encoder.batches) == num_batches
+    assert (first.num_cached, again.num_cached) == (0, 100)
+    assert again.num_prompt_tokens == first.num_prompt_tokens
+    np.testing.assert_array_equal(again.rows, first.rows)
+
+
+def test_duplicates_are_computed_once(make_harness: MakeHarness) -> None:
+    harness = make_harness()
+    harness.hold()
+    one = harness.submit("one", ["same text", "same text", "other text"])
+    two = harness.submit("two", ["same text"])
+    harness.settle()
+
+    harness.encoder.gate.set()
+
+    assert (rows_of(one).num_cached, rows_of(two).num_cached) == (1, 1)
+    assert sorted(text for batch in harness.encoder.batches[1:] for text in batch) == ["other text", "same text"]
+
+
+def test_a_batch_that_runs_is_joined(make_harness: MakeHarness) -> None:
+    harness = make_harness()
+    running = harness.hold()
+    joined = harness.submit("joined", ["holder"])
+    harness.settle()
+
+    harness.encoder.gate.set()
+
+    np.testing.assert_array_equal(rows_of(running).rows, rows_of(joined).rows)
+    assert harness.encoder.batches == [["holder"]]
+
+
+def test_cancelling_one_of_two_leaves_the_other_its_row(make_harness: MakeHarness) -> None:
+    harness = make_harness()
+    harness.hold()
+    gone = harness.submit("gone", ["wanted by both"])
+    kept = harness.submit("kept", ["wanted by both"])
+    harness.settle()
+
+    harness.batcher.cancel("gone")
+    harness.encoder.gate.set()
+
+    np.testing.assert_array_equal(rows_of(kept).rows, [fake_vector("wanted by both")])
+    assert not gone.done()
+
+
+def test_a_poisonous_item_fails_all_who_share_it(make_harness: MakeHarness) -> None:
+    harness = make_harness(poison="bad")
+    harness.hold()
+    sharers = [harness.submit(str(i), ["fine", "bad"]) for i in range(2)]
+    harness.settle()
+
+    harness.encoder.gate.set()
+
+    for sharer in sharers:
+        error = sharer.result(TIMEOUT_S)
+        assert isinstance(error, InternalError) and "input 1" in error.message
+
+
+# ---- against the naive twin
+
 words = st.lists(st.sampled_from(["a", "bb", "ccc", "bad"]), min_size=1, max_size=12).map(" ".join)
-requests = st.lists(st.lists(words, min_size=1, max_size=6), min_size=1, max_size=6)
+requests = st.lists(
+    st.tuples(
+        st.lists(words, min_size=1, max_size=6),
+        st.sampled_from(["interactive", "bulk"]),
+        st.sampled_from(["wait", "cancel at once", "cancel later"]),
+    ),
+    min_size=1,
+    max_size=8,
+)
 
 
-@settings(max_examples=60, deadline=None)
-@given(requests=requests)
-def test_every_request_ends_once_and_like_one_forward_pass_per_text(requests: list[list[str]]) -> None:
-    """The naive twin computes each text alone; a request fails exactly if one of its texts does."""
-    harness = Harness(FakeEncoder(poison="bad"), max_batch_tokens=16)
-    futures = [harness.submit(str(i), texts) for i, texts in enumerate(requests)]
+@settings(max_examples=150, deadline=None)
+@given(requests=requests, room_for=st.sampled_from([0, 2, 1000]), is_packed=st.booleans())
+def test_every_request_gets_exactly_its_rows(
+    requests: list[tuple[list[str], Lane, str]], room_for: int, is_packed: bool
+) -> None:
+    """The naive twin computes each text alone; a request fails exactly if one of its texts does.
 
-    for texts, future in zip(requests, futures, strict=True):
+    Whatever is shared, cancelled, poisonous, cached or evicted.
+    """
+    encoder = FakeEncoder(poison="bad", max_batch_tokens=16, is_packed=is_packed)
+    harness = Harness(encoder, cache_bytes=room_for * (BYTES_PER_ENTRY + 4 * 8))
+    futures = []
+    for i, (texts, lane, fate) in enumerate(requests):
+        futures.append(harness.submit(str(i), texts, lane=lane))
+        if fate == "cancel at once":
+            harness.batcher.cancel(str(i))
+    for i, (_, _, fate) in enumerate(requests):
+        if fate == "cancel later":
+            harness.batcher.cancel(str(i))
+
+    for (texts, _, fate), future in zip(requests, futures, strict=True):
+        if fate != "wait" and not future.done():
+            continue
         outcome = future.result(TIMEOUT_S)
         if any("bad" in text for text in texts):
             assert isinstance(outcome, InternalError)
         else:
             np.testing.assert_array_equal(rows_of(future).rows, np.stack([fake_vector(text) for text in texts]))
 
-    harness.batcher.close()
-    harness.batcher.check_integrity()
-    for batch in harness.encoder.batches:
-        assert len(batch) == 1 or max(len(text.split()) for text in batch) * len(batch) <= 16
+    harness.close()
+    for batch in encoder.batches:
+        lengths = [len(text.split()) for text in batch]
+        assert len(batch) == 1 or (sum(lengths) if is_packed else max(lengths) * len(lengths)) <= 16

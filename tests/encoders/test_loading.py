@@ -33,9 +33,9 @@ def copy_of(encoder_weights: FindWeights, tmp_path: Path) -> Callable[[str], tup
 
 
 @pytest.mark.parametrize("kind", ["embedding", "rerank"])
-def test_gguf_encoders_are_refused_for_now(kind: ModelKind, tmp_path: Path) -> None:
-    with pytest.raises(LoadFailed, match="GGUF embedding and rerank models are not served yet"):
-        load_encoder(model(kind, "llama_cpp"), tmp_path, num_threads=1)
+def test_an_absent_gguf_names_the_remedy(kind: ModelKind, tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match="absent is not a GGUF file; run `hearth pull m`"):
+        load_encoder(model(kind, "llama_cpp"), tmp_path / "absent", num_threads=1)
 
 
 def test_absent_weights_name_the_remedy(tmp_path: Path) -> None:

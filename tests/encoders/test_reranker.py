@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from server.config.schema import ModelConfig
-from server.encoders.batcher import Batcher, Encoded, EncodeOutcome
-from server.encoders.encoder import Encoder, Rows
+from server.encoders.batcher import Batcher, EncodeOutcome
+from server.encoders.encoded import Encoded
+from server.encoders.encoder import Encoder, Pairs, Rows
+from server.encoders.known_pairs import EXAMPLES
 from server.encoders.loading import load_encoder
 from server.errors import LoadFailed
 
@@ -28,7 +30,7 @@ DOCUMENTS = [
     "fr",
 ]
 
-PASSING_SEED, FAILING_SEED = 2, 3
+PASSING_SEED, FAILING_SEED = 214, 3
 """Random weights that happen to pass the self-test, and that happen not to."""
 
 
@@ -36,7 +38,7 @@ def rerank(reranker: Encoder[Any], documents: list[str]) -> Rows:
     """Score through a batcher, as one request."""
     future: Future[EncodeOutcome] = Future()
     batcher = Batcher(reranker)
-    batcher.submit("r", [(QUERY, each) for each in documents], truncate=True, on_done=future.set_result)
+    batcher.submit("r", Pairs(QUERY, documents, "end"), on_done=future.set_result)
     outcome = future.result(timeout=120)
     batcher.close()
     assert isinstance(outcome, Encoded), outcome
@@ -72,7 +74,7 @@ def test_company_does_not_change_a_score(reranker: Encoder[Any]) -> None:
 
 
 def test_long_documents_are_cut_to_the_models_limit(reranker: Encoder[Any]) -> None:
-    [item] = reranker.tokenize([(QUERY, "word " * 600)], truncate=True)
+    [item] = reranker.tokenize(Pairs(QUERY, ["word " * 600], "end"))
 
     assert item.num_tokens == reranker.facts.context_length == 512
     assert rerank(reranker, ["word " * 600]).shape == (1,)
@@ -88,7 +90,7 @@ def save_tiny_classifier(folder: Path, *, seed: int, num_labels: int = 1) -> Non
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.WordLevelTrainer(special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False)
-    tokenizer.train_from_iterator([QUERY, *DOCUMENTS, "tropics and rich in potassium grow"], trainer)
+    tokenizer.train_from_iterator([QUERY, *DOCUMENTS, *(text for example in EXAMPLES for text in example)], trainer)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -138,7 +140,7 @@ def test_weights_that_rank_nonsense_are_refused(tmp_path: Path) -> None:
 def test_a_classifier_with_several_labels_is_refused(tmp_path: Path) -> None:
     save_tiny_classifier(tmp_path, seed=PASSING_SEED, num_labels=3)
 
-    with pytest.raises(LoadFailed, match=r"output of shape \[2, 3\]; a reranker gives one per pair"):
+    with pytest.raises(LoadFailed, match=r"output of shape \[3, 3\]; a reranker gives one per pair"):
         load_encoder(tiny_config(), tmp_path, num_threads=1)
 
 

@@ -4,22 +4,28 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
+from server.encoders.encoder import EncodedItem, Pairs, Texts
 from server.encoders.tokenizer import (
     MAX_CHARS_PER_TOKEN,
+    MAX_WINDOWS,
     USUAL_CHARS_PER_TOKEN,
     PairTokenizer,
     TextTokenizer,
     choose_max_tokens,
 )
-from server.errors import ContextLengthExceeded, LoadFailed
+from server.encoders.vocabulary import FastPairVocabulary, FastTextVocabulary
+from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed
+from server.types import TokenIds, Truncate
 
 CLS, SEP, WORD = 1, 2, 3
+A, B, C, D, E, F, G, H = range(4, 12)
 MAX_TOKENS = 8
 
 
 def word_tokenizer() -> Tokenizer:
     """`[CLS] words [SEP]`, `[CLS] query [SEP] document [SEP]`; with limits, as tokenizer.json files have them."""
-    tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "[CLS]": CLS, "[SEP]": SEP, "word": WORD}, unk_token="[UNK]"))
+    names = ["[UNK]", "[CLS]", "[SEP]", "word", *"abcdefgh"]
+    tokenizer = Tokenizer(WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
@@ -33,66 +39,155 @@ def words(count: int) -> str:
     return " ".join(["word"] * count)
 
 
+def ids_of(items: list[EncodedItem]) -> list[TokenIds]:
+    return [item.token_ids for item in items]
+
+
 @pytest.fixture
 def texts() -> TextTokenizer:
-    return TextTokenizer(word_tokenizer(), model_id="m", max_tokens=MAX_TOKENS)
+    return TextTokenizer(FastTextVocabulary(word_tokenizer()), model_id="m", max_tokens=MAX_TOKENS)
 
 
 @pytest.fixture
 def pairs() -> PairTokenizer:
-    return PairTokenizer(word_tokenizer(), model_id="m", max_tokens=MAX_TOKENS)
+    return PairTokenizer(FastPairVocabulary(word_tokenizer()), model_id="m", max_tokens=MAX_TOKENS)
 
 
-@pytest.mark.parametrize("truncate", [False, True])
-def test_a_text_that_just_fits_is_kept_whole(texts: TextTokenizer, truncate: bool) -> None:
-    [item] = texts.encode([words(6)], truncate=truncate)
+# ---- texts
+
+
+@pytest.mark.parametrize("truncate", ["error", "end", "start", "mean"])
+def test_a_text_that_just_fits_is_kept_whole(texts: TextTokenizer, truncate: Truncate) -> None:
+    [item] = texts.encode(Texts([words(6)], truncate))
 
     assert item.token_ids == [CLS, *[WORD] * 6, SEP]
-    assert not item.is_truncated
+    assert not item.is_truncated and not item.is_continuation
 
 
 def test_too_long_a_text_is_named_with_both_counts(texts: TextTokenizer) -> None:
     with pytest.raises(ContextLengthExceeded) as caught:
-        texts.encode(["word", words(7)], truncate=False)
+        texts.encode(Texts(["word", words(7)]))
 
     assert caught.value.message == "input[1] has 9 tokens but model 'm' accepts 8 tokens; shorten it or set truncate"
     assert caught.value.param == "input"
 
 
-def test_truncation_keeps_the_special_tokens(texts: TextTokenizer) -> None:
-    [item] = texts.encode([words(1000)], truncate=True)
+@pytest.mark.parametrize(("truncate", "kept"), [("end", [A, B, C, D, E, F]), ("start", [C, D, E, F, G, H])])
+def test_truncation_cuts_its_side_and_keeps_the_special_tokens(
+    texts: TextTokenizer, truncate: Truncate, kept: TokenIds
+) -> None:
+    [item] = texts.encode(Texts(["a b c d e f g h"], truncate))
 
-    assert item.token_ids == [CLS, *[WORD] * 6, SEP]
+    assert item.token_ids == [CLS, *kept, SEP]
     assert item.is_truncated
 
 
-def test_words_after_a_long_gap_are_not_lost(texts: TextTokenizer) -> None:
+@pytest.mark.parametrize("truncate", ["end", "start"])
+def test_words_after_a_long_gap_are_not_lost(texts: TextTokenizer, truncate: Truncate) -> None:
     """Long texts are clipped by characters before they are tokenised; that must not cut off what would have fitted."""
     gap = " " * (USUAL_CHARS_PER_TOKEN * MAX_TOKENS)
 
-    [item] = texts.encode([f"word{gap}word"], truncate=True)
+    [item] = texts.encode(Texts([f"a{gap}b"], truncate))
 
-    assert item.token_ids == [CLS, WORD, WORD, SEP]
+    assert item.token_ids == [CLS, A, B, SEP]
     assert not item.is_truncated
 
 
-@pytest.mark.parametrize("truncate", [False, True])
-def test_a_text_that_cannot_fit_is_not_tokenised(texts: TextTokenizer, truncate: bool) -> None:
+@pytest.mark.parametrize(("truncate", "kept"), [("end", A), ("start", B)])
+def test_of_a_text_that_cannot_fit_a_part_is_tokenised(texts: TextTokenizer, truncate: Truncate, kept: int) -> None:
     """Tokenising takes hundreds of bytes for each character: gigabytes for what a body may hold."""
-    text = "word" + " " * MAX_CHARS_PER_TOKEN * MAX_TOKENS
+    [item] = texts.encode(Texts(["a" + " " * MAX_CHARS_PER_TOKEN * MAX_TOKENS + "b"], truncate))
 
-    if truncate:
-        [item] = texts.encode([text + "word"], truncate=True)
-        assert (item.token_ids, item.is_truncated) == ([CLS, WORD, SEP], True)
-    else:
-        with pytest.raises(
-            ContextLengthExceeded, match=r"input\[0\] has 516 characters but model 'm' accepts 8 tokens"
-        ):
-            texts.encode([text], truncate=False)
+    assert (item.token_ids, item.is_truncated) == ([CLS, kept, SEP], True)
+
+
+def test_a_text_that_cannot_fit_is_refused_by_its_characters(texts: TextTokenizer) -> None:
+    with pytest.raises(ContextLengthExceeded, match=r"input\[0\] has 516 characters but model 'm' accepts 8 tokens"):
+        texts.encode(Texts(["word" + " " * MAX_CHARS_PER_TOKEN * MAX_TOKENS]))
+
+
+def test_windows_are_of_like_length_and_lose_nothing(texts: TextTokenizer) -> None:
+    items = texts.encode(Texts(["a", "a b c d e f g h", "b"], "mean"))
+
+    assert ids_of(items) == [[CLS, A, SEP], [CLS, A, B, C, D, SEP], [CLS, E, F, G, H, SEP], [CLS, B, SEP]]
+    assert [item.is_continuation for item in items] == [False, False, True, False]
+    assert not any(item.is_truncated for item in items)
+
+
+def test_a_text_longer_than_a_slice_loses_nothing_in_windows(texts: TextTokenizer) -> None:
+    """Long texts are tokenised a part at a time; no word is torn where parts meet."""
+    items = texts.encode(Texts([words(1000)], "mean"))
+
+    assert [token_id for item in items for token_id in item.token_ids[1:-1]] == [WORD] * 1000
+
+
+def test_windows_are_bounded(texts: TextTokenizer) -> None:
+    accepted = MAX_WINDOWS * 6
+
+    assert len(texts.encode(Texts([words(accepted)], "mean"))) == MAX_WINDOWS
+    with pytest.raises(ContextLengthExceeded, match=f"has 1537 tokens but model 'm' accepts {accepted} tokens"):
+        texts.encode(Texts([words(accepted + 1)], "mean"))
+    with pytest.raises(ContextLengthExceeded, match=r"has more than \d+ tokens"):
+        texts.encode(Texts([words(5 * accepted)], "mean"))
+
+
+@pytest.mark.parametrize(
+    ("truncate", "expected"),
+    [
+        ("end", [[A, B, C, D, E, F]]),
+        ("start", [[A, B, E, F, G, H]]),
+        ("mean", [[A, B, C, D, E], [A, B, F, G, H]]),
+    ],
+)
+def test_the_prompt_goes_before_every_window_and_is_never_cut(
+    texts: TextTokenizer, truncate: Truncate, expected: list[TokenIds]
+) -> None:
+    items = texts.encode(Texts(["c d e f g h"], truncate, prompt="a b "))
+
+    assert ids_of(items) == [[CLS, *kept, SEP] for kept in expected]
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(texts: TextTokenizer) -> None:
+    with pytest.raises(ContextLengthExceeded, match="the prompt has 6 tokens, which leaves none for a text"):
+        texts.encode(Texts(["a"], "end", prompt=words(6)))
+
+
+# ---- token ids
+
+
+def test_token_ids_are_framed_like_text(texts: TextTokenizer) -> None:
+    by_ids = texts.encode(Texts([[A, B], [C]], prompt="a b "))
+
+    assert by_ids == texts.encode(Texts(["a b", "c"], prompt="a b "))
+
+
+def test_special_tokens_that_are_there_already_are_not_doubled(texts: TextTokenizer) -> None:
+    assert ids_of(texts.encode(Texts([[CLS, A, SEP], [SEP]]))) == [[CLS, A, SEP], [CLS, SEP, SEP]]
+
+
+@pytest.mark.parametrize("wrong", [-1, 12, 100_000])
+def test_a_token_id_outside_the_vocabulary_is_named(texts: TextTokenizer, wrong: int) -> None:
+    with pytest.raises(InvalidRequest, match=rf"input\[1\]\[2\] is {wrong} but .* of model 'm' go from 0 to 11"):
+        texts.encode(Texts([[A], [A, B, wrong]]))
+
+
+@pytest.mark.parametrize(("truncate", "kept"), [("end", A), ("start", B)])
+def test_too_many_token_ids_are_cut(texts: TextTokenizer, truncate: Truncate, kept: int) -> None:
+    [item] = texts.encode(Texts([[A] * 10 + [B] * 10], truncate))
+
+    assert (item.token_ids, item.is_truncated) == ([CLS, *[kept] * 6, SEP], True)
+
+
+def test_too_many_token_ids_are_refused(texts: TextTokenizer) -> None:
+    with pytest.raises(ContextLengthExceeded, match=r"input\[0\] has 9 tokens"):
+        texts.encode(Texts([[A] * 7]))
+
+
+# ---- pairs
 
 
 def test_pairs_have_segments(pairs: PairTokenizer) -> None:
-    [item] = pairs.encode([("word", "word word")], truncate=False)
+    [item] = pairs.encode(Pairs("word", ["word word"]))
 
     assert item.token_ids == [CLS, WORD, SEP, WORD, WORD, SEP]
     assert item.type_ids == [0, 0, 0, 1, 1, 1]
@@ -102,40 +197,58 @@ def test_too_long_a_document_is_named_with_both_counts(pairs: PairTokenizer) -> 
     with pytest.raises(
         ContextLengthExceeded, match=r"documents\[1\] and the query have 9 tokens .* accepts 8"
     ) as caught:
-        pairs.encode([("word", "word"), ("word", words(5))], truncate=False)
+        pairs.encode(Pairs("word", ["word", words(5)]))
 
     assert caught.value.param == "documents"
 
 
 def test_only_the_document_is_cut(pairs: PairTokenizer) -> None:
-    [item] = pairs.encode([("word word", words(1000))], truncate=True)
+    [item] = pairs.encode(Pairs("word word", [words(1000)], "end"))
 
     assert item.type_ids == [0, 0, 0, 0, 1, 1, 1, 1]
     assert item.is_truncated
+
+
+@pytest.mark.parametrize("truncate", ["error", "end"])
+def test_documents_are_cut_to_their_own_limit(pairs: PairTokenizer, truncate: Truncate) -> None:
+    items = pairs.encode(Pairs("a", ["b", "b c d e f g"], truncate, max_tokens_per_doc=2))
+
+    assert ids_of(items) == [[CLS, A, SEP, B, SEP], [CLS, A, SEP, B, C, SEP]]
+    assert [item.is_truncated for item in items] == [False, True]
+
+
+def test_a_limit_above_the_models_does_not_lift_that(pairs: PairTokenizer) -> None:
+    wanted = Pairs("word", [words(7)], max_tokens_per_doc=100)
+
+    with pytest.raises(ContextLengthExceeded, match=r"documents\[0\] and the query have 11 tokens"):
+        pairs.encode(wanted)
+    [item] = pairs.encode(Pairs("word", [words(7)], "end", max_tokens_per_doc=100))
+
+    assert item.num_tokens == MAX_TOKENS
 
 
 def test_a_document_that_cannot_fit_is_not_tokenised(pairs: PairTokenizer) -> None:
     document = " " * MAX_CHARS_PER_TOKEN * MAX_TOKENS + "word"
 
     with pytest.raises(ContextLengthExceeded, match=r"documents\[0\] and the query have 520 characters"):
-        pairs.encode([("word", document)], truncate=False)
-    [item] = pairs.encode([("word", document)], truncate=True)
+        pairs.encode(Pairs("word", [document]))
+    [item] = pairs.encode(Pairs("word", [document], "end"))
 
     assert (item.token_ids, item.is_truncated) == ([CLS, WORD, SEP, SEP], True)
 
 
-@pytest.mark.parametrize("truncate", [False, True])
-def test_a_query_that_cannot_fit_is_not_tokenised(pairs: PairTokenizer, truncate: bool) -> None:
+@pytest.mark.parametrize("truncate", ["error", "end"])
+def test_a_query_that_cannot_fit_is_not_tokenised(pairs: PairTokenizer, truncate: Truncate) -> None:
     query = " " * MAX_CHARS_PER_TOKEN * MAX_TOKENS
 
     with pytest.raises(ContextLengthExceeded, match="the query has 512 characters but model 'm' accepts 4 tokens"):
-        pairs.encode([(query, "word")], truncate=truncate)
+        pairs.encode(Pairs(query, ["word"], truncate))
 
 
-@pytest.mark.parametrize("truncate", [False, True])
-def test_a_query_that_leaves_no_room_is_refused(pairs: PairTokenizer, truncate: bool) -> None:
+@pytest.mark.parametrize("truncate", ["error", "end"])
+def test_a_query_that_leaves_no_room_is_refused(pairs: PairTokenizer, truncate: Truncate) -> None:
     with pytest.raises(ContextLengthExceeded, match="the query has 5 tokens but model 'm' accepts 4") as caught:
-        pairs.encode([(words(5), "word")], truncate=truncate)
+        pairs.encode(Pairs(words(5), ["word"], truncate))
 
     assert caught.value.param == "query"
 

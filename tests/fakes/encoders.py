@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from server.encoders.encoder import EncodedItem, Rows
+from server.encoders.encoder import EncodedItem, Rows, Texts, TokenBudget
 from server.errors import ContextLengthExceeded
 from server.types import ModelFacts
 
@@ -30,8 +30,11 @@ class FakeEncoder:
         poison: A forward pass with a text that contains this raises.
     """
 
-    def __init__(self, *, max_tokens: int = 256, poison: str | None = None) -> None:
+    def __init__(
+        self, *, max_tokens: int = 256, max_batch_tokens: int = 32, is_packed: bool = False, poison: str | None = None
+    ) -> None:
         self.facts = ModelFacts(context_length=max_tokens, dimensions=8, architecture="fake")
+        self.budget = TokenBudget(max_batch_tokens, is_packed=is_packed)
         self.batches: list[list[str]] = []
         self.entered = threading.Event()
         self.gate = threading.Event()
@@ -41,15 +44,20 @@ class FakeEncoder:
         self._by_id: list[str] = []
         self._lock = threading.Lock()
 
-    def tokenize(self, inputs: Sequence[str], *, truncate: bool) -> list[EncodedItem]:
+    def tokenize(self, inputs: Texts) -> list[EncodedItem]:
+        """Knows texts only, and the truncations "error", "end" and "mean"."""
         items = []
-        for index, text in enumerate(inputs):
-            words = text.split()
+        for index, text in enumerate(inputs.inputs):
+            assert isinstance(text, str)
+            words = (inputs.prompt + text).split()
             limit = self.facts.context_length
-            if len(words) > limit and not truncate:
+            if len(words) > limit and inputs.truncate == "error":
                 raise ContextLengthExceeded(f"input[{index}] has {len(words)} tokens but accepts {limit}")
-            kept = [self._id(word) for word in words[:limit]]
-            items.append(EncodedItem(kept, [0] * len(kept), is_truncated=len(words) > limit))
+            starts = range(0, len(words), limit) if inputs.truncate == "mean" else [0]
+            is_truncated = len(words) > limit and inputs.truncate == "end"
+            for start in starts:
+                kept = [self._id(word) for word in words[start : start + limit]]
+                items.append(EncodedItem(kept, [0] * len(kept), is_truncated, is_continuation=start > 0))
         return items
 
     def forward(self, items: Sequence[EncodedItem]) -> Rows:

@@ -10,7 +10,21 @@ import numpy as np
 
 from server.errors import ContextLengthExceeded, HearthError
 from server.protocols import EmbeddingResult, RerankResult
-from server.types import Delta, Finished, GenerateRequest, ModelFacts, ModelState, Prompt, Started, Usage
+from server.types import (
+    Delta,
+    EncoderCounts,
+    Finished,
+    GenerateRequest,
+    Lane,
+    ModelFacts,
+    ModelState,
+    Prompt,
+    Started,
+    Token,
+    TokenIds,
+    Truncate,
+    Usage,
+)
 
 Step = Started | Delta | Finished | Exception | asyncio.Event
 """An event to yield, an exception to raise, or a gate to wait at."""
@@ -30,6 +44,7 @@ class FakeModel:
     state: ModelState = "ready"
     failure: str | None = None
     facts: ModelFacts | None = None
+    encoded: EncoderCounts | None = None
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -72,28 +87,48 @@ class FakeChatModel(FakeModel):
 
 @dataclass
 class FakeEmbedder(FakeModel):
-    """Embeds a text as the unit vector (cos length, sin length); texts over `max_characters` are too long.
+    """Embeds an input as (cos length, sin length), which is of norm 1; twice that where it need not be.
+
+    Inputs over `max_characters` are too long; a repeated one counts as cached. Put prompts into `facts`.
 
     Attributes:
         gate: When given, answers wait for it.
         error: When given, raised in place of an answer.
-        calls: The texts of each call.
+        calls: The inputs of each call.
+        options: The keyword arguments of each call.
         cancelled: Set when a call is cancelled.
     """
 
     max_characters: int = 100
     gate: asyncio.Event | None = None
     error: HearthError | None = None
-    calls: list[list[str]] = field(default_factory=list)
+    calls: list[list[str | TokenIds]] = field(default_factory=list)
+    options: list[dict[str, object]] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def embed(self, texts: Sequence[str], *, truncate: bool = False) -> EmbeddingResult:
-        num_truncated = await self._begin(texts, truncate=truncate)
-        angles = np.array([len(text) for text in texts], dtype=np.float32)
-        vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        return EmbeddingResult(vectors, sum(len(text) for text in texts), num_truncated)
+    async def embed(
+        self,
+        inputs: Sequence[str] | Sequence[TokenIds],
+        *,
+        truncate: Truncate = "error",
+        prompt: str = "",
+        lane: Lane = "interactive",
+        normalize: bool = True,
+    ) -> EmbeddingResult:
+        self.options.append({"truncate": truncate, "prompt": prompt, "lane": lane, "normalize": normalize})
+        num_truncated = await self._begin(inputs, truncate=truncate)
+        angles = np.array([len(each) for each in inputs], dtype=np.float32)
+        vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.float32(1 if normalize else 2)
+        num_cached = len(inputs) - len({repr(each) for each in inputs})
+        return EmbeddingResult(vectors, sum(len(each) for each in inputs), num_truncated, num_cached)
 
-    async def _begin(self, texts: Sequence[str], *, truncate: bool) -> int:
+    async def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[Token]]:
+        """A token for each character, whose id is its code point, between two special ones."""
+        await self._begin(texts, truncate="end")
+        before, after = ([Token(1, "<s>")], [Token(2, "</s>")]) if add_special_tokens else ([], [])
+        return [[*before, *(Token(ord(c), c, at, at + 1) for at, c in enumerate(text)), *after] for text in texts]
+
+    async def _begin(self, texts: Sequence[str] | Sequence[TokenIds], *, truncate: Truncate) -> int:
         self.calls.append(list(texts))
         self.begun.set()
         if self.error is not None:
@@ -105,18 +140,39 @@ class FakeEmbedder(FakeModel):
             self.cancelled.set()
             raise
         num_long = sum(len(text) > self.max_characters for text in texts)
-        if num_long and not truncate:
+        if num_long and truncate == "error":
             longest = max(len(text) for text in texts)
             raise ContextLengthExceeded(f"input has {longest} tokens but the model accepts {self.max_characters}")
-        return num_long
+        return 0 if truncate == "mean" else num_long
 
 
 @dataclass
 class FakeReranker(FakeEmbedder):
-    """Scores a document by the number of its words that the query has too, minus one."""
+    """Scores a document by the number of its words that the query has too, minus one.
 
-    async def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = False) -> RerankResult:
+    Attributes:
+        max_in_time: With a `timeout_s`, only so many documents get a score.
+    """
+
+    max_in_time: int = 1_000_000
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        truncate: Truncate = "error",
+        lane: Lane = "interactive",
+        max_tokens_per_doc: int | None = None,
+        timeout_s: float | None = None,
+    ) -> RerankResult:
+        self.options.append(
+            {"truncate": truncate, "lane": lane, "max_tokens_per_doc": max_tokens_per_doc, "timeout_s": timeout_s}
+        )
         num_truncated = await self._begin(documents, truncate=truncate)
         wanted = set(query.split())
-        scores = [len(wanted & set(document.split())) - 1 for document in documents]
-        return RerankResult(np.array(scores, dtype=np.float32), sum(len(d) for d in documents), num_truncated)
+        scores = np.array([len(wanted & set(document.split())) - 1 for document in documents], dtype=np.float32)
+        if timeout_s is not None:
+            scores[self.max_in_time :] = np.nan
+        num_cached = len(documents) - len(set(documents))
+        return RerankResult(scores, sum(len(document) for document in documents), num_truncated, num_cached)

@@ -1,16 +1,17 @@
 """GGUF models of random weights, under a megabyte, for the kinds of memory that llama.cpp has besides plain attention.
 
 Greedy answers of theirs wander through the vocabulary, depend on all of the prompt, and mean nothing. Text is bytes:
-token 3 + b is byte b. Layout of the file: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+token 3 + b is byte b.
 """
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from tests.fakes.gguf_file import Value, write_gguf
 
 NUM_TOKENS = 3 + 256
 WINDOW = 32
@@ -18,9 +19,7 @@ WINDOW = 32
 
 _WIDTH, _HIDDEN, _HEADS, _KV_HEADS, _CONTEXT = 64, 128, 4, 2, 4096
 _INNER, _STATE, _SSM_HEADS, _CONV = 2 * _WIDTH, 16, 4, 4
-_ALIGNMENT = 32
 
-Value = str | int | float | list[str] | list[int] | list[float]
 Tensors = dict[str, npt.NDArray[np.float32]]
 
 _RECURRENT_KEYS: dict[str, Value] = {
@@ -127,9 +126,6 @@ def _joined(layers: list[Tensors]) -> Tensors:
     return {name: weights for layer in layers for name, weights in layer.items()}
 
 
-# ---- the file
-
-
 def _write(path: Path, architecture: str, keys: dict[str, Value], tensors: Tensors) -> None:
     values: dict[str, Value] = {
         "general.architecture": architecture,
@@ -143,31 +139,4 @@ def _write(path: Path, architecture: str, keys: dict[str, Value], tensors: Tenso
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
     }
-    infos, data = b"", b""
-    for name, weights in tensors.items():
-        shape = weights.shape[::-1]
-        infos += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))  # 0: float32
-        data += _padded(weights.tobytes())
-    header = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(values))
-    table = b"".join(_text(key) + _tagged(value) for key, value in values.items())
-    path.write_bytes(_padded(header + table + infos) + data)
-
-
-def _tagged(value: Value) -> bytes:
-    """A value behind the number of its type. llama.cpp takes single integers unsigned and those of a list signed."""
-    if isinstance(value, list):
-        if isinstance(value[0], int):
-            return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
-        items = [_tagged(item) for item in value]
-        return struct.pack("<I", 9) + items[0][:4] + struct.pack("<Q", len(items)) + b"".join(i[4:] for i in items)
-    if isinstance(value, str):
-        return struct.pack("<I", 8) + _text(value)
-    return struct.pack("<If", 6, value) if isinstance(value, float) else struct.pack("<II", 4, value)
-
-
-def _text(text: str) -> bytes:
-    return struct.pack("<Q", len(text)) + text.encode()
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % _ALIGNMENT)
+    write_gguf(path, values, tensors)

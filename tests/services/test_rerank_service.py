@@ -1,24 +1,91 @@
-"""Scores of the rerank service."""
+"""The rerank service over a fake reranker."""
 
 from __future__ import annotations
 
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+import asyncio
 
-from server.services.rerank import sigmoid
+import pytest
+
+from server.config.schema import Limits, ModelConfig
+from server.errors import ContextLengthExceeded
+from server.models.registry import ModelEntry, ModelRegistry
+from server.services.relevant_spans import SpanOptions
+from server.services.rerank import MAX_CONCURRENT_QUERIES, MAX_WINDOWS, RerankService
+from tests.fakes.models import FakeReranker
+
+CONFIG = ModelConfig(id="ranker", kind="rerank", backend="sentence_transformers", source="file:x")
+LONG = " ".join(f"Sentence number {index} is here." for index in range(100))
 
 
-@given(st.lists(st.floats(-1000, 1000, width=32), min_size=1))
-def test_sigmoid_is_the_textbooks_without_overflow(logits: list[float]) -> None:
-    scores = sigmoid(np.array(logits, dtype=np.float32))
-
-    expected = 1 / (1 + np.exp(-np.clip(np.array(logits), -700, 700)))
-    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-30)
-    assert scores.dtype == np.float32
+@pytest.fixture
+def reranker() -> FakeReranker:
+    return FakeReranker(max_characters=10_000)
 
 
-def test_close_logits_keep_their_order_even_in_half_precision() -> None:
-    scores = sigmoid(np.array([8.125, 8.1328125], dtype=np.float16).astype(np.float32))
+def service_of(reranker: FakeReranker, *, max_documents: int = 1000) -> RerankService:
+    return RerankService(ModelRegistry([ModelEntry(CONFIG, reranker)]), Limits(max_documents=max_documents))
 
-    assert scores[0] < scores[1]
+
+async def test_a_document_has_a_bounded_number_of_windows(reranker: FakeReranker) -> None:
+    await service_of(reranker).rerank(None, "q", [LONG, LONG + "!"], spans=SpanOptions())
+
+    assert len(reranker.calls[1]) <= 2 * MAX_WINDOWS
+
+
+async def test_all_windows_together_are_no_more_than_a_request_may_have_documents(reranker: FakeReranker) -> None:
+    documents = [f"{LONG} {index}" for index in range(10)]
+
+    ranking = await service_of(reranker, max_documents=25).rerank(None, "q", documents, spans=SpanOptions(threshold=0))
+
+    assert len(reranker.calls[1]) <= 20
+    assert all(document.spans for document in ranking.documents)
+
+
+async def test_documents_without_text_have_no_spans(reranker: FakeReranker) -> None:
+    ranking = await service_of(reranker).rerank(None, "q", ["", "  \n"], spans=SpanOptions())
+
+    assert [document.spans for document in ranking.documents] == [(), ()]
+    assert len(reranker.calls) == 1
+
+
+async def test_windows_that_are_too_long_are_cut_even_where_documents_are_refused(reranker: FakeReranker) -> None:
+    await service_of(reranker).rerank(None, "q", ["A document."], spans=SpanOptions())
+
+    assert [options["truncate"] for options in reranker.options] == ["error", "end"]
+
+
+async def test_spans_share_the_time_of_the_request(reranker: FakeReranker) -> None:
+    await service_of(reranker).rerank(None, "q", ["A document."], timeout_s=30, spans=SpanOptions())
+
+    first, second = (options["timeout_s"] for options in reranker.options)
+    assert first == 30
+    assert isinstance(second, float) and 0 < second < 30
+
+
+async def test_nothing_scored_in_time_is_an_empty_ranking(reranker: FakeReranker) -> None:
+    reranker.max_in_time = 0
+
+    ranking = await service_of(reranker).rerank(None, "q", ["a", "b"], timeout_s=1, spans=SpanOptions())
+
+    assert (ranking.documents, ranking.num_scored, ranking.num_documents) == ((), 0, 2)
+
+
+async def test_many_queries_ask_the_model_a_few_at_a_time(reranker: FakeReranker) -> None:
+    reranker.gate = asyncio.Event()
+    texts = [f"query {index}" for index in range(MAX_CONCURRENT_QUERIES * 2)]
+
+    work = asyncio.create_task(service_of(reranker).score(None, texts, texts))
+    await reranker.begun.wait()
+    num_begun = len(reranker.calls)
+    reranker.gate.set()
+    result = await work
+
+    assert num_begun <= MAX_CONCURRENT_QUERIES
+    assert len(reranker.calls) == len(result.scores) == len(texts)
+
+
+async def test_the_first_error_of_many_queries_is_the_requests(reranker: FakeReranker) -> None:
+    reranker.max_characters = 1
+
+    with pytest.raises(ContextLengthExceeded):
+        await service_of(reranker).score(None, ["a", "b"], ["too long", "x"])

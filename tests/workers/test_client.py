@@ -13,7 +13,7 @@ import pytest
 
 from server.config.schema import Limits
 from server.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, Overloaded, WorkerCrashed
-from server.types import Delta, Failed, Finished, ModelFacts, Started, StreamEvent, Usage
+from server.types import Delta, Failed, Finished, ModelFacts, Started, StreamEvent, Token, Usage
 from server.workers.channel import ParentChannel
 from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
 from server.workers.messages import (
@@ -26,6 +26,8 @@ from server.workers.messages import (
     Reranked,
     StepOutput,
     StreamOutput,
+    Tokenize,
+    Tokenized,
     ToWorker,
 )
 from tests.fakes.scripted import request, scripted
@@ -263,16 +265,27 @@ async def test_a_failed_model_says_why_to_new_and_to_waiting_requests() -> None:
 
 async def test_embeddings_come_as_rows_in_input_order() -> None:
     stage = make_stage()
-    task = await begin(stage.client.embed(["a", "b"], truncate=True))
+    task = await begin(stage.client.embed(["a", "b"], truncate="end", lane="bulk"))
     asked = cast(Embed, stage.channel.sent[0])
     rows = np.arange(6, dtype="<f4")
 
-    stage.client.dispatch(Embedded(asked.request_id, rows.tobytes(), 3, 9, 1))
+    stage.client.dispatch(Embedded(asked.request_id, rows.tobytes(), 3, 9, 1, 2))
 
     result = await task
     np.testing.assert_array_equal(result.vectors, rows.reshape(2, 3))
-    assert (asked.texts, asked.truncate) == (["a", "b"], True)
-    assert (result.num_prompt_tokens, result.num_truncated) == (9, 1)
+    assert (asked.inputs, asked.truncate, asked.lane) == (["a", "b"], "end", "bulk")
+    assert (result.num_prompt_tokens, result.num_truncated, result.num_cached) == (9, 1, 2)
+
+
+async def test_tokens_come_for_each_text() -> None:
+    stage = make_stage()
+    task = await begin(stage.client.tokenize(["a", ""], add_special_tokens=False))
+    asked = cast(Tokenize, stage.channel.sent[0])
+
+    stage.client.dispatch(Tokenized(asked.request_id, [[Token(7, "a", 0, 1)], []]))
+
+    assert await task == [[Token(7, "a", 0, 1)], []]
+    assert (asked.texts, asked.add_special_tokens) == (["a", ""], False)
 
 
 async def test_vectors_belong_to_the_caller() -> None:

@@ -8,6 +8,7 @@ from server.types import (
     ChatMessage,
     ChatPrompt,
     Delta,
+    EncoderCounts,
     Failed,
     Finished,
     GenerateRequest,
@@ -17,6 +18,7 @@ from server.types import (
     Started,
     StreamEvent,
     TextPrompt,
+    Token,
     TokensPrompt,
     ToolCall,
     Usage,
@@ -36,6 +38,8 @@ from server.workers.messages import (
     Shutdown,
     StepOutput,
     StreamOutput,
+    Tokenize,
+    Tokenized,
     ToWorker,
     encoder,
     from_worker_decoder,
@@ -59,18 +63,23 @@ EVENTS: list[StreamEvent] = [
 ]
 TO_WORKER: list[ToWorker] = [
     *(Generate(GenerateRequest(request_id="r", prompt=prompt, sampling=SAMPLING)) for prompt in PROMPTS),
-    Embed("e", ["a", ""], truncate=True),
-    Rerank("k", "query", ["a", "b"], truncate=True),
+    Embed("e", ["a", ""], truncate="mean", prompt="query: ", lane="bulk", normalize=False),
+    Embed("t", [[0, 1, 2**31 - 1], [7]]),
+    Tokenize("t", ["a", ""], add_special_tokens=False),
+    Rerank("k", "query", ["a", "b"], truncate="end", lane="bulk", max_tokens_per_doc=9, timeout_s=0.5),
     Abort("r"),
     Shutdown(),
 ]
 FROM_WORKER: list[FromWorker] = [
-    Ready(ModelFacts(context_length=8192, dimensions=3, load_s=0.5, details={"threads": "2"})),
+    Ready(
+        ModelFacts(context_length=8192, dimensions=3, prompts={"query": "q: "}, load_s=0.5, details={"threads": "2"})
+    ),
     LoadError("no such file"),
-    Heartbeat(num_steps=3, busy_s=0.25, num_running=1, num_waiting=2),
+    Heartbeat(num_steps=3, busy_s=0.25, num_running=1, num_waiting=2, encoded=EncoderCounts(num_batches=3)),
     StepOutput([StreamOutput(str(n), event) for n, event in enumerate(EVENTS)]),
-    Embedded("e", b"\0\1\2\3", 1, 7, num_truncated=1),
-    Reranked("k", b"\0\1\2\3", 7, num_truncated=1),
+    Embedded("e", b"\0\1\2\3", 1, 7, num_truncated=1, num_cached=2),
+    Reranked("k", b"\0\1\2\3", 7, num_truncated=1, num_cached=2),
+    Tokenized("t", [[Token(101, "[CLS]"), Token(7, "a", 0, 1)], []]),
     RequestFailed("e", Failed("invalid_value", "empty")),
 ]
 

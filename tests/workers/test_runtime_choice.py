@@ -14,7 +14,7 @@ from server.errors import LoadFailed
 from server.workers.messages import WorkerSpec
 from server.workers.runtime_choice import RuntimeChoice, choose_context, choose_runtime
 from server.workers.tuning import RuntimeSettings, Trial, Tuning
-from server.workers.tuning_cache import open_cache
+from server.workers.tuning_cache import MAX_ATTEMPTS, open_cache
 
 
 @dataclass
@@ -150,12 +150,12 @@ def test_a_memory_of_what_may_not_be_chosen_is_ignored(tmp_path: Path) -> None:
 
 def test_a_failure_to_measure_fails_no_load(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The fake model cannot run, so measuring fails each time; after a while it is not tried any more."""
-    for _ in range(3):
+    for _ in range(MAX_ATTEMPTS + 1):
         assert choose(tmp_path).details["flash_attention"] == "off (rule)"
 
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == [
-        *["measuring failed; fixed rules are used"] * 2,
+        *["measuring failed; fixed rules are used"] * MAX_ATTEMPTS,
         "measuring has not come to its end before; fixed rules are used",
     ]
 

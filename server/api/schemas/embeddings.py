@@ -1,4 +1,4 @@
-"""The body of `POST /v1/embeddings`."""
+"""The bodies of embedding requests: OpenAI's with Hearth's extensions, and those of TEI, Ollama and Cohere."""
 
 from __future__ import annotations
 
@@ -6,31 +6,192 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 
-from server.api.schemas.wire import ModelName, WireModel, invalid
+from server.api.schemas.sampling import MAX_INT32
+from server.api.schemas.wire import ModelName, WireModel, invalid, only
+from server.services.embeddings import EmbeddingInputs, EmbeddingOptions
+from server.services.quantisation import VectorType
+from server.services.token_reader import TokenEncoding
+from server.types import Lane, TokenIds, Truncate
+
+MAX_DIMENSIONS = 65536
+
+EXPECTED_INPUT = "expected a string, a list of strings, a list of token ids or a list of such lists"
+
+CohereType = VectorType | Literal["base64"]
+
+_TRUNCATIONS: dict[str, Truncate] = {"none": "error", "error": "error", "end": "end", "start": "start", "mean": "mean"}
+_LANES: dict[str, Lane] = {"interactive": "interactive", "bulk": "bulk"}
 
 
-def _parse_input(value: Any) -> list[str]:
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list):
-        raise invalid("expected a string or a list of strings", code="invalid_type")
-    if not texts:
+def _parse_input(value: Any) -> EmbeddingInputs:
+    is_single = isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int))
+    items = [value] if is_single else value
+    if not isinstance(items, list):
+        raise invalid(EXPECTED_INPUT, code="invalid_type")
+    if not items:
         raise invalid("expected at least one text")
-    for index, text in enumerate(texts):
-        if isinstance(text, int | list):
-            raise invalid("token ids are not supported; send text", code="unsupported_value")
+    return _parse_token_lists(items) if isinstance(items[0], list) else _parse_texts(items)
+
+
+def _parse_texts(items: list[Any]) -> list[str]:
+    for index, text in enumerate(items):
         if not isinstance(text, str):
             raise invalid(f"expected strings, but item {index} is not", code="invalid_type")
         if not text:
             raise invalid(f"expected texts that are not empty, but item {index} is")
-    return texts
+    return items
+
+
+def _parse_token_lists(items: list[Any]) -> list[TokenIds]:
+    for index, token_ids in enumerate(items):
+        if not isinstance(token_ids, list) or not all(type(token_id) is int for token_id in token_ids):
+            raise invalid(f"expected lists of token ids, but item {index} is not", code="invalid_type")
+        if not token_ids:
+            raise invalid(f"expected lists that are not empty, but item {index} is")
+        if not 0 <= min(token_ids) <= max(token_ids) <= MAX_INT32:
+            raise invalid(f"expected token ids from 0 to {MAX_INT32}, but item {index} has others")
+    return items
+
+
+def _parse_text_or_list(value: Any) -> list[str]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise invalid("expected a string or a list of strings", code="invalid_type")
+    if not items:
+        raise invalid("expected at least one text")
+    return _parse_texts(items)
+
+
+def parse_truncate(value: Any) -> Truncate:
+    """OpenAI's clients send flags, Cohere's and NVIDIA's words in capitals."""
+    if isinstance(value, bool):
+        return "end" if value else "error"
+    if isinstance(value, str) and value.lower() in _TRUNCATIONS:
+        return _TRUNCATIONS[value.lower()]
+    raise invalid('expected true, false, "error" (or "NONE"), "end", "start" or "mean"')
+
+
+def parse_lane(value: Any) -> Lane:
+    """As in vLLM and Cohere, larger numbers may wait longer; 0 is the usual."""
+    if isinstance(value, str) and value in _LANES:
+        return _LANES[value]
+    if type(value) is int:
+        return "bulk" if value > 0 else "interactive"
+    raise invalid('expected "interactive", "bulk" or an integer, of which those above 0 mean bulk')
+
+
+Dimensions = Annotated[int | None, Field(ge=1, le=MAX_DIMENSIONS)]
+Inputs = Annotated[EmbeddingInputs, PlainValidator(_parse_input)]
+Texts = Annotated[list[str], PlainValidator(_parse_text_or_list)]
+TruncateField = Annotated[Truncate, PlainValidator(parse_truncate)]
+LaneField = Annotated[Lane, PlainValidator(parse_lane)]
 
 
 class EmbeddingRequest(WireModel):
-    model: ModelName
-    input: Annotated[list[str], PlainValidator(_parse_input)]
+    """`POST /v1/embeddings`."""
+
+    model: ModelName | None = None
+    input: Inputs
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[int | None, Field(ge=1, le=65536)] = None
-    truncate: bool = False
+    dimensions: Dimensions = None
+    output_dtype: VectorType = "float"
+    input_type: str | None = None
+    prompt_name: str | None = None
+    truncate: TruncateField = "error"
+    normalize: bool = True
+    token_encoding: TokenEncoding | None = None
+    priority: LaneField = "interactive"
 
     # Known, and without influence on the answer.
     user: str = ""
+    drop_params: bool = False  # RAGFlow's word to a LiteLLM proxy, sent to all servers
+
+    def options(self) -> EmbeddingOptions:
+        return EmbeddingOptions(
+            dimensions=self.dimensions,
+            prompt_name=self.prompt_name,
+            input_type=self.input_type,
+            truncate=self.truncate,
+            lane=self.priority,
+            normalize=self.normalize,
+            token_encoding=self.token_encoding,
+        )
+
+
+class TeiEmbedRequest(WireModel):
+    """`POST /embed` of text-embeddings-inference. Token ids are the model's own there."""
+
+    model: ModelName | None = None
+    inputs: Inputs
+    truncate: bool = False
+    truncation_direction: Literal["right", "Right", "left", "Left"] = "right"
+    prompt_name: str | None = None
+    normalize: bool = True
+    dimensions: Dimensions = None
+
+    def options(self) -> EmbeddingOptions:
+        direction: Truncate = "end" if self.truncation_direction.lower() == "right" else "start"
+        return EmbeddingOptions(
+            dimensions=self.dimensions,
+            prompt_name=self.prompt_name,
+            truncate=direction if self.truncate else "error",
+            normalize=self.normalize,
+            token_encoding="model",  # noqa: S106 - no password
+        )
+
+
+class TeiTokenizeRequest(WireModel):
+    """`POST /tokenize` of text-embeddings-inference."""
+
+    model: ModelName | None = None
+    inputs: Texts
+    add_special_tokens: bool = True
+
+
+class OllamaEmbedRequest(WireModel):
+    """`POST /api/embed` of Ollama."""
+
+    model: ModelName
+    input: Texts
+    truncate: bool = True
+    dimensions: Dimensions = None
+
+    # Known, and without influence on the answer: models are loaded by models.yaml, and encoders take no options.
+    keep_alive: str | int | float = ""
+    options: dict[str, Any] | None = None
+
+
+class OllamaLegacyRequest(WireModel):
+    """`POST /api/embeddings` of Ollama: one text, cut to what the model accepts."""
+
+    model: ModelName
+    prompt: Annotated[str, Field(min_length=1)]
+
+    # As above.
+    keep_alive: str | int | float = ""
+    options: dict[str, Any] | None = None
+
+
+class CohereEmbedRequest(WireModel):
+    """`POST /v1/embed` and `/v2/embed` of Cohere."""
+
+    model: ModelName | None = None
+    texts: Texts
+    input_type: str | None = None
+    embedding_types: Annotated[list[CohereType] | None, Field(min_length=1, max_length=8)] = None
+    output_dimension: Dimensions = None
+    truncate: TruncateField = "end"
+    priority: LaneField = "interactive"
+
+    # Known, but not honoured.
+    images: Annotated[Any, only([])] = None
+    inputs: Annotated[Any, only()] = None
+    max_tokens: Annotated[Any, only()] = None
+
+    def options(self) -> EmbeddingOptions:
+        return EmbeddingOptions(
+            dimensions=self.output_dimension,
+            input_type=self.input_type,
+            truncate=self.truncate,
+            lane=self.priority,
+        )

@@ -1,41 +1,101 @@
-"""The body of `POST /v1/rerank`: what Cohere v1, Jina and their users send."""
+"""The body of a rerank request: what Cohere, Jina, Voyage, TEI, vLLM, llama.cpp and Xinference accept, in one."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic import Field, PlainValidator, ValidationInfo
 
-from server.api.schemas.sampling import MAX_INT32
-from server.api.schemas.wire import ModelName, WireModel, invalid
+from server.api.schemas.sampling import MAX_TIMEOUT_S
+from server.api.schemas.scoring import Count, Flag, ScoringFields
+from server.api.schemas.wire import WireModel, invalid
+from server.services.relevant_spans import SpanOptions
+
+MAX_RANK_FIELDS = 64
 
 
-def _parse_documents(value: Any) -> list[str]:
+@dataclass(frozen=True)
+class WireDocument:
+    """`text` is what is ranked; `fields` is the object it came from, empty for a plain string."""
+
+    text: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def to_wire(self) -> dict[str, Any]:
+        """An object in any case: some clients read `.text`. Other fields are kept, as Cohere does."""
+        return {"text": self.text} | self.fields
+
+
+def _parse_texts(value: Any, info: ValidationInfo) -> list[WireDocument]:
     if not isinstance(value, list):
         raise invalid("expected a list of documents", code="invalid_type")
     if not value:
         raise invalid("expected at least one document")
-    return [_text_of(index, document) for index, document in enumerate(value)]
+    names = info.data.get("rank_fields") or ["text"]
+    return [_parse_document(index, document, names) for index, document in enumerate(value)]
 
 
-def _text_of(index: int, document: Any) -> str:
-    match document:
-        case str(text) | {"text": str(text)}:
-            return text
+def _parse_document(index: int, document: Any, names: list[str]) -> WireDocument:
+    if isinstance(document, str):
+        return WireDocument(document)
+    if isinstance(document, dict):
+        texts = [document[name] for name in names if document.get(name) is not None]
+        if texts and all(isinstance(text, str) for text in texts):
+            return WireDocument("\n".join(texts), document)
     raise invalid(
-        f'expected strings or objects like {{"text": "..."}}, but item {index} is neither', code="invalid_type"
+        'expected strings or objects like {"text": "..."}, or rank_fields with the names of other fields that hold '
+        f"text, but item {index} is neither",
+        code="invalid_type",
     )
 
 
-def _parse_flag(value: Any) -> Any:
-    """RAGFlow sends `"true"`, a string."""
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+def _parse_documents(value: Any, info: ValidationInfo) -> list[WireDocument]:
+    """TEI's clients send `texts` in place of `documents`."""
+    texts: list[WireDocument] | None = info.data.get("texts")
+    if value is None and texts is not None:
+        return texts
+    if value is None:
+        raise invalid("", code="missing_required_parameter")
+    if texts is not None:
+        raise invalid("the request has texts too; send one of them")
+    return _parse_texts(value, info)
 
 
-class RerankRequest(WireModel):
-    model: ModelName | None = None
+class RelevantSpans(WireModel):
+    mode: Literal["enabled", "disabled"]
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.1
+    max_spans: Count = None
+
+
+class RerankRequest(ScoringFields):
     query: Annotated[str, Field(min_length=1)]
-    documents: Annotated[list[str], PlainValidator(_parse_documents)]
-    top_n: Annotated[int | None, Field(ge=1, le=MAX_INT32)] = None
-    return_documents: Annotated[bool, BeforeValidator(_parse_flag)] = False
-    truncate: bool = False
+    # In this order, because each parser looks at what came before.
+    rank_fields: Annotated[list[str], Field(default_factory=list, max_length=MAX_RANK_FIELDS)]
+    texts: Annotated[list[WireDocument] | None, PlainValidator(_parse_texts)] = None
+    documents: Annotated[list[WireDocument], PlainValidator(_parse_documents), Field(validate_default=True)] = None  # type: ignore[assignment]  # never stays None
+    top_n: Count = None
+    top_k: Count = None
+    return_documents: Flag = False
+    return_text: Flag = False
+    timeout_ms: Annotated[int | None, Field(ge=1, le=MAX_TIMEOUT_S * 1000)] = None
+    relevant_spans: RelevantSpans | None = None
+
+    # Known, and without influence on the answer.
+    max_chunks_per_doc: Count = None
+    return_len: Flag = False
+    kwargs: str = ""  # Xinference's client repeats here, as JSON text, what it sends as fields
+
+    @property
+    def num_wanted(self) -> int | None:
+        return self.top_n if self.top_n is not None else self.top_k
+
+    @property
+    def wants_documents(self) -> bool:
+        return self.return_documents or self.return_text
+
+    def spans(self) -> SpanOptions | None:
+        wanted = self.relevant_spans
+        if wanted is None or wanted.mode == "disabled":
+            return None
+        return SpanOptions(threshold=wanted.threshold, max_spans=wanted.max_spans)

@@ -1,0 +1,64 @@
+"""Scores of one query with many documents: options in, numbers out, each distinct document computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from server.protocols import RerankModel, RerankResult
+from server.types import Lane, Truncate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """How pairs are scored.
+
+    Attributes:
+        truncate: "error" or "end"; see `RerankModel.rerank`.
+        max_tokens_per_doc: Documents are cut to this many tokens, whatever `truncate` says.
+        raw_scores: Give logits in place of 0..1.
+    """
+
+    truncate: Truncate = "error"
+    max_tokens_per_doc: int | None = None
+    raw_scores: bool = False
+    lane: Lane = "interactive"
+
+
+async def score_documents(
+    reranker: RerankModel,
+    query: str,
+    documents: Sequence[str],
+    options: ScoringOptions,
+    *,
+    timeout_s: float | None = None,
+) -> RerankResult:
+    """Scores of all documents in their order, 0..1 or raw; of equal ones, one is computed, the others count as cached.
+
+    Errors and `timeout_s` as in `RerankModel.rerank`: what was not scored in time is NaN.
+    """
+    place = {text: index for index, text in enumerate(dict.fromkeys(documents))}
+    result = await reranker.rerank(
+        query,
+        list(place),
+        truncate=options.truncate,
+        lane=options.lane,
+        max_tokens_per_doc=options.max_tokens_per_doc,
+        timeout_s=timeout_s,
+    )
+    scores = result.scores if options.raw_scores else sigmoid(result.scores)
+    return replace(
+        result,
+        scores=scores[[place[text] for text in documents]],
+        num_cached=result.num_cached + len(documents) - len(place),
+    )
+
+
+def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Logits to 0..1 in float32: half precision would round good scores into ties. Never overflows; NaN stays NaN."""
+    logits = logits.astype(np.float32, copy=False)
+    decay = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1 / (1 + decay), decay / (1 + decay)).astype(np.float32, copy=False)

@@ -1,0 +1,24 @@
+"""Scores of pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.services.pair_scoring import sigmoid
+
+
+@given(st.lists(st.floats(-1000, 1000, width=32), min_size=1))
+def test_sigmoid_is_the_textbooks_without_overflow(logits: list[float]) -> None:
+    scores = sigmoid(np.array(logits, dtype=np.float32))
+
+    expected = 1 / (1 + np.exp(-np.clip(np.array(logits), -700, 700)))
+    np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-30)
+    assert scores.dtype == np.float32
+
+
+def test_close_logits_keep_their_order_even_in_half_precision() -> None:
+    scores = sigmoid(np.array([8.125, 8.1328125], dtype=np.float16).astype(np.float32))
+
+    assert scores[0] < scores[1]
