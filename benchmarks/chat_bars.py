@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from benchmarks.bars import Bar
 
-# Flags are chosen by one short round each, on machines that are seldom quiet: what was best there may turn out behind the
-# defaults. So where a bar is not far off, both must be beaten.
+# Flags are chosen by one short round each, on machines that are seldom quiet: what was best there may turn out to be
+# behind the defaults. So where a bar is near, both must be beaten.
 BARS = (
     Bar(load="a1", figure="tokens_per_s", label="tok/s", least=1.0),
     Bar(load="a1", figure="tokens_per_s", label="tok/s", against="defaults", least=1.0),
