@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from server.config.schema import KernelName, ModelConfig
 from server.encoders.encoder import EncodedItem, Rows, Texts, TokenBudget, pad
 from server.encoders.tokenizer import MAX_CHARS_PER_TOKEN, TextTokenizer, choose_max_tokens
-from server.encoders.torch_device import TORCH_FORMATS, choose_device, send, torch_team
+from server.encoders.torch_device import TORCH_FORMATS, choose_device, send
 from server.encoders.vocabulary import FastTextVocabulary
 from server.errors import ContextLengthExceeded, LoadFailed
 from server.types import ModelFacts, Token
@@ -54,7 +54,6 @@ class Embedder:
         self._model = model
         self._device = model.device.type
         self._format = TORCH_FORMATS[kernel]
-        self._team = torch_team(model, num_threads=num_threads, device=self._device)
         self._vocabulary = FastTextVocabulary(model.tokenizer.backend_tokenizer)
         self._tokenizer = TextTokenizer(self._vocabulary, model_id=config.id, max_tokens=max_tokens)
         self._pad_id: int = model.tokenizer.pad_token_id or 0
@@ -92,9 +91,6 @@ class Embedder:
 
     def forward(self, items: Sequence[EncodedItem]) -> Rows:
         """Embed items; float32 [num_items, dimensions], as the model pools them."""
-        return self._team.run(self._compute, items)
-
-    def _compute(self, items: Sequence[EncodedItem]) -> Rows:
         padded = pad(items, pad_id=self._pad_id, side=self._pad_side)
         features = {name: send(padded[name], self._device) for name in self._tensor_names}
         with self._format.computing(self._device):
@@ -137,6 +133,7 @@ def load_embedder(
     if not (folder / "modules.json").is_file():
         raise LoadFailed(f"{folder} has no modules.json, so it is not a sentence-transformers model")
     transformers_logging.disable_progress_bar()
+    torch.set_num_threads(num_threads)
     model = SentenceTransformer(
         str(folder),
         device=choose_device(config.device),

@@ -40,6 +40,9 @@ def load_encoder(
     """
     # Before the library's first use: the batcher's pool is parallelism enough, and must not compete with compute.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Also before torch's: its threads wait for each other after every operation. By default they spin, for longer than
+    # the other may be away where cores are contended: that made it 10 times slower, and took the chat model's time.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         if config.backend == "llama_cpp":
             encoder = _load_gguf(config, weights_path, num_threads=num_threads, portable_kernels=portable_kernels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from tokenizers import Tokenizer
 from server.config.schema import KernelName, ModelConfig
 from server.encoders.encoder import EncodedItem, Features, Pairs, Rows, TokenBudget, pad
 from server.encoders.onnx_weights import read_classifier
-from server.encoders.thread_team import MIN_WORK, ThreadTeam
 from server.encoders.tokenizer import PairTokenizer, choose_max_tokens
 from server.encoders.vocabulary import FastPairVocabulary
 from server.errors import LoadFailed
@@ -39,7 +39,7 @@ class Reranker:
 
     A pair's score does not depend on its neighbours (in fp32: up to rounding). A dynamically quantised network would
     break that, because it chooses its int8 scale from the whole batch: with the default model, company and padding
-    shifted logits by up to 0.46. `one_by_one` runs such a network pair by pair; what that costs is measured in
+    shifted logits by up to 0.46. Such a network runs each pair alone, on the threads of `alone`; see
     docs/decisions/0005-int8-reranker-one-by-one.md.
     """
 
@@ -49,16 +49,14 @@ class Reranker:
         tokenizer: Tokenizer,
         config: ModelConfig,
         *,
-        team: ThreadTeam,
         pad_id: int,
         facts: ModelFacts,
-        one_by_one: bool = False,
+        alone: ThreadPoolExecutor | None = None,
     ) -> None:
         self.facts = facts
         self._network = network
-        self._team = team
-        self._one_by_one = one_by_one
-        self.budget = TokenBudget(MAX_BATCH_TOKENS, is_packed=one_by_one)
+        self._alone = alone
+        self.budget = TokenBudget(MAX_BATCH_TOKENS, is_packed=alone is not None)
         self._tokenizer = PairTokenizer(
             FastPairVocabulary(tokenizer), model_id=config.id, max_tokens=facts.context_length
         )
@@ -69,14 +67,16 @@ class Reranker:
 
     def forward(self, items: Sequence[EncodedItem]) -> Rows:
         """Score items; float32 [num_items], raw logits."""
-        logits = self._team.run(self._compute, items)
+        if self._alone:
+            logits = np.concatenate(list(self._alone.map(lambda item: self._run([item]), items)))
+        else:
+            logits = self._run(items)
         if logits.shape != (len(items), 1):
             raise LoadFailed(f"the model gives an output of shape {list(logits.shape)}; a reranker gives one per pair")
         return logits[:, 0]
 
-    def _compute(self, items: Sequence[EncodedItem]) -> Rows:
-        batches = [[item] for item in items] if self._one_by_one else [items]
-        return np.concatenate([self._network(pad(batch, pad_id=self._pad_id)) for batch in batches])
+    def _run(self, items: Sequence[EncodedItem]) -> Rows:
+        return self._network(pad(items, pad_id=self._pad_id))
 
 
 def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, details: Mapping[str, str]) -> Reranker:
@@ -92,11 +92,13 @@ def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, d
 
     tokenizer = _tokenizer_file(folder)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the team's threads run the session side by side
-    options.inter_op_num_threads = 1
     path = folder / ONNX_FILE
-    session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
     is_quantized = is_quantized_at_run_time(path)
+    options.intra_op_num_threads = 1 if is_quantized else num_threads
+    options.inter_op_num_threads = 1
+    # Waiting threads that spin would take the cores from the chat model's worker.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
     input_names = [each.name for each in session.get_inputs()]
 
     def run(features: Features) -> npt.NDArray[np.float32]:
@@ -114,15 +116,9 @@ def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, d
             **details,
         },
     )
-    return Reranker(
-        run,
-        tokenizer,
-        config,
-        team=ThreadTeam(num_threads, work_per_token=MIN_WORK, limit_threads=lambda _: None),
-        pad_id=_pad_id(folder, tokenizer),
-        facts=facts,
-        one_by_one=is_quantized,
-    )
+    # One thread a pair is faster than all threads for one pair after the other.
+    alone = ThreadPoolExecutor(num_threads, thread_name_prefix="encoder-pair") if is_quantized else None
+    return Reranker(run, tokenizer, config, pad_id=_pad_id(folder, tokenizer), facts=facts, alone=alone)
 
 
 def is_quantized_at_run_time(path: Path) -> bool:
@@ -137,9 +133,10 @@ def load_torch_reranker(
     import torch
     import transformers
 
-    from server.encoders.torch_device import TORCH_FORMATS, choose_device, send, torch_team
+    from server.encoders.torch_device import TORCH_FORMATS, choose_device, send
 
     transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(num_threads)
     device, number_format = choose_device(config.device), TORCH_FORMATS[kernel]
     is_onnx = (folder / ONNX_FILE).is_file()
     model, loading = (_from_onnx if is_onnx else _from_safetensors)(folder, number_format.weights)
@@ -171,8 +168,7 @@ def load_torch_reranker(
             **details,
         },
     )
-    team = torch_team(model, num_threads=num_threads, device=device)
-    return Reranker(run, tokenizer, config, team=team, pad_id=pad_id, facts=facts)
+    return Reranker(run, tokenizer, config, pad_id=pad_id, facts=facts)
 
 
 def _from_safetensors(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 
 from server.config.schema import KernelName
-from server.encoders.thread_team import ThreadTeam
 from server.errors import LoadFailed
 
 
@@ -71,12 +70,3 @@ def send(array: npt.NDArray[Any], device: str) -> torch.Tensor:
     """Bring numbers to where they are needed. A GPU fetches them from pinned memory, while the CPU goes on."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device == "cuda" else tensor
-
-
-def torch_team(model: torch.nn.Module, *, num_threads: int, device: str) -> ThreadTeam:
-    """The threads that compute a model. A GPU does the work itself: one thread feeds it."""
-    if device == "cuda":
-        num_threads = 1
-    matrices = (layer.weight.numel() for layer in model.modules() if isinstance(layer, torch.nn.Linear))
-    # NOTE: torch keeps the number of each calling thread.
-    return ThreadTeam(num_threads, work_per_token=sum(matrices), limit_threads=torch.set_num_threads)

@@ -168,13 +168,13 @@ def test_what_has_nothing_to_be_held_against_does_not_serve(machine: Machine) ->
 
 
 def test_an_emulated_number_format_is_given_up_at_once(machine: Machine) -> None:
-    fp32, bf16 = machine.candidate("torch-fp32"), machine.candidate("torch-bf16", "torch-fp32", token_s=1e-2)
+    fp32, bf16 = machine.candidate("torch-fp32"), machine.candidate("torch-bf16", "torch-fp32", token_s=5e-2)
 
     found = machine.measure(fp32, bf16)
 
     assert found.trials[1].failure == "more than 5 times slower than the exact kernel"
-    assert machine.loaded[1].num_forwards == 3
-    assert found.took_s < 1.0
+    assert machine.loaded[1].num_forwards == 2
+    assert found.took_s < 2.0
 
 
 def test_a_slow_first_use_is_not_held_against_a_kernel(machine: Machine) -> None:
