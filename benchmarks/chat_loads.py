@@ -192,7 +192,7 @@ def quoting_bodies(prompts: Prompts, num_requests: int) -> list[Body]:
 LOADS: tuple[Load, ...] = (
     ClosedLoop(
         name="a1", title="unique prompts, 1 client", figure="tokens_per_s",
-        num_clients=1, bodies=unique_bodies, num_requests=6, num_tuning_requests=2,
+        num_clients=1, bodies=unique_bodies, num_requests=6, num_tuning_requests=6,
     ),
     ClosedLoop(
         name="a4", title="unique prompts, 4 clients", figure="tokens_per_s",
@@ -209,7 +209,7 @@ LOADS: tuple[Load, ...] = (
     ),
     ClosedLoop(
         name="b", title="600 shared words, 16 clients", figure="requests_per_s",
-        num_clients=16, bodies=shared_prefix_bodies, num_requests=48, num_tuning_requests=32,
+        num_clients=16, bodies=shared_prefix_bodies, num_requests=48, num_tuning_requests=16,
     ),
     LongPrompt(
         name="c", title="a 6,000-token prompt among 8 streams", figure="gap_max_s", more_is_better=False,
