@@ -131,6 +131,39 @@ class EmbeddingModel(ServedModel, Protocol):
         """
 
 
+class VectorIndex(Protocol):
+    """Nearest neighbours by inner product over one vector store's chunks. Every method may be called from any thread.
+
+    A search sees one generation, whole; it never waits for `apply`.
+    """
+
+    @property
+    def generation(self) -> int:
+        """The store's generation that searches see."""
+
+    def search(
+        self, queries: npt.NDArray[np.float32], k: int, *, allowed_ids: npt.NDArray[np.int64] | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Find the `k` best chunks for each query, best first.
+
+        Args:
+            queries: float32 [num_queries, dimensions], L2 norm 1.
+            allowed_ids: Only these chunks count, exactly; None: all.
+
+        Returns:
+            Ids int64 [num_queries, k], -1 where there are fewer, and inner products float32 of the same shape.
+        """
+
+    def apply(
+        self,
+        generation: int,
+        added_ids: npt.NDArray[np.int64],
+        vectors: npt.NDArray[np.float32],
+        removed_ids: npt.NDArray[np.int64],
+    ) -> None:
+        """Take over one change of the store, after which searches see `generation`. Changes come in order."""
+
+
 class RerankModel(ServedModel, Protocol):
     """Scores documents against a query (cross-encoder)."""
 

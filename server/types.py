@@ -211,6 +211,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         architecture: As the weights name it, e.g. "llama" or "BertModel".
         prompts: Of an embedding model: prompt name ("query", "document") to the text that goes before an input.
         special_token_ids: Of an embedding model; empty where not known.
+        fingerprint: Of an encoder: changes with whatever its vectors or scores depend on; empty of other models.
         details: What the runtime chose (threads, kernels), for `hearth doctor` and people.
     """
 
@@ -220,5 +221,6 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     architecture: str = ""
     prompts: dict[str, str] = {}
     special_token_ids: SpecialTokenIds = ([], [])
+    fingerprint: str = ""
     load_s: float = 0.0
     details: dict[str, str] = {}

@@ -24,8 +24,8 @@ LAYERS = (
     ("app",),
     ("api",),
     ("services",),
-    ("models", "workers"),  # capabilities, joined through protocols
-    ("engine", "encoders", "prompting"),  # mechanisms
+    ("models", "rag", "workers"),  # capabilities, joined through protocols
+    ("engine", "encoders", "prompting", "storage"),  # mechanisms
     ("bindings",),
     ("config", "telemetry", "protocols"),
     ("types",),

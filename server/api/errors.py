@@ -17,6 +17,7 @@ from starlette.types import Scope
 from server.api.json_response import JsonResponse
 from server.api.record import record_of
 from server.errors import (
+    Conflict,
     ContextLengthExceeded,
     DeadlineExceeded,
     HearthError,
@@ -24,8 +25,11 @@ from server.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelUnavailable,
+    ObjectNotFound,
     Overloaded,
     RequestTooLarge,
+    StorageError,
+    StorageFull,
     WorkerCrashed,
 )
 
@@ -47,6 +51,10 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
     RequestTooLarge: (413, INVALID),
     UnsupportedMediaType: (415, INVALID),
     ModelNotFound: (404, INVALID),
+    ObjectNotFound: (404, INVALID),
+    Conflict: (409, INVALID),
+    StorageError: (500, SERVER),
+    StorageFull: (507, SERVER),
     ModelUnavailable: (503, SERVER),
     WorkerCrashed: (503, SERVER),
     Overloaded: (503, SERVER),
