@@ -11,7 +11,8 @@
     ├── ObjectNotFound            no file, vector store or other stored object of that id
     ├── Conflict                  it does not fit what is stored
     ├── StorageError              the data directory cannot be read or written
-    │   └── StorageFull               there is no room left in it
+    │   ├── StorageFull               there is no room left in it
+    │   └── StorageUnavailable        it is not open
     ├── ModelUnavailable          the model exists but cannot answer now; try again later
     │   ├── WorkerCrashed             its worker died while the request ran
     │   ├── Overloaded                its queue is full
@@ -103,6 +104,13 @@ class StorageFull(StorageError):
     code = "storage_full"
 
 
+class StorageUnavailable(StorageError):
+    """The data directory is not open: not yet, not any more, or because it could not be."""
+
+    code = "storage_unavailable"
+    retry_after_s = 30
+
+
 class ModelUnavailable(HearthError):
     """The model is configured but cannot answer now.
 
@@ -154,6 +162,7 @@ _BY_CODE: dict[str, type[HearthError]] = {
         Conflict,
         StorageError,
         StorageFull,
+        StorageUnavailable,
         ModelUnavailable,
         WorkerCrashed,
         Overloaded,

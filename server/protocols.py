@@ -48,7 +48,7 @@ class RerankResult:
 
     Attributes:
         scores: float32 [num_documents], the raw logits of the cross-encoder, NaN for documents that were not scored in
-            time; the service turns them into 0..1.
+            time.
         num_prompt_tokens: Tokens of all query-document pairs after truncation.
         num_truncated: Documents that lost text to truncation.
         num_cached: Documents that no forward pass was made for; see `EmbeddingResult`.
@@ -58,6 +58,13 @@ class RerankResult:
     num_prompt_tokens: int
     num_truncated: int = 0
     num_cached: int = 0
+
+    @property
+    def relevance(self) -> npt.NDArray[np.float32]:
+        """The scores as 0..1, by the sigmoid in float32: half precision would round good ones into ties."""
+        logits = self.scores.astype(np.float32, copy=False)
+        decay = np.exp(-np.abs(logits))  # never overflows
+        return np.where(logits >= 0, 1 / (1 + decay), decay / (1 + decay)).astype(np.float32, copy=False)
 
 
 class ServedModel(Protocol):

@@ -30,6 +30,7 @@ from server.errors import (
     RequestTooLarge,
     StorageError,
     StorageFull,
+    StorageUnavailable,
     WorkerCrashed,
 )
 
@@ -55,6 +56,7 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
     Conflict: (409, INVALID),
     StorageError: (500, SERVER),
     StorageFull: (507, SERVER),
+    StorageUnavailable: (503, SERVER),
     ModelUnavailable: (503, SERVER),
     WorkerCrashed: (503, SERVER),
     Overloaded: (503, SERVER),
@@ -100,7 +102,7 @@ def error_response(
     """The whole response for any exception. `shape` rewrites the body for clients of another API."""
     status, body = error_body(exc, scope)
     headers = {}
-    if isinstance(exc, ModelUnavailable):
+    if isinstance(exc, ModelUnavailable | StorageUnavailable):
         headers["retry-after"] = str(exc.retry_after_s)
     model = record_of(scope).model
     if isinstance(exc, ModelNotFound) and model is not None:

@@ -140,6 +140,7 @@ class StoreRecord:
         fingerprint: Of that model (weights, pooling, prompts, dimensions) when the store was made.
         generation: Grows with every change of its chunks; what an index has caught up with is told by it.
         expires_after_days: Days after `last_active_at`; None: never.
+        is_expired: That time has come and its chunks were dropped; it is listed with its documents, and never revives.
     """
 
     id: str
@@ -156,6 +157,17 @@ class StoreRecord:
     generation: int
     usage_bytes: int
     counts: StatusCounts
+    is_expired: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRecord:
+    """Files that were put into a vector store together. `created_at` is in Unix seconds."""
+
+    id: str
+    store_id: str
+    created_at: int
+    counts: StatusCounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +177,10 @@ class DocumentRecord:
     Attributes:
         id: Row number; chunks refer to it.
         batch_id: The file batch it came with, if any.
-        num_chunks, num_chunks_done: Progress of embedding; 0 of 0 until the file is parsed.
+        num_chunks, num_chunks_done: How far embedding is; 0 of 0 until the file is cut. While a job runs only it knows.
         failure: Why it failed; None otherwise.
+        eta_s: Of a job that runs now: when it will be done if it goes on like this, as far as that can be told.
+        waiting_for: Of a job that runs now: why it does not get on, e.g. that the model is loading.
     """
 
     id: int
@@ -182,6 +196,8 @@ class DocumentRecord:
     usage_bytes: int
     num_chunks: int
     num_chunks_done: int
+    eta_s: float | None = None
+    waiting_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
