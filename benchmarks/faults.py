@@ -18,10 +18,11 @@ import argparse
 import asyncio
 import json
 import os
+import secrets
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,44 +48,53 @@ BYSTANDER_PAUSE_S = 0.1
 _PARAGRAPH = "The quick brown fox jumps over the lazy dog near the river bank. " * 10
 
 
+Body = dict[str, object]
+
+
 @dataclass(frozen=True)
 class Traffic:
     """Requests to one model.
 
     Attributes:
-        long: A body that keeps the worker busy for seconds.
-        short: A body that is answered at once.
+        long: Makes a body that keeps the worker busy for seconds.
+        short: Makes a body that is answered at once.
+
+    Both put a word into the texts that no other request has: what was computed before, or is being computed for another
+    request, would be answered without any work.
     """
 
     model: str
     path: str
-    long: dict[str, object]
-    short: dict[str, object]
+    long: Callable[[str], Body]
+    short: Callable[[str], Body]
+
+
+def _say(text: str, **more: object) -> Body:
+    return {"messages": [{"role": "user", "content": text}], **more}
+
+
+def _paragraphs(word: str) -> list[str]:
+    return [f"{word} {number} {_PARAGRAPH}" for number in range(200)]
 
 
 TRAFFIC = (
     Traffic(
         "smollm2-135m-instruct",
         "/v1/chat/completions",
-        {
-            "messages": [{"role": "user", "content": "Tell a long story."}],
-            "stream": True,
-            "max_tokens": 4000,
-            "ignore_eos": True,
-        },
-        {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 1},
+        lambda word: _say(f"Tell a long story about {word}.", stream=True, max_tokens=4000, ignore_eos=True),
+        lambda word: _say(f"Say {word}.", max_tokens=1),
     ),
     Traffic(
         "all-minilm-l6-v2",
         "/v1/embeddings",
-        {"input": [f"{number} {_PARAGRAPH}" for number in range(200)]},
-        {"input": "hello"},
+        lambda word: {"input": _paragraphs(word)},
+        lambda word: {"input": f"hello {word}"},
     ),
     Traffic(
         "ms-marco-minilm-l12-v2",
         "/v1/rerank",
-        {"query": "Which animal jumps?", "documents": [f"{number} {_PARAGRAPH}" for number in range(200)]},
-        {"query": "cat", "documents": ["kitten", "car"]},
+        lambda word: {"query": "Which animal jumps?", "documents": _paragraphs(word)},
+        lambda word: {"query": "cat", "documents": [f"kitten {word}", f"car {word}"]},
     ),
 )
 
@@ -148,9 +158,11 @@ async def kill_worker(server: ServerProcess, target: Traffic, *, num_running: in
     )
 
 
-async def _ask(client: httpx.AsyncClient, traffic: Traffic, body: dict[str, object]) -> tuple[httpx.Response, float]:
+async def _ask(
+    client: httpx.AsyncClient, traffic: Traffic, make_body: Callable[[str], Body]
+) -> tuple[httpx.Response, float]:
     """The answer, and when its last byte had come."""
-    response = await client.post(traffic.path, json={"model": traffic.model, **body})
+    response = await client.post(traffic.path, json={"model": traffic.model, **make_body(secrets.token_hex(4))})
     return response, time.perf_counter()
 
 

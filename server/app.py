@@ -50,7 +50,7 @@ def build_app(config: HearthConfig, weights: WeightsStore) -> Starlette:
 
     Call it with the event loop running, or from a lifespan: workers' channels belong to the loop.
     """
-    supervisor = Supervisor(config.server.limits)
+    supervisor = Supervisor(config.server.limits, bulk_share=config.server.bulk_share)
     registry = ModelRegistry(
         [ModelEntry(model, supervisor.add(model, spec_factory(model, config, weights))) for model in config.models]
     )

@@ -49,15 +49,17 @@ class RerankResult:
     Attributes:
         scores: float32 [num_documents], the raw logits of the cross-encoder, NaN for documents that were not scored in
             time.
-        num_prompt_tokens: Tokens of all query-document pairs after truncation.
-        num_truncated: Documents that lost text to truncation.
-        num_cached: Documents that no forward pass was made for; see `EmbeddingResult`.
+        num_prompt_tokens: Tokens of all query-document pairs that were scored, after truncation.
+        num_truncated: Of these, documents that lost text to truncation.
+        num_cached: Of these, documents that no forward pass was made for; see `EmbeddingResult`.
+        num_cached_tokens: Tokens of the pairs that no forward pass was made for.
     """
 
     scores: npt.NDArray[np.float32]
     num_prompt_tokens: int
     num_truncated: int = 0
     num_cached: int = 0
+    num_cached_tokens: int = 0
 
     @property
     def relevance(self) -> npt.NDArray[np.float32]:
@@ -108,7 +110,7 @@ class EmbeddingModel(ServedModel, Protocol):
         inputs: Sequence[str] | Sequence[TokenIds],
         *,
         truncate: Truncate = "error",
-        prompt: str = "",
+        prompt: str | None = None,
         lane: Lane = "interactive",
         normalize: bool = True,
     ) -> EmbeddingResult:
@@ -118,7 +120,7 @@ class EmbeddingModel(ServedModel, Protocol):
             inputs: At least one; texts that are not empty, or lists of the model's own token ids, to which special
                 tokens are added as to a text.
             truncate: What to do with inputs that are too long.
-            prompt: Put before each input; empty: the model's default prompt, if it has one.
+            prompt: Put before each input, and may be empty; None: the model's default prompt, if it has one.
             lane: Bulk inputs wait while interactive ones do, up to a bound.
             normalize: Scale vectors to L2 norm 1; otherwise they are as the model pooled them.
 

@@ -218,7 +218,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         dimensions: Length of an embedding; 0 for other kinds.
         num_parameters: Weights in the model; 0 when unknown.
         architecture: As the weights name it, e.g. "llama" or "BertModel".
-        prompts: Of an embedding model: prompt name ("query", "document") to the text that goes before an input.
+        prompts: Of an embedding model: prompt name ("query", "document") to the text that goes before an input, which
+            may be empty.
         special_token_ids: Of an embedding model; empty where not known.
         fingerprint: Of an encoder: changes with whatever its vectors or scores depend on; empty of other models.
         details: What the runtime chose (threads, kernels), for `hearth doctor` and people.

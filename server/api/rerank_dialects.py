@@ -62,10 +62,11 @@ def _common(request: RerankRequest, ranking: Ranking) -> Body:
     }
 
 
-def _cohere_v2(request: RerankRequest, ranking: Ranking) -> Body:
+def _cohere_v2(_request: RerankRequest, ranking: Ranking) -> Body:
+    """Has no documents in its results, whatever was asked for."""
     return {
         "id": new_id("rerank"),
-        "results": [_result(request, ranked) for ranked in ranking.documents],
+        "results": [_bare_result(ranked) for ranked in ranking.documents],
         "meta": _meta(ranking, version="2"),
         "usage": _usage(ranking),
     }
@@ -95,9 +96,14 @@ def _tei_rank(request: RerankRequest, ranked: RankedDocument) -> Body:
 
 
 def _result(request: RerankRequest, ranked: RankedDocument) -> Body:
-    result: Body = {"index": ranked.index, "relevance_score": ranked.score}
+    result = _bare_result(ranked)
     if request.wants_documents:
         result["document"] = request.documents[ranked.index].to_wire()
+    return result
+
+
+def _bare_result(ranked: RankedDocument) -> Body:
+    result: Body = {"index": ranked.index, "relevance_score": ranked.score}
     if ranked.spans is not None:
         result["relevant_spans"] = [{"start": s.start, "end": s.end, "score": s.score} for s in ranked.spans]
     return result
@@ -108,6 +114,7 @@ def _meta(ranking: Ranking, *, version: str) -> Body:
         "api_version": {"version": version},
         "billed_units": {"search_units": -(-ranking.num_documents // DOCUMENTS_PER_SEARCH_UNIT)},
         "tokens": _tokens(ranking),
+        "cached_tokens": ranking.num_cached_tokens,
         "reranked": ranking.num_scored,
         **_warnings(ranking),
     }

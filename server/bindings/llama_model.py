@@ -37,7 +37,7 @@ class LlamaModel:
         if not self.handle:
             reason = llama_log.recent_errors[0] if llama_log.recent_errors else "no reason given"
             raise LoadFailed(f"llama.cpp cannot load {path.name}: {reason}")
-        self.gpu_layers = gpu_layers
+        self.gpu_layers, self.use_extra_bufts = gpu_layers, use_extra_bufts
         vocab = llama_cpp.llama_model_get_vocab(self.handle)
         assert vocab is not None
         self.vocab = LlamaVocab(vocab)

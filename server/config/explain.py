@@ -61,6 +61,8 @@ def describe(schema: JsonSchema) -> str:
             words = _describe_text(schema)
         case _:
             words = "a mapping" + (f" of {', '.join(schema['properties'])}" if "properties" in schema else "")
+            each_value = schema.get("additionalProperties")
+            words += f", each {describe(each_value)}" if isinstance(each_value, dict) else ""
     return words
 
 
@@ -100,6 +102,8 @@ def _schema_at(location: Location, root: JsonSchema) -> tuple[Location, JsonSche
             schema = resolve(schema["properties"][part], root)
         elif isinstance(part, int) and "items" in schema:
             schema = resolve(schema["items"], root)
+        elif isinstance(schema.get("additionalProperties"), dict):
+            schema = resolve(schema["additionalProperties"], root)
         else:
             return location[:depth], schema
     return location, schema

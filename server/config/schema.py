@@ -32,9 +32,9 @@ KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
         *("kv", "kv_type", "flash_attention", "batch_tokens", "ubatch_tokens"),
         *("drafting", "pinned_prefixes", "defaults"),
     ),
-    ("llama_cpp", "embedding"): (*_WEIGHTS, *_CACHE, "gpu_layers", "dimensions"),
+    ("llama_cpp", "embedding"): (*_WEIGHTS, *_CACHE, "gpu_layers", "dimensions", "prompts"),
     ("llama_cpp", "rerank"): (*_WEIGHTS, *_CACHE, "gpu_layers"),
-    ("sentence_transformers", "embedding"): (*_WEIGHTS, *_CACHE, "device", "kernel", "dimensions"),
+    ("sentence_transformers", "embedding"): (*_WEIGHTS, *_CACHE, "device", "kernel", "dimensions", "prompts"),
     ("sentence_transformers", "rerank"): (*_WEIGHTS, *_CACHE, "device", "kernel"),
     ("script", "chat"): ("context", "defaults", "script"),
 }
@@ -90,6 +90,7 @@ def _error_at(location: tuple[str | int, ...], message: str) -> PydanticCustomEr
 
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 ModelAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=128)]
+PromptName = Annotated[str, Field(min_length=1, max_length=128)]
 Source = Annotated[str, AfterValidator(_check_source)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -136,6 +137,13 @@ class ServerSettings(_Section):
         True,
         description="Measure at the first load of a chat model what runs it fastest on this machine, and remember it; "
         "`false`: fixed rules.",
+    )
+    bulk_share: float = Field(
+        0.25,
+        ge=0.01,
+        le=1,
+        description="Part of the time that bulk embedding and reranking (`priority: bulk`) may compute in while a chat "
+        "model answers on the same processor; 1: they do not yield.",
     )
     limits: Limits = Field(default_factory=Limits, description="Bounds that protect the server from its clients.")
 
@@ -262,6 +270,12 @@ class ModelConfig(_Section):
         (),
         max_length=32,
         description="Shorter lengths that embeddings may be cut to, for models trained so (Matryoshka).",
+    )
+    prompts: dict[PromptName, str] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="What requests can have put before inputs, by name (`query`, `document`); besides the model's own "
+        "prompts, and in place of one of the same name. GGUF files hold none.",
     )
     cache_mb: int = Field(
         64,

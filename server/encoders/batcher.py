@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from server.encoders.bulk_pace import BulkPace
 from server.encoders.encoded import Encoded, assemble
-from server.encoders.encoder import EncodedItem, Encoder, Rows
+from server.encoders.encoder import EncodedItem, Encoder, EncoderBroken, Rows
 from server.encoders.flights import Flight, Flights
 from server.encoders.vector_cache import VectorCache
 from server.errors import HearthError, InternalError, InvalidRequest, ModelUnavailable
@@ -116,6 +117,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._requests: dict[str, _Request] = {}
         self._flights: Flights[_Request] = Flights()
+        self._bulk_pace = BulkPace()
         self._counts = EncoderCounts()
         self._num_steps = 0
         self._num_untokenized = 0  # items, cancelled ones included: a tokeniser that is stuck with them must show
@@ -165,6 +167,12 @@ class Batcher:
         with self._changed:
             if request := self._requests.pop(request_id, None):
                 self._flights.leave(request)
+
+    def set_bulk_share(self, share: float) -> None:
+        """Let bulk batches compute in this part of the time, 0 < share <= 1; interactive ones as soon as they come."""
+        with self._changed:
+            self._bulk_pace.set_share(share)
+            self._changed.notify()
 
     def progress(self) -> Progress:
         with self._changed:
@@ -247,16 +255,23 @@ class Batcher:
 
     def _run(self) -> None:
         while batch := self._next_batch():
+            started_at = self._clock()
             self._compute(batch)
+            if all(flight.is_bulk for flight in batch):
+                with self._changed:
+                    now = self._clock()
+                    self._bulk_pace.record(now - started_at, now=now)
             self._answer_late()
 
     def _next_batch(self) -> list[Flight[_Request]]:
-        """Wait for work; empty means that the batcher is closed."""
+        """Wait for work that may begin; empty means that the batcher is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._flights.num_queued > 0)
-            if self._is_closed:
-                return []
-            return self._flights.take_batch(self._encoder.budget)
+            while not self._is_closed:
+                rest_s = self._bulk_pace.rest_s(self._clock())
+                if self._flights.has_queued(with_bulk=rest_s == 0):
+                    return self._flights.take_batch(self._encoder.budget, with_bulk=rest_s == 0)
+                self._changed.wait(rest_s if self._flights.num_queued else None)
+            return []
 
     def _compute(self, batch: list[Flight[_Request]]) -> None:
         """Answer the items of a batch. If it fails, halve it until the item at fault stands alone."""
@@ -265,6 +280,8 @@ class Batcher:
             return
         try:
             rows = self._forward([flight.encoded for flight in batch])
+        except EncoderBroken:
+            raise  # ends this thread, and with it the worker: its keeper starts another
         except Exception:
             if len(batch) == 1:
                 self._fail_poison(batch[0])

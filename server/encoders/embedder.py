@@ -7,7 +7,6 @@ Takes weights, modules and forward pass from sentence-transformers; batching and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,12 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers.utils import logging as transformers_logging
 
 from server.config.schema import KernelName, ModelConfig
-from server.encoders.encoder import EncodedItem, Rows, Texts, TokenBudget, pad
-from server.encoders.tokenizer import MAX_CHARS_PER_TOKEN, TextTokenizer, choose_max_tokens
+from server.encoders.encoder import MAX_BATCH_TOKENS, EncodedItem, Rows, Texts, TokenBudget, pad
+from server.encoders.tokenizer import TextTokenizer, choose_max_tokens, num_positions
 from server.encoders.torch_device import TORCH_FORMATS, choose_device, send
 from server.encoders.vocabulary import FastTextVocabulary
-from server.errors import ContextLengthExceeded, LoadFailed
+from server.errors import LoadFailed
 from server.types import ModelFacts, Token
-
-MAX_BATCH_TOKENS = 1024
-"""Measured on 2 busy cores with texts of 8-200 words: fp32 is equally fast from 512 to 2048, and slower beyond."""
 
 _PROBE = "The quick brown fox jumps over the lazy dog; it's 10 o'clock, Zürich."
 
@@ -47,15 +43,20 @@ class Embedder:
     ) -> None:
         hf_config = model[0].config
         max_tokens = choose_max_tokens(
-            config.context, own=model.max_seq_length, possible=getattr(hf_config, "max_position_embeddings", None)
+            config.context, own=model.max_seq_length, possible=num_positions(hf_config.to_dict())
         )
-        # `encode` would put the default prompt, where a model names one, before every text.
-        self._prompt: str = model.prompts.get(model.default_prompt_name) or ""
+        prompts = {**model.prompts, **config.prompts}
+        # Put before inputs unless their request says otherwise, as `encode` does.
+        self._default_prompt = prompts.get(model.default_prompt_name, "")
+        if any(prompts.values()) and not all(getattr(module, "include_prompt", True) for module in model):
+            raise LoadFailed("the model leaves prompts out of its pooling, which is not served yet")
         self._model = model
         self._device = model.device.type
         self._format = TORCH_FORMATS[kernel]
-        self._vocabulary = FastTextVocabulary(model.tokenizer.backend_tokenizer)
-        self._tokenizer = TextTokenizer(self._vocabulary, model_id=config.id, max_tokens=max_tokens)
+        vocabulary = FastTextVocabulary(model.tokenizer.backend_tokenizer)
+        self._tokenizer = TextTokenizer(
+            vocabulary, model_id=config.id, max_tokens=max_tokens, default_prompt=self._default_prompt
+        )
         self._pad_id: int = model.tokenizer.pad_token_id or 0
         self._pad_side = model.tokenizer.padding_side
         self._tensor_names, self._constants = self._probe_features()
@@ -64,8 +65,8 @@ class Embedder:
             dimensions=self.forward(self.tokenize(Texts([_PROBE], "end"))).shape[1],
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             architecture=(hf_config.architectures or [""])[0],
-            prompts={name: text for name, text in model.prompts.items() if text},
-            special_token_ids=self._vocabulary.special.ids_around_a_text,
+            prompts=prompts,
+            special_token_ids=vocabulary.special.ids_around_a_text,
             details={
                 "runtime": f"torch {torch.__version__}, sentence-transformers {sentence_transformers.__version__}",
                 "device": str(model.device),
@@ -77,17 +78,10 @@ class Embedder:
         )
 
     def tokenize(self, inputs: Texts) -> list[EncodedItem]:
-        return self._tokenizer.encode(inputs if inputs.prompt else replace(inputs, prompt=self._prompt))
+        return self._tokenizer.encode(inputs)
 
     def spell(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[Token]]:
-        max_chars = MAX_CHARS_PER_TOKEN * self.facts.context_length
-        for index, text in enumerate(texts):
-            if len(text) > max_chars:
-                raise ContextLengthExceeded(
-                    f"inputs[{index}] has {len(text)} characters but at most {max_chars} are tokenised; send a part",
-                    param="inputs",
-                )
-        return [self._vocabulary.spell(text, add_special_tokens=add_special_tokens) for text in texts]
+        return self._tokenizer.spell(texts, add_special_tokens=add_special_tokens)
 
     def forward(self, items: Sequence[EncodedItem]) -> Rows:
         """Embed items; float32 [num_items, dimensions], as the model pools them."""
@@ -103,7 +97,7 @@ class Embedder:
         Raises:
             LoadFailed: It wants something that `pad` does not make, or would see other tokens than ours.
         """
-        features = self._model.preprocess([_PROBE], prompt=self._prompt or None)
+        features = self._model.preprocess([_PROBE], prompt=self._default_prompt or None)
         tensors = {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
         ours = pad(self.tokenize(Texts([_PROBE], "end")))
         if unknown := tensors.keys() - ours.keys():

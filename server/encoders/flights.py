@@ -24,12 +24,14 @@ class Flight(Generic[OwnerT]):
         key: Its digest.
         waiting: Who waits for the row, each with the positions where it wants it.
         queued: Its place in the queue; None once it has been taken into a batch.
+        is_bulk: Whether only bulk requests wanted it when it was taken.
     """
 
     key: bytes
     encoded: EncodedItem
     waiting: dict[OwnerT, list[int]] = field(default_factory=dict)
     queued: QueuedItem[Flight[OwnerT]] | None = None
+    is_bulk: bool = False
 
 
 class Flights(Generic[OwnerT]):
@@ -75,12 +77,16 @@ class Flights(Generic[OwnerT]):
         if queued and len(queued) == len(flights):
             self._queue.put_first(queued[0])
 
-    def take_batch(self, budget: TokenBudget) -> list[Flight[OwnerT]]:
-        """Take the next batch out of the queue, which must not be empty."""
-        batch = [item.owner for item in self._queue.take_batch(budget)]
-        for flight in batch:
-            flight.queued = None
-        return batch
+    def has_queued(self, *, with_bulk: bool = True) -> bool:
+        return self._queue.has_items(with_bulk=with_bulk)
+
+    def take_batch(self, budget: TokenBudget, *, with_bulk: bool = True) -> list[Flight[OwnerT]]:
+        """Take the next batch out of the queue; `ItemQueue.take_batch` tells how."""
+        items = self._queue.take_batch(budget, with_bulk=with_bulk)
+        for item in items:
+            item.owner.queued = None
+            item.owner.is_bulk = item.lane == "bulk"
+        return [item.owner for item in items]
 
     def land(self, flight: Flight[OwnerT]) -> dict[OwnerT, list[int]]:
         """End a flight whose row is there; return who waited for it, and for which positions."""

@@ -15,7 +15,7 @@ from server.encoders.gguf_model import facts_of, max_tokens_of, open_gguf
 from server.encoders.gguf_vocabulary import GgufTextVocabulary
 from server.encoders.tokenizer import TextTokenizer
 from server.errors import LoadFailed
-from server.types import ModelFacts
+from server.types import ModelFacts, Token
 
 
 class GgufEmbedder:
@@ -24,7 +24,11 @@ class GgufEmbedder:
     def __init__(self, model: LlamaModel, network: LlamaEncoder, config: ModelConfig, *, facts: ModelFacts) -> None:
         """Take over `model` and `network`, which live as long as the process."""
         vocabulary = GgufTextVocabulary(model.vocab)
-        self.facts = msgspec.structs.replace(facts, special_token_ids=vocabulary.special.ids_around_a_text)
+        self.facts = msgspec.structs.replace(
+            facts,
+            prompts=config.prompts,  # GGUF files hold none
+            special_token_ids=vocabulary.special.ids_around_a_text,
+        )
         self.budget = TokenBudget(network.batch_tokens, is_packed=True)
         self._model = model
         self._network = network
@@ -32,6 +36,9 @@ class GgufEmbedder:
 
     def tokenize(self, inputs: Texts) -> list[EncodedItem]:
         return self._tokenizer.encode(inputs)
+
+    def spell(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[Token]]:
+        return self._tokenizer.spell(texts, add_special_tokens=add_special_tokens)
 
     def forward(self, items: Sequence[EncodedItem]) -> Rows:
         """Embed items; float32 [num_items, dimensions], as the model pools them."""
@@ -57,5 +64,5 @@ def load_gguf_embedder(
         raise LoadFailed(f"{path.name} is a reranker; set kind: rerank")
     max_tokens = max_tokens_of(model, config)
     network = LlamaEncoder(model, readout=pooling, max_tokens=max_tokens, num_threads=num_threads)
-    facts = facts_of(model, config, network, dimensions=network.row_length, pooling=pooling)
+    facts = facts_of(model, network, dimensions=network.row_length, pooling=pooling)
     return GgufEmbedder(model, network, config, facts=facts)

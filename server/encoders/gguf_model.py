@@ -41,11 +41,9 @@ def max_tokens_of(model: LlamaModel, config: ModelConfig) -> int:
     return choose_max_tokens(config.context, own=own, possible=model.context_length)
 
 
-def facts_of(
-    model: LlamaModel, config: ModelConfig, network: LlamaEncoder, *, dimensions: int = 0, **details: str
-) -> ModelFacts:
+def facts_of(model: LlamaModel, network: LlamaEncoder, *, dimensions: int = 0, **details: str) -> ModelFacts:
     """Describe a loaded model."""
-    gpu_layers = num_gpu_layers(config, has_gpu=load_build_info().cuda)
+    build = load_build_info()
     return ModelFacts(
         context_length=network.max_tokens,
         dimensions=dimensions,
@@ -53,7 +51,9 @@ def facts_of(
         architecture=model.architecture,
         details={
             "runtime": f"llama.cpp, llama-cpp-python {importlib.metadata.version('llama-cpp-python')}",
-            "gpu_layers": "all" if gpu_layers == ALL_LAYERS else str(gpu_layers),
+            "build": f"{build.compiler_version} {build.wheel_sha256[:12]}".strip() or "unknown",
+            "gpu_layers": "all" if model.gpu_layers == ALL_LAYERS else str(model.gpu_layers),
+            "repacked_weights": "on" if model.use_extra_bufts else "off",
             "threads": str(network.num_threads),
             "packed_tokens": str(network.call_tokens),
             **details,

@@ -88,7 +88,7 @@ def load_gguf_reranker(
         scoring, method = _difference, "yes and no logits"
     prompt = model.metadata("tokenizer.chat_template.rerank") or (_QWEN3_PROMPT if model.architecture in _QWEN3 else "")
     vocabulary = GgufPromptVocabulary(model.vocab, prompt) if prompt else GgufPairVocabulary(model.vocab)
-    facts = facts_of(model, config, network, scores=method)
+    facts = facts_of(model, network, scores=method)
     return GgufReranker(model, network, scoring, vocabulary, config, facts=facts)
 
 

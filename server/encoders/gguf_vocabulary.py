@@ -6,11 +6,13 @@ What a client wrote never becomes a control token. Whether the pieces that stand
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
 
 from server.bindings.llama_vocab import LlamaVocab
 from server.encoders.special_tokens import SpecialTokens
-from server.errors import LoadFailed
-from server.types import TokenIds
+from server.errors import InvalidRequest, LoadFailed
+from server.types import Token, TokenIds
 
 
 class GgufTextVocabulary:
@@ -30,6 +32,34 @@ class GgufTextVocabulary:
         parting = (n for n, (one, other) in enumerate(zip(alone, token_ids, strict=False)) if one != other)
         num_prompt_tokens = next(parting, len(alone))
         return token_ids[:num_prompt_tokens], token_ids[num_prompt_tokens:]
+
+    def spell(self, text: str, *, add_special_tokens: bool) -> list[Token]:
+        """Tell what stands for each token in the text, by the bytes of its tokens.
+
+        Raises:
+            InvalidRequest: They do not add up to the text: the model reads it in another spelling.
+        """
+        token_ids = self.encode(text)
+        pieces = [self._vocab.pieces[token_id] for token_id in token_ids]
+        data, spelled = text.encode(), b"".join(pieces)
+        if spelled == b" " + data:  # some vocabularies put a space before a text
+            pieces[0] = pieces[0][1:]
+        elif spelled != data:
+            raise InvalidRequest(
+                "this model reads letters as others (in lower case, without accents), so where its tokens stand cannot "
+                "be told; ask one that is not a GGUF file, or has a vocabulary of bytes",
+                param="inputs",
+                code="unsupported_value",
+            )
+        before, after = self.special.gaps if add_special_tokens else ([], [])
+        tokens = [
+            Token(token_id, text[start:stop], start, stop)
+            for token_id, (start, stop) in zip(token_ids, _spans(data, pieces), strict=True)
+        ]
+        return [*map(self._special_token, before), *tokens, *map(self._special_token, after)]
+
+    def _special_token(self, token_id: int) -> Token:
+        return Token(token_id, self._vocab.text_of(token_id))
 
 
 class GgufPairVocabulary:
@@ -78,6 +108,13 @@ class GgufPromptVocabulary:
             text = piece if is_control % 2 else piece.replace("{query}", query)
             token_ids += self._vocab.tokenize(text, parse_special=bool(is_control % 2))
         return token_ids
+
+
+def _spans(data: bytes, pieces: list[bytes]) -> Iterator[tuple[int, int]]:
+    """Where the pieces of a text stand in it, in characters; a character that several share stands in each."""
+    num_begun = [0, *accumulate(int(byte & 0xC0 != 0x80) for byte in data)]  # characters, before each byte
+    for start, stop in pairwise([0, *accumulate(map(len, pieces))]):
+        yield (num_begun[start + 1] - 1 if start < stop else num_begun[stop]), num_begun[stop]
 
 
 def _begin(vocab: LlamaVocab) -> TokenIds:

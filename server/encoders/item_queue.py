@@ -97,25 +97,34 @@ class ItemQueue(Generic[OwnerT]):
         item.lane, item.due = "interactive", -1
         self._lanes[item.lane].add(item)
 
-    def take_batch(self, budget: TokenBudget) -> list[QueuedItem[OwnerT]]:
-        """Remove and return the next batch, shortest item first. The queue must not be empty.
+    def has_items(self, *, with_bulk: bool = True) -> bool:
+        return bool(self._lanes["interactive"].by_turn or (with_bulk and self._lanes["bulk"].by_turn))
+
+    def take_batch(self, budget: TokenBudget, *, with_bulk: bool = True) -> list[QueuedItem[OwnerT]]:
+        """Remove and return the next batch, shortest item first. There must be items to take.
 
         It begins with the first item of the lane whose turn it is: alone, if that is longer than the budget.
+
+        Args:
+            with_bulk: Whether bulk items may be in it.
         """
-        lane = self._next_lane()
+        lane = self._next_lane(with_bulk=with_bulk)
         batch = _Batch(budget, first=lane.by_turn[0])
         if batch.first.in_order:
             batch.fill_in_order(lane)
         else:
-            for each in self._lanes.values():  # interactive first
-                batch.fill_by_length(each)
+            batch.fill_by_length(self._lanes["interactive"])
+            if with_bulk:
+                batch.fill_by_length(self._lanes["bulk"])
         for item in batch.items:
             self._lanes[item.lane].remove(item)
             self._lanes[item.lane].num_taken += 1
         return sorted(batch.items, key=lambda item: item.num_tokens)
 
-    def _next_lane(self) -> _Lane[OwnerT]:
+    def _next_lane(self, *, with_bulk: bool) -> _Lane[OwnerT]:
         interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
+        if not with_bulk:
+            return interactive
         if bulk.by_turn and (not interactive.by_turn or self._num_passed_over == MAX_BULK_PASSED_OVER):
             self._num_passed_over = 0
             return bulk

@@ -35,8 +35,6 @@ MAX_SLOWDOWN, GRACE_S = 5.0, 0.25
 a number format without instructions of its own can be a hundred times slower. The grace is for what is small, where
 each operation costs more than what it computes, and for the first use of a shape."""
 
-MAX_BATCH_TOKENS = 1024
-"""Padded tokens of a batch in a trial, as in `batcher.py`."""
 
 How = Literal["measured", "remembered", "configured", "rule"]
 
@@ -258,7 +256,7 @@ def _run(candidate: Candidate, probe: Probe, *, pace: Sequence[float] = ()) -> t
         _GaveUp: This is far slower than `pace`.
     """
     encoder = candidate.load({})
-    batches = _batches(probe.tokenize(encoder))
+    batches = _batches(probe.tokenize(encoder), encoder.budget.max_tokens)
     stopwatch = _Stopwatch(encoder, probe.clock)
     stopwatch.time(batches[0])  # buffers, generated code: paid once
     started = probe.clock()
@@ -294,12 +292,15 @@ def _speed(rows: Rows, batch_s: Sequence[float]) -> float:
     return round(len(rows) / sum(batch_s), 1)
 
 
-def _batches(items: list[EncodedItem]) -> list[list[EncodedItem]]:
-    """As the batcher makes them, of like length, longest first; and before them one small enough for any machine."""
+def _batches(items: list[EncodedItem], max_tokens: int) -> list[list[EncodedItem]]:
+    """As the batcher makes them, of like length, longest first; and before them one small enough for any machine.
+
+    Padded, whatever the encoder: all candidates are to be timed with the same batches.
+    """
     batches: list[list[EncodedItem]] = []
     items = sorted(items, key=lambda item: item.num_tokens)
     for item in items:
-        if not batches or (len(batches[-1]) + 1) * item.num_tokens > MAX_BATCH_TOKENS:
+        if not batches or (len(batches[-1]) + 1) * item.num_tokens > max_tokens:
             batches.append([])
         batches[-1].append(item)
     return [items[:1], *reversed(batches)]

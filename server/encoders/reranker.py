@@ -16,9 +16,9 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from server.config.schema import KernelName, ModelConfig
-from server.encoders.encoder import EncodedItem, Features, Pairs, Rows, TokenBudget, pad
+from server.encoders.encoder import MAX_BATCH_TOKENS, EncodedItem, Features, Pairs, Rows, TokenBudget, pad
 from server.encoders.onnx_weights import read_classifier
-from server.encoders.tokenizer import PairTokenizer, choose_max_tokens
+from server.encoders.tokenizer import PairTokenizer, choose_max_tokens, num_positions
 from server.encoders.vocabulary import FastPairVocabulary
 from server.errors import LoadFailed
 from server.types import ModelFacts
@@ -30,8 +30,6 @@ ONNX_FILE = "model.onnx"
 
 Network = Callable[[Features], npt.NDArray[np.float32]]
 """Padded features in, logits [num_items, num_labels] out."""
-
-MAX_BATCH_TOKENS = 1024
 
 
 class Reranker:
@@ -209,15 +207,14 @@ def _tokenizer_file(folder: Path) -> Tokenizer:
 
 
 def _max_tokens(folder: Path, config: ModelConfig) -> int:
-    """`max_position_embeddings` is the hard limit; the other files may state a lower one.
+    """The network's positions are the hard limit; the other files may state a lower one.
 
     transformers writes 1e30 for "no limit" into tokenizer_config.json.
     """
-    possible = _read_json(folder / "config.json").get("max_position_embeddings")
+    possible = num_positions(_read_json(folder / "config.json"))
     stated = (
         _read_json(folder / "vectrix_config.json").get("max_length"),
         _read_json(folder / "tokenizer_config.json").get("model_max_length"),
-        possible,
     )
     own = min((int(limit) for limit in stated if limit is not None and limit < 1e9), default=None)
     return choose_max_tokens(config.context, own=own, possible=possible or own)

@@ -7,13 +7,13 @@ a client sends: a tokenizer takes some 200 bytes for each character. Which token
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from server.encoders.encoder import EncodedItem, Pairs, Texts
 from server.encoders.vocabulary import PairVocabulary, TextVocabulary
 from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed
-from server.types import TokenIds, Truncate
+from server.types import Token, TokenIds, Truncate
 
 USUAL_CHARS_PER_TOKEN = 12
 """Text beyond this many characters per accepted token is not even tokenised when it would be cut off anyway. English
@@ -24,6 +24,15 @@ MAX_CHARS_PER_TOKEN = 64
 
 MAX_WINDOWS = 256
 """Most windows of one input: each costs as much as an input of its own."""
+
+_COUNT_FROM_PADDING = frozenset(
+    {
+        *("camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
+        *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+    }
+)
+"""Architectures (`model_type`) whose first token has the position behind the padding token's id: of 514 positions,
+texts have 512."""
 
 
 class _Tokens(NamedTuple):
@@ -37,12 +46,13 @@ class _Tokens(NamedTuple):
 class TextTokenizer:
     """Tokenises single texts. Settings never change after `__init__`, so threads may share it."""
 
-    def __init__(self, vocabulary: TextVocabulary, *, model_id: str, max_tokens: int) -> None:
-        """`max_tokens` bounds an item, special tokens included."""
+    def __init__(self, vocabulary: TextVocabulary, *, model_id: str, max_tokens: int, default_prompt: str = "") -> None:
+        """`max_tokens` bounds an item, special tokens included; `default_prompt` is for `Texts` that do not say."""
         self._vocabulary = vocabulary
         self._special = vocabulary.special
         self._model_id = model_id
         self._max_tokens = max_tokens
+        self._default_prompt = default_prompt
 
     def encode(self, texts: Texts) -> list[EncodedItem]:
         """Tokenise, keeping order. With `truncate` "mean", a long input becomes several windows in a row.
@@ -52,32 +62,45 @@ class TextTokenizer:
             ContextLengthExceeded: An input is too long and `truncate` is "error", it would take too many windows, or
                 the prompt leaves no room.
         """
-        prompt = self._encode_prompt(texts.prompt)
+        prompt = self._default_prompt if texts.prompt is None else texts.prompt
+        prompt_ids = self._encode_prompt(prompt)
         items: list[EncodedItem] = []
         for index, source in enumerate(texts.inputs):
             if not isinstance(source, str):
-                tokens = _Tokens(prompt, self._check_ids(source, index))
+                tokens = _Tokens(prompt_ids, self._check_ids(source, index))
             elif texts.truncate == "mean":
-                tokens = self._encode_slices(texts.prompt, source)
+                tokens = self._encode_slices(prompt, source)
             elif texts.truncate == "start":
-                tokens = self._encode_clipped(texts.prompt, source, from_start=True)
+                tokens = self._encode_clipped(prompt, source, from_start=True)
             elif texts.truncate == "end":
-                tokens = self._encode_clipped(texts.prompt, source, from_start=False)
+                tokens = self._encode_clipped(prompt, source, from_start=False)
             else:
-                tokens = self._encode_whole(texts.prompt + source, index)
+                tokens = self._encode_whole(prompt + source, index)
             items += self._fit(tokens, texts.truncate, index)
         return items
+
+    def spell(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[Token]]:
+        """Tell the tokens of each text, of those too that are somewhat longer than the model accepts.
+
+        Raises:
+            InvalidRequest: The vocabulary cannot tell where the tokens of a text stand.
+            ContextLengthExceeded: A text is much longer.
+        """
+        max_chars = MAX_CHARS_PER_TOKEN * self._max_tokens
+        for index, text in enumerate(texts):
+            if len(text) > max_chars:
+                raise ContextLengthExceeded(
+                    f"inputs[{index}] has {len(text)} characters but at most {max_chars} are tokenised; send a part",
+                    param="inputs",
+                )
+        return [self._vocabulary.spell(text, add_special_tokens=add_special_tokens) for text in texts]
 
     # ---- tokens of an input
 
     def _encode_prompt(self, prompt: str) -> TokenIds:
         token_ids = self._vocabulary.encode(prompt) if prompt else []
         if len(token_ids) >= self._max_tokens - len(self._special):
-            raise ContextLengthExceeded(
-                f"the prompt has {len(token_ids)} tokens, which leaves none for a text: model {self._model_id!r} "
-                f"accepts {self._max_tokens}; shorten the prompt",
-                param="prompt",
-            )
+            raise self._no_room(token_ids)
         return token_ids
 
     def _check_ids(self, token_ids: TokenIds, index: int) -> TokenIds:
@@ -127,6 +150,8 @@ class TextTokenizer:
         room = self._max_tokens - len(self._special) - len(prompt)
         if len(text) <= room:
             yield self._special.around(prompt + text, is_truncated=is_clipped)
+        elif room < 1:  # a prompt may have more tokens before a text than it has alone
+            raise self._no_room(prompt)
         elif truncate == "end":
             yield self._special.around(prompt + text[:room], is_truncated=True)
         elif truncate == "start":
@@ -142,6 +167,13 @@ class TextTokenizer:
         else:
             num_tokens = len(self._special) + len(prompt) + len(text)
             raise self._too_long(index, f"{num_tokens} tokens", self._max_tokens)
+
+    def _no_room(self, prompt: TokenIds) -> ContextLengthExceeded:
+        return ContextLengthExceeded(
+            f"the prompt has {len(prompt)} tokens, which leaves none for a text: model {self._model_id!r} accepts "
+            f"{self._max_tokens}; shorten the prompt",
+            param="prompt",
+        )
 
     def _too_long(self, index: int, size: str, max_tokens: int) -> ContextLengthExceeded:
         return ContextLengthExceeded(
@@ -210,7 +242,7 @@ class PairTokenizer:
         return ContextLengthExceeded(
             f"documents[{index}] and the query have {size} together but model {self._model_id!r} accepts "
             f"{self._max_tokens} tokens; shorten the document or set truncate",
-            param="documents",
+            param=f"documents[{index}]",
         )
 
 
@@ -231,6 +263,15 @@ def _is_countable(text: str, max_tokens: int) -> bool:
     return len(text) <= MAX_CHARS_PER_TOKEN * max_tokens
 
 
+def num_positions(hf_config: Mapping[str, Any]) -> int | None:
+    """How many tokens a network can tell the places of, by its config.json; None where that does not say."""
+    positions: int | None = hf_config.get("max_position_embeddings")
+    if positions is None or hf_config.get("model_type") not in _COUNT_FROM_PADDING:
+        return positions
+    pad_id: int | None = hf_config.get("pad_token_id")
+    return positions - (1 if pad_id is None else pad_id) - 1
+
+
 def choose_max_tokens(configured: int | None, *, own: int | None, possible: int | None) -> int:
     """Decide how many tokens one input may have: as configured, or what the model was made for.
 
@@ -239,7 +280,7 @@ def choose_max_tokens(configured: int | None, *, own: int | None, possible: int 
         own: The limit that the model's files state, where they do.
         possible: How many positions the model has; more cannot be computed.
     """
-    max_tokens = configured or own or possible
+    max_tokens = configured or min((limit for limit in (own, possible) if limit is not None), default=None)
     if max_tokens is None:
         raise LoadFailed("the model's files do not say how many tokens it accepts; set context in models.yaml")
     if possible is not None and max_tokens > possible:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from server.config.schema import KernelName
+from server.encoders.encoder import EncoderBroken
 from server.errors import LoadFailed
 
 
@@ -40,13 +41,17 @@ class TorchFormat:
 
     @contextmanager
     def computing(self, device: str) -> Iterator[None]:
-        """Run forward passes inside."""
-        with torch.inference_mode():
-            if self.products is None:
+        """Run forward passes inside.
+
+        Raises:
+            EncoderBroken: The GPU has failed: CUDA refuses every later call of this process as well.
+        """
+        is_mixed = self.products is not None
+        try:
+            with torch.inference_mode(), torch.autocast(torch.device(device).type, self.products, enabled=is_mixed):
                 yield
-            else:
-                with torch.autocast(torch.device(device).type, self.products):
-                    yield
+        except torch.cuda.AcceleratorError as exc:
+            raise EncoderBroken(f"the GPU failed: {exc}") from exc
 
 
 TORCH_FORMATS: dict[KernelName, TorchFormat] = {

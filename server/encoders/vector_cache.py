@@ -31,10 +31,6 @@ class VectorCache:
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def has_file(self) -> bool:
-        return self._file is not None
-
     def find_stored(self, keys: Iterable[bytes]) -> dict[bytes, Rows]:
         """Read what the file has. From any thread and without the lock, since it waits for the disk."""
         return self._file.read(keys) if self._file else {}

@@ -30,6 +30,12 @@ _MAX_QUEUED_ROWS = 10_000
 _ROWS_PER_COMMIT = 1000
 _ROWS_PER_QUERY = 500  # SQLite allows 999 variables in its oldest builds
 
+_KERNEL_DETAILS = (
+    *("runtime", "device", "dtype", "kernel"),  # of torch and ONNX
+    *("build", "gpu_layers", "repacked_weights"),  # of llama.cpp
+)
+"""What rows depend on, of what a model tells of itself under `details`."""
+
 _Entry = tuple[bytes, bytes]
 
 
@@ -147,5 +153,5 @@ def fingerprint_of(weights_path: Path, facts: ModelFacts) -> str:
     files = [path for path in sorted(weights_path.rglob("*")) if path.is_file()] or [weights_path]
     listing = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     # Without what is said in brackets: how a kernel was chosen does not change what it computes.
-    kernel = [facts.details.get(key, "").partition(" (")[0] for key in ("runtime", "device", "dtype", "kernel")]
+    kernel = [facts.details.get(key, "").partition(" (")[0] for key in _KERNEL_DETAILS]
     return hashlib.sha256(repr((listing, kernel, facts.dimensions)).encode()).hexdigest()

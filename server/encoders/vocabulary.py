@@ -29,6 +29,13 @@ class TextVocabulary(Protocol):
     def encode_behind(self, prompt: str, text: str) -> tuple[TokenIds, TokenIds]:
         """Tokenise both as one text, as models expect it, and return the tokens of each."""
 
+    def spell(self, text: str, *, add_special_tokens: bool) -> list[Token]:
+        """Tell what stands for each token in the text.
+
+        Raises:
+            InvalidRequest: The vocabulary cannot tell.
+        """
+
 
 class PairVocabulary(Protocol):
     """Tokenises the two sides of a pair."""
@@ -62,7 +69,6 @@ class FastTextVocabulary:
         return encoding.ids[:num_prompt_tokens], encoding.ids[num_prompt_tokens:]
 
     def spell(self, text: str, *, add_special_tokens: bool) -> list[Token]:
-        """Tell what stands for each token in the text."""
         encoding = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return [
             Token(token_id, name) if is_special else Token(token_id, text[start:stop], start, stop)

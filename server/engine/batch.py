@@ -14,6 +14,7 @@ class Batch:
     Attributes:
         num_tokens: Tokens filled in so far.
         num_outputs: Those of them that want logits.
+        num_decode_tokens: Tokens of runs in which every token wants logits; `is_decode` tells which.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -22,13 +23,12 @@ class Batch:
         self._positions = np.zeros(capacity, np.int32)
         self._seq_ids = np.zeros(capacity, np.int32)
         self._wants_logits = np.zeros(capacity, np.bool_)
+        self._is_decode = np.zeros(capacity, np.bool_)
         self._counting = np.arange(capacity, dtype=np.int32)
-        self.num_tokens = 0
-        self.num_outputs = 0
+        self.clear()
 
     def clear(self) -> None:
-        self.num_tokens = 0
-        self.num_outputs = 0
+        self.num_tokens = self.num_outputs = self.num_decode_tokens = 0
 
     def add(self, seq_id: int, token_ids: Sequence[int], *, start: int, num_outputs: int) -> None:
         """Append tokens of one sequence.
@@ -45,6 +45,8 @@ class Batch:
         np.add(self._counting[:count], start, out=self._positions[begin:end])
         self._wants_logits[begin : end - num_outputs] = False
         self._wants_logits[end - num_outputs : end] = True
+        self._is_decode[begin:end] = num_outputs == count
+        self.num_decode_tokens += count * (num_outputs == count)
         self.num_tokens = end
         self.num_outputs += num_outputs
 
@@ -58,8 +60,8 @@ class Batch:
         self._seq_ids[:count] = seq_ids
         self._token_ids[:count] = token_ids
         self._positions[:count] = positions
-        self._wants_logits[:count] = True
-        self.num_tokens = self.num_outputs = count
+        self._wants_logits[:count] = self._is_decode[:count] = True
+        self.num_tokens = self.num_outputs = self.num_decode_tokens = count
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32]:
@@ -76,3 +78,7 @@ class Batch:
     @property
     def wants_logits(self) -> npt.NDArray[np.bool_]:
         return self._wants_logits[: self.num_tokens]
+
+    @property
+    def is_decode(self) -> npt.NDArray[np.bool_]:
+        return self._is_decode[: self.num_tokens]

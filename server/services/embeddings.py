@@ -90,7 +90,7 @@ class EmbeddingService:
         options = options or EmbeddingOptions()
         config, embedder = self._registry.embedding(model)
         self._check_number(inputs)
-        prompt = ""
+        prompt = None
         if options.dimensions is not None or options.prompt_name or options.input_type:
             facts = await facts_of(embedder)
             _check_dimensions(config, facts, options.dimensions)
@@ -158,15 +158,15 @@ def _check_dimensions(config: ModelConfig, facts: ModelFacts, wanted: int | None
         )
 
 
-def _prompt(model_id: str, facts: ModelFacts, options: EmbeddingOptions) -> str:
-    """The text to put before each input; empty leaves it to the model's default."""
+def _prompt(model_id: str, facts: ModelFacts, options: EmbeddingOptions) -> str | None:
+    """The text to put before each input; None leaves it to the model's default."""
     if options.prompt_name and options.input_type:
         raise InvalidRequest("prompt_name and input_type both choose a prompt; send one of them", param="prompt_name")
     if options.prompt_name:
         return _named_prompt(model_id, facts, options.prompt_name)
     if options.input_type:
         return _prompt_for(facts, options.input_type)
-    return ""
+    return None
 
 
 def _named_prompt(model_id: str, facts: ModelFacts, name: str) -> str:

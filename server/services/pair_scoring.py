@@ -1,4 +1,4 @@
-"""Scores of one query with many documents: options in, numbers out, each distinct document computed once."""
+"""Scores of one query with many documents: options in, numbers out."""
 
 from __future__ import annotations
 
@@ -33,22 +33,17 @@ async def score_documents(
     *,
     timeout_s: float | None = None,
 ) -> RerankResult:
-    """Scores of all documents in their order, 0..1 or raw; of equal ones, one is computed, the others count as cached.
+    """Scores of all documents in their order, 0..1 or raw.
 
     Errors and `timeout_s` as in `RerankModel.rerank`: what was not scored in time is NaN.
     """
-    place = {text: index for index, text in enumerate(dict.fromkeys(documents))}
+    # Equal documents as well: the model computes them once, and numbers them in its errors as the request does.
     result = await reranker.rerank(
         query,
-        list(place),
+        documents,
         truncate=options.truncate,
         lane=options.lane,
         max_tokens_per_doc=options.max_tokens_per_doc,
         timeout_s=timeout_s,
     )
-    scores = result.scores if options.raw_scores else result.relevance
-    return replace(
-        result,
-        scores=scores[[place[text] for text in documents]],
-        num_cached=result.num_cached + len(documents) - len(place),
-    )
+    return result if options.raw_scores else replace(result, scores=result.relevance)

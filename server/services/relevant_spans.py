@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from server.protocols import RerankModel
 from server.services.pair_scoring import ScoringOptions, score_documents
@@ -31,6 +32,13 @@ class RelevantSpan:
 Spans = tuple[RelevantSpan, ...]
 
 
+class TokenCounts(NamedTuple):
+    """Tokens that were scored, and how many of them without a forward pass."""
+
+    num_tokens: int = 0
+    num_cached_tokens: int = 0
+
+
 async def find_spans(
     reranker: RerankModel,
     query: str,
@@ -40,7 +48,7 @@ async def find_spans(
     max_windows: int,
     scoring: ScoringOptions,
     timeout_s: float | None,
-) -> tuple[list[Spans], int]:
+) -> tuple[list[Spans], TokenCounts]:
     """Score windows of sentences and keep the relevant ones.
 
     Args:
@@ -49,18 +57,19 @@ async def find_spans(
         timeout_s: Windows that are not scored by then are not relevant; the first documents come first.
 
     Returns:
-        For each document its spans, best first; and the number of tokens that were scored.
+        For each document its spans, best first; and what that took.
     """
     # Large documents take a while to cut, and the event loop has streams to feed.
     windows = await asyncio.to_thread(lambda: [split_windows(text, max_windows) for text in documents])
     parts = [text[start:end] for text, its in zip(documents, windows, strict=True) for start, end in its]
     if not parts:
-        return [() for _ in documents], 0
+        return [() for _ in documents], TokenCounts()
     scoring = replace(scoring, truncate="end", max_tokens_per_doc=None, raw_scores=False)
     result = await score_documents(reranker, query, parts, scoring, timeout_s=timeout_s)
     scores = iter(result.scores.tolist())
     spans = [[RelevantSpan(start, end, next(scores)) for start, end in its] for its in windows]
-    return [_choose(its, wanted) for its in spans], result.num_prompt_tokens
+    counts = TokenCounts(result.num_prompt_tokens, result.num_cached_tokens)
+    return [_choose(its, wanted) for its in spans], counts
 
 
 def _choose(spans: Sequence[RelevantSpan], wanted: SpanOptions) -> Spans:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from server.config.schema import Limits, ModelConfig
-from server.errors import RequestTooLarge
+from server.errors import ContextLengthExceeded, RequestTooLarge
 from server.models.registry import ModelRegistry
 from server.protocols import RerankModel, RerankResult
 from server.services.pair_scoring import ScoringOptions, score_documents
-from server.services.relevant_spans import SpanOptions, Spans, find_spans
+from server.services.relevant_spans import SpanOptions, Spans, TokenCounts, find_spans
 
 MAX_WINDOWS = 32
 """Pieces of one document that are scored to find its relevant spans."""
@@ -46,8 +47,9 @@ class Ranking:
         num_documents: How many there were.
         num_scored: How many were scored in time.
         num_prompt_tokens: Tokens of all pairs that were scored, for spans too.
-        num_truncated: Documents that lost text to truncation.
-        num_cached: Documents that no forward pass was made for.
+        num_truncated: Documents that were scored and lost text to truncation.
+        num_cached: Documents that were scored without a forward pass.
+        num_cached_tokens: Tokens of the pairs that no forward pass was made for, for spans too.
     """
 
     model_id: str
@@ -57,6 +59,7 @@ class Ranking:
     num_prompt_tokens: int
     num_truncated: int
     num_cached: int
+    num_cached_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +111,9 @@ class RerankService:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         result = await score_documents(reranker, query, documents, scoring, timeout_s=timeout_s)
         ranked = _best_first(result, top_n)
-        num_span_tokens = 0
+        in_spans = TokenCounts()
         if spans is not None:
-            found, num_span_tokens = await find_spans(
+            found, in_spans = await find_spans(
                 reranker,
                 query,
                 [documents[each.index] for each in ranked],
@@ -126,9 +129,10 @@ class RerankService:
             documents=tuple(ranked),
             num_documents=len(documents),
             num_scored=int(np.count_nonzero(~np.isnan(result.scores))),
-            num_prompt_tokens=result.num_prompt_tokens + num_span_tokens,
+            num_prompt_tokens=result.num_prompt_tokens + in_spans.num_tokens,
             num_truncated=result.num_truncated,
             num_cached=result.num_cached,
+            num_cached_tokens=result.num_cached_tokens + in_spans.num_cached_tokens,
         )
 
     async def score(
@@ -151,8 +155,12 @@ class RerankService:
         gate = asyncio.Semaphore(MAX_CONCURRENT_QUERIES)
 
         async def score_one(query: str) -> RerankResult:
+            its = places[query]
             async with gate:
-                return await score_documents(reranker, query, [documents[index] for index in places[query]], scoring)
+                try:
+                    return await score_documents(reranker, query, [documents[index] for index in its], scoring)
+                except ContextLengthExceeded as exc:
+                    raise _of_pairs(exc, its) from exc
 
         results = await _gather([score_one(query) for query in places])
         scores = np.empty(len(documents), dtype=np.float32)
@@ -181,6 +189,17 @@ def _best_first(result: RerankResult, top_n: int | None) -> list[RankedDocument]
     order = np.argsort(-result.scores, kind="stable")
     scored = order[~np.isnan(result.scores[order])]
     return [RankedDocument(int(index), float(result.scores[index])) for index in scored[:top_n]]
+
+
+def _of_pairs(error: ContextLengthExceeded, places: Sequence[int]) -> ContextLengthExceeded:
+    """What a model says of the query and of `documents[n]`, said of the pairs at these places."""
+    if error.param == "query":
+        name = f"text_1[{places[0]}]"
+        return ContextLengthExceeded(error.message.replace("the query", name), param=name)
+    if error.param and (found := re.fullmatch(r"documents\[(\d+)\]", error.param)):
+        name = f"text_2[{places[int(found[1])]}]"
+        return ContextLengthExceeded(error.message.replace(error.param, name), param=name)
+    return error
 
 
 async def _gather(work: Sequence[Coroutine[Any, Any, RerankResult]]) -> list[RerankResult]:

@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, RequestTooLarge
 from server.types import SpecialTokenIds, TokenIds
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ REMEDIES: dict[OpenAIEncoding, str] = {
     "o200k_base": "start the server with TIKTOKEN_CACHE_DIR set to a folder where tiktoken has put it",
 }
 
+ALWAYS_READ_BYTES, MAX_BYTES_PER_ID = 1 << 20, 12
+"""Most text that the ids of a request may say. They are 4 to 5 bytes each on average, but one can stand for 128, and
+what they say has to be held, and encoded at half a second a megabyte."""
+
 _CL100K_SIZE = 100_277
+_IDS_AT_A_TIME = 65_536
+_CHARS_AT_A_TIME = 65_536
 _O200K_FILE = "fb374d419588a4632f3f557e76b4b70aebbca790"
 """What tiktoken calls the vocabulary of o200k_base in its cache folder: the SHA-1 of the address it comes from."""
 
@@ -67,6 +73,7 @@ class TokenReader:
 
         Raises:
             InvalidRequest: It cannot be known whose the ids are, or their vocabulary is not installed.
+            RequestTooLarge: They say too much.
         """
         if declared == "model":
             return token_lists, declared
@@ -77,7 +84,10 @@ def _read(
     token_lists: list[TokenIds], declared: OpenAIEncoding | None, special: SpecialTokenIds
 ) -> tuple[list[str] | list[TokenIds], TokenEncoding]:
     if declared is not None:
-        return _decode(_load(declared), token_lists), declared
+        texts = _decode(_load(declared), token_lists)
+        if texts is None:
+            raise _refusal("input has token ids that the vocabulary does not have")
+        return texts, declared
     encoding = _likely_encoding(token_lists)
     is_models = all(_stands_between(token_ids, special) for token_ids in token_lists)
     if is_models and not _is_installed(encoding):
@@ -105,24 +115,52 @@ def _stands_between(token_ids: TokenIds, special: SpecialTokenIds) -> bool:
 # ---- OpenAI's vocabularies
 
 
-def _decode(vocabulary: Encoding, token_lists: Sequence[TokenIds]) -> list[str]:
-    try:
-        return [vocabulary.decode(token_ids) for token_ids in token_lists]
-    except (KeyError, OverflowError) as exc:
-        raise _refusal("input has token ids that the vocabulary does not have") from exc
+def _decode(vocabulary: Encoding, token_lists: Sequence[TokenIds]) -> list[str] | None:
+    """Return the texts; None if the vocabulary does not have all of the ids.
+
+    Raises:
+        RequestTooLarge: They say too much; noticed before much more than that is held.
+    """
+    num_ids = sum(map(len, token_lists))
+    max_bytes = ALWAYS_READ_BYTES + MAX_BYTES_PER_ID * num_ids
+    num_bytes = 0
+    texts: list[str] = []
+    for token_ids in token_lists:
+        text = bytearray()
+        for start in range(0, len(token_ids), _IDS_AT_A_TIME):
+            try:
+                text += vocabulary.decode_bytes(token_ids[start : start + _IDS_AT_A_TIME])
+            except (KeyError, OverflowError):
+                return None
+            if num_bytes + len(text) > max_bytes:
+                raise RequestTooLarge(
+                    f"input has {num_ids} token ids that say more than {max_bytes} bytes of text; send less at a time, "
+                    'or "token_encoding": "model" if they are the model\'s own',
+                    param="input",
+                )
+        num_bytes += len(text)
+        texts.append(text.decode("utf-8", "replace"))
+    return texts
 
 
 def _decode_what_it_wrote(vocabulary: Encoding, token_lists: Sequence[TokenIds]) -> list[str] | None:
     """Return the texts, if it is this vocabulary that writes them so."""
-    try:
-        texts = _decode(vocabulary, token_lists)
-    except InvalidRequest:
+    texts = _decode(vocabulary, token_lists)
+    if texts is None:
         return None
     num_same = sum(
-        (Counter(token_ids) & Counter(vocabulary.encode_ordinary(text))).total()
+        (Counter(token_ids) & _count_ids(vocabulary, text)).total()
         for token_ids, text in zip(token_lists, texts, strict=True)
     )
     return texts if num_same / sum(map(len, token_lists)) >= MIN_REPRODUCED else None
+
+
+def _count_ids(vocabulary: Encoding, text: str) -> Counter[int]:
+    """Encode a part at a time: of one word of megabytes tiktoken makes a heap of fifty times its size."""
+    counts: Counter[int] = Counter()
+    for start in range(0, len(text), _CHARS_AT_A_TIME):
+        counts.update(vocabulary.encode_ordinary(text[start : start + _CHARS_AT_A_TIME]))
+    return counts
 
 
 def _is_installed(encoding: OpenAIEncoding) -> bool:

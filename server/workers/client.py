@@ -35,8 +35,10 @@ from server.types import (
     Truncate,
 )
 from server.workers.channel import ParentChannel
+from server.workers.cpu_split import CpuSplit
 from server.workers.messages import (
     Abort,
+    BulkShare,
     Embed,
     Embedded,
     FromWorker,
@@ -68,15 +70,27 @@ class WorkerClient:
     Args:
         request_load: Called when a request needs a model that is not loaded, or has failed; returns at once. Whether
             a failed model is tried again is for it to decide.
+        cpu_split: Shared by the models of a server; None: this model shares the processor with nobody.
 
     Attributes:
         num_requests: Requests in flight, those that wait for the model to load included.
     """
 
-    def __init__(self, config: ModelConfig, limits: Limits, *, request_load: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        limits: Limits,
+        *,
+        request_load: Callable[[], None],
+        cpu_split: CpuSplit | None = None,
+    ) -> None:
         self._config = config
         self._limits = limits
         self._request_load = request_load
+        self._cpu_split = cpu_split or CpuSplit(bulk_share=1.0)
+        self._is_chatting = False  # as far as the split has been told
+        if config.kind != "chat":
+            self._cpu_split.listen(self._send_bulk_share)
         self._channel: ParentChannel | None = None
         self._answers: dict[str, asyncio.Queue[_Answer]] = {}
         self._state_changed = asyncio.Event()
@@ -126,12 +140,13 @@ class WorkerClient:
         inputs: Sequence[str] | Sequence[TokenIds],
         *,
         truncate: Truncate = "error",
-        prompt: str = "",
+        prompt: str | None = None,
         lane: Lane = "interactive",
         normalize: bool = True,
     ) -> EmbeddingResult:
         request_id = f"embed-{next(self._ids)}"
-        answer = await self._ask(request_id, Embed(request_id, list(inputs), truncate, prompt, lane, normalize))
+        message = Embed(request_id, list(inputs), truncate, prompt, lane, normalize)
+        answer = await self._ask(request_id, lambda: message)
         assert isinstance(answer, Embedded)
         vectors = np.frombuffer(answer.vectors, "<f4").reshape(len(inputs), answer.dimensions).copy()
         return EmbeddingResult(vectors, answer.num_prompt_tokens, answer.num_truncated, answer.num_cached)
@@ -147,15 +162,23 @@ class WorkerClient:
         timeout_s: float | None = None,
     ) -> RerankResult:
         request_id = f"rerank-{next(self._ids)}"
-        message = Rerank(request_id, query, list(documents), truncate, lane, max_tokens_per_doc, timeout_s)
-        answer = await self._ask(request_id, message)
+        deadline_at = math.inf if timeout_s is None else time.monotonic() + timeout_s
+
+        def message() -> Rerank:
+            left_s = None if timeout_s is None else max(0.0, deadline_at - time.monotonic())
+            return Rerank(request_id, query, list(documents), truncate, lane, max_tokens_per_doc, left_s)
+
+        answer = await self._ask(request_id, message, deadline_at=deadline_at)
         assert isinstance(answer, Reranked)
         scores = np.frombuffer(answer.scores, "<f4").copy()
-        return RerankResult(scores, answer.num_prompt_tokens, answer.num_truncated, answer.num_cached)
+        return RerankResult(
+            scores, answer.num_prompt_tokens, answer.num_truncated, answer.num_cached, answer.num_cached_tokens
+        )
 
     async def tokenize(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[Token]]:
         request_id = f"tokenize-{next(self._ids)}"
-        answer = await self._ask(request_id, Tokenize(request_id, list(texts), add_special_tokens))
+        message = Tokenize(request_id, list(texts), add_special_tokens)
+        answer = await self._ask(request_id, lambda: message)
         assert isinstance(answer, Tokenized)
         return answer.tokens
 
@@ -170,6 +193,8 @@ class WorkerClient:
         """A worker is ready: requests go to it from now on."""
         self._channel, self._facts = channel, facts
         self.set_state("ready")
+        if self._config.kind != "chat":
+            self._send_bulk_share(self._cpu_split.share)
 
     def detach(self) -> None:
         """The worker is gone: end all that it was working on, and let new requests wait for the next one, if any."""
@@ -197,14 +222,14 @@ class WorkerClient:
 
     # ---- inside
 
-    async def _ask(self, request_id: str, message: ToWorker) -> _Answer:
-        """Send a request that has one answer, and wait for it."""
+    async def _ask(self, request_id: str, message: Callable[[], ToWorker], *, deadline_at: float = math.inf) -> _Answer:
+        """Send a request that has one answer, as it is when the model is ready, and wait for it."""
         with self._admitted():
-            await self._wait_until_ready()
+            await self._wait_until_ready(deadline_at=deadline_at)
             answers = self._open(request_id)
             answer: _Answer | None = None
             try:
-                self._send(message)
+                self._send(message())
                 answer = await answers.get()
             finally:
                 self._close(request_id, abort=answer is None)
@@ -257,12 +282,27 @@ class WorkerClient:
         assert request_id not in self._answers
         answers: asyncio.Queue[_Answer] = asyncio.Queue()
         self._answers[request_id] = answers
+        if not self._is_chatting and self._config.kind == "chat" and self._computes_on_cpu:
+            self._is_chatting = True
+            self._cpu_split.chat_begins()
         return answers
 
     def _close(self, request_id: str, *, abort: bool) -> None:
         del self._answers[request_id]
+        if self._is_chatting and not self._answers:
+            self._is_chatting = False
+            self._cpu_split.chat_ends()
         if abort and self._channel is not None:
             self._channel.send(Abort(request_id))
+
+    @property
+    def _computes_on_cpu(self) -> bool:
+        details = self._facts.details if self._facts else {}
+        return details.get("gpu_layers") == "0" or details.get("device") == "cpu"
+
+    def _send_bulk_share(self, share: float) -> None:
+        if self._channel is not None and self._computes_on_cpu:
+            self._channel.send(BulkShare(share))
 
     def _send(self, message: ToWorker) -> None:
         assert self._channel is not None  # ready, and nothing has been awaited since

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import zmq.asyncio
+import zmq
 
 from server.config.schema import Backend, Limits, ModelConfig
 from server.errors import HearthError, LoadFailed
 from server.types import ModelKind
 from server.workers.channel import HEARTBEAT_INTERVAL_S
 from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
-from server.workers.messages import Heartbeat, LoadError, Ready, WorkerSpec
+from server.workers.cpu_split import CpuSplit
+from server.workers.messages import FromWorker, Heartbeat, LoadError, Ready, WorkerSpec
 from server.workers.process import WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,11 @@ MODULE_OF: dict[tuple[ModelKind, Backend], str] = {
 }
 """Child mains, by name only: this process must not import what they import."""
 
+_LOOK_S = 0.5
+"""How often the keeper looks whether its worker has been silent for too long."""
+
 _STALL_S = 1.0
-"""A timeout that comes so much too late says nothing about the worker."""
+"""A look that comes so much too late says nothing about the worker."""
 
 SpecFactory = Callable[[str], WorkerSpec]
 """endpoint -> spec; raises `HearthError` when the model's files are not there. May read files: called on a thread."""
@@ -87,8 +91,9 @@ class Keeper:
         limits: Limits,
         policy: SupervisionPolicy,
         make_spec: SpecFactory,
-        context: zmq.asyncio.Context,
+        context: zmq.Context[zmq.Socket[bytes]],
         folder: Path,
+        cpu_split: CpuSplit | None = None,
     ) -> None:
         self._config = config
         self._policy = policy
@@ -102,7 +107,7 @@ class Keeper:
         self._failed_at: float | None = None
         self._trial_ends_at = 0.0  # a crash before that fails the model again at once
         self._needs_portable_kernels = False
-        self.client = WorkerClient(config, limits, request_load=self.load)
+        self.client = WorkerClient(config, limits, request_load=self.load, cpu_split=cpu_split)
 
     @property
     def pid(self) -> int | None:
@@ -194,38 +199,22 @@ class Keeper:
         Raises:
             LoadFailed: It said so.
         """
-        policy = self._policy
-        started = time.monotonic()
-        progress = _Progress()
-        silence_s = policy.load_heartbeat_timeout_s
-        while True:
-            asked = time.monotonic()
-            try:
-                async with asyncio.timeout(silence_s):
-                    message = await process.channel.receive()
-            except TimeoutError:
-                if time.monotonic() - asked > silence_s + _STALL_S:
-                    continue  # it is this process that stood still (Ctrl-Z, a paused container): listen again
-                return f"no heartbeat for {silence_s:g} s"
-            except msgspec.DecodeError as exc:
-                return f"it sent a message that cannot be read: {exc}"
-            if isinstance(message, Ready):
-                silence_s = policy.heartbeat_timeout_s
-                self.client.attach(process.channel, message.facts)
-                extra = {"model": self._config.id, "pid": process.pid, "load_s": message.facts.load_s}
-                logger.info("model ready", extra=extra)
-            elif isinstance(message, LoadError):
-                raise LoadFailed(message.message)
-            elif isinstance(message, Heartbeat):
-                self.client.encoded = message.encoded
-                if message.busy_s > policy.step_timeout_s:
-                    return f"one step has taken {message.busy_s:.0f} s"
-                if (stalled_s := progress.stalled_s(message)) > policy.step_timeout_s:
-                    return f"it has had work for {stalled_s:.0f} s and finished nothing of it"
-                if self.client.state == "loading" and time.monotonic() - started > policy.load_timeout_s:
-                    raise LoadFailed(f"not loaded after {policy.load_timeout_s:g} s")
-            else:
-                self.client.dispatch(message)
+        ears = _Ears(self._config.id, self.client, process, self._policy)
+        process.channel.listen(ears.hear, ears.hear_garbage)
+        try:
+            while not ears.verdict.done():
+                asked = time.monotonic()
+                await asyncio.wait((ears.verdict,), timeout=_LOOK_S)
+                now = time.monotonic()
+                if now - asked > _LOOK_S + _STALL_S:
+                    ears.heard_at = (
+                        now  # it is this process that stood still (Ctrl-Z, a paused container): listen again
+                    )
+                elif now - ears.heard_at > ears.patience_s:
+                    return f"no heartbeat for {ears.patience_s:g} s"
+            return ears.verdict.result()
+        finally:
+            ears.verdict.cancel()  # nobody waits for it any more
 
     def _record_crash(self, ending: str) -> None:
         """Note a crash.
@@ -248,6 +237,65 @@ class Keeper:
     @property
     def _backoff_s(self) -> float:
         return min(self._policy.first_backoff_s * 2.0 ** (len(self._crashes) - 1), self._policy.max_backoff_s)
+
+
+class _Ears:
+    """Hears what one worker says, passes on what is for the client, and judges the rest.
+
+    Attributes:
+        verdict: Done when the worker must not go on: why, or `LoadFailed`.
+        heard_at: When it last said something, on the monotonic clock.
+        patience_s: How long it may be silent.
+    """
+
+    def __init__(self, model_id: str, client: WorkerClient, process: WorkerProcess, policy: SupervisionPolicy) -> None:
+        self._model_id = model_id
+        self._client = client
+        self._process = process
+        self._policy = policy
+        self._progress = _Progress()
+        self._started_at = self.heard_at = time.monotonic()
+        self.patience_s = policy.load_heartbeat_timeout_s
+        self.verdict: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def hear(self, message: FromWorker) -> None:
+        self.heard_at = time.monotonic()
+        if self.verdict.done():
+            return
+        try:
+            if isinstance(message, Ready):
+                self._hear_ready(message)
+            elif isinstance(message, LoadError):
+                raise LoadFailed(message.message)
+            elif isinstance(message, Heartbeat):
+                self._hear_heartbeat(message)
+            else:
+                self._client.dispatch(message)
+        except Exception as exc:  # whatever it is, the keeper must learn of it: nobody else looks after this worker
+            self.verdict.set_exception(exc)
+
+    def hear_garbage(self, error: msgspec.DecodeError) -> None:
+        self._judge(f"it sent a message that cannot be read: {error}")
+
+    def _hear_ready(self, ready: Ready) -> None:
+        self.patience_s = self._policy.heartbeat_timeout_s
+        self._client.attach(self._process.channel, ready.facts)
+        extra = {"model": self._model_id, "pid": self._process.pid, "load_s": ready.facts.load_s}
+        logger.info("model ready", extra=extra)
+
+    def _hear_heartbeat(self, beat: Heartbeat) -> None:
+        policy = self._policy
+        self._client.encoded = beat.encoded
+        if beat.busy_s > policy.step_timeout_s:
+            self._judge(f"one step has taken {beat.busy_s:.0f} s")
+        elif (stalled_s := self._progress.stalled_s(beat)) > policy.step_timeout_s:
+            self._judge(f"it has had work for {stalled_s:.0f} s and finished nothing of it")
+        elif self._client.state == "loading" and self.heard_at - self._started_at > policy.load_timeout_s:
+            raise LoadFailed(f"not loaded after {policy.load_timeout_s:g} s")
+
+    def _judge(self, reason: str) -> None:
+        if not self.verdict.done():
+            self.verdict.set_result(reason)
 
 
 class _Progress:

@@ -67,7 +67,7 @@ class Embed(msgspec.Struct, frozen=True, tag="embed"):
     request_id: str
     inputs: list[str | TokenIds]
     truncate: Truncate = "error"
-    prompt: str = ""
+    prompt: str | None = None
     lane: Lane = "interactive"
     normalize: bool = True
 
@@ -98,11 +98,17 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     request_id: str
 
 
+class BulkShare(msgspec.Struct, frozen=True, tag="bulk_share"):
+    """From now on an encoder's bulk batches may compute in this part of the time, 0 < share <= 1; at first it is 1."""
+
+    share: float
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """Stop now and exit with 0. The parent has ended or failed all requests before."""
 
 
-ToWorker = Generate | Embed | Rerank | Tokenize | Abort | Shutdown
+ToWorker = Generate | Embed | Rerank | Tokenize | Abort | BulkShare | Shutdown
 
 
 # ---- worker to parent
@@ -169,6 +175,7 @@ class Reranked(msgspec.Struct, frozen=True, tag="reranked"):
     num_prompt_tokens: int
     num_truncated: int = 0
     num_cached: int = 0
+    num_cached_tokens: int = 0
 
 
 class Tokenized(msgspec.Struct, frozen=True, tag="tokenized"):

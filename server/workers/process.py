@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 import msgspec
-import zmq.asyncio
+import zmq
 
 from server.workers.channel import ParentChannel
 from server.workers.messages import LOAD_FAILED_EXIT_CODE, Shutdown, WorkerSpec
@@ -25,7 +25,7 @@ _MAX_TAIL_LINES = 100  # an abort message is followed by the stacks of all threa
 _LAST_WORDS_S = 1.0
 _PASSED_ON = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|TERM|NO_COLOR|TMPDIR|VIRTUAL_ENV|HF_HOME|PYTHON.*"
-    r"|(LC|LD|XDG|OMP|KMP|MKL|OPENBLAS|GGML|CUDA|NVIDIA|TORCH|PYTORCH)_.*"
+    r"|(LC|LD|XDG|OMP|GOMP|KMP|MKL|OPENBLAS|GGML|CUDA|NVIDIA|TORCH|PYTORCH)_.*"
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 
@@ -48,7 +48,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, module: str, spec: WorkerSpec, *, context: zmq.asyncio.Context, model_id: str
+        cls, module: str, spec: WorkerSpec, *, context: zmq.Context[zmq.Socket[bytes]], model_id: str
     ) -> WorkerProcess:
         """Start `python -m module` and hand it the spec.
 

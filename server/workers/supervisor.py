@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 
-import zmq.asyncio
+import zmq
 
 from server.config.schema import Limits, ModelConfig
 from server.workers.client import WorkerClient
+from server.workers.cpu_split import CpuSplit
 from server.workers.keeper import Keeper, SpecFactory, SupervisionPolicy
 from server.workers.socket_folder import SocketFolder
 
 
 class Supervisor:
-    """Runs the workers of all models. One task per model; everything on the API process's event loop."""
+    """Runs the workers of all models. One task per model; everything on the API process's event loop.
 
-    def __init__(self, limits: Limits, policy: SupervisionPolicy | None = None) -> None:
+    Args:
+        bulk_share: See `CpuSplit`.
+    """
+
+    def __init__(self, limits: Limits, policy: SupervisionPolicy | None = None, *, bulk_share: float = 1.0) -> None:
         self._limits = limits
+        self._cpu_split = CpuSplit(bulk_share)
         self._policy = policy or SupervisionPolicy()
-        self._context = zmq.asyncio.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._folder = SocketFolder()
         self._keepers: dict[str, Keeper] = {}
         self._stopping: asyncio.Task[None] | None = None
@@ -32,6 +38,7 @@ class Supervisor:
             make_spec=make_spec,
             context=self._context,
             folder=self._folder.path,
+            cpu_split=self._cpu_split,
         )
         self._keepers[config.id] = keeper
         return keeper.client

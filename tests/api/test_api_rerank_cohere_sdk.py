@@ -60,6 +60,7 @@ async def test_v2_ranks_and_cuts_long_documents_with_a_warning(v2: cohere.AsyncC
 
     assert [result.index for result in answer.results] == [1, 2, 0, 3]
     assert answer.meta and answer.meta.warnings == ["1 of 4 documents were too long and were cut"]
+    assert answer.meta.cached_tokens == 0
 
 
 async def test_v2_gives_relevant_spans(v2: cohere.AsyncClientV2) -> None:

@@ -70,7 +70,8 @@ async def test_options_are_those_of_rerank(client: httpx.AsyncClient, stack: Sta
         ({"text_1": None}, 400, "text_1"),
         ({"text_2": [{"content": []}]}, 400, "text_2"),
         ({"text_2": ["x"] * 9}, 413, "text_2"),
-        ({"text_1": "x" * 101, "text_2": "y" * 101}, 400, None),
+        ({"text_2": ["a", "y" * 101, "b"]}, 400, "text_2[1]"),
+        ({"text_1": ["p", "q", "p"], "text_2": ["a", "b", "y" * 101]}, 400, "text_2[2]"),
         ({"data_1": "a"}, 400, "data_1"),
     ],
 )

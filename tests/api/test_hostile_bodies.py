@@ -209,10 +209,28 @@ async def test_a_hundred_levels_are_not_too_deep(client: httpx.AsyncClient) -> N
     assert (await client.post(CHAT, content=body, headers=JSON)).status_code == 200
 
 
-@pytest.mark.parametrize("values", [b"[]", b"1", b'"a"', b"{}"])
-def test_a_million_values_are_refused_before_they_are_made(values: bytes) -> None:
+@pytest.mark.parametrize("value", [b"[]", b'"a"', b"{}", b"null", b'"1,2"'])
+def test_a_million_values_are_refused_before_they_are_made(value: bytes) -> None:
     with pytest.raises(RequestTooLarge):
-        parse_json(b"[" + b",".join([values] * 1_000_001) + b"]")
+        parse_json(b"[" + b",".join([value] * 1_000_001) + b"]")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "value", "count", "suffix"),
+    [(b"[", b"1", 4_000_005, b"]"), (b"[", b" 1.5e3", 4_000_005, b"]"), (b"{", b'"a":1', 1_000_002, b"}")],
+)
+def test_only_in_lists_may_there_be_more_numbers(prefix: bytes, value: bytes, count: int, suffix: bytes) -> None:
+    with pytest.raises(RequestTooLarge):
+        parse_json(prefix + b",".join([value] * count) + suffix)
+
+
+@pytest.mark.parametrize("separator", [b",", b", "])
+def test_lists_of_token_ids_may_be_as_many_as_a_request_may_have(separator: bytes) -> None:
+    token_ids = b"[" + separator.join([b"12345"] * 1_900) + b"]"
+
+    body = b'{"model":"m","input":[' + separator.join([token_ids] * 2_048) + b"]}"
+
+    assert len(parse_json(body)["input"]) == 2_048
 
 
 def test_brackets_and_commas_in_texts_do_not_count() -> None:

@@ -212,9 +212,13 @@ def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
             "models.yaml:1: server.limits.max_inputs is 70000; expected an integer from 1 to 65536",
         ),
         (
+            "models: [{id: e, kind: embedding, backend: llama_cpp, source: 'hf:o/r', prompts: {query: 5}}]",
+            "models.yaml:1: models.e.prompts.query is 5; expected text; put it in quotes",
+        ),
+        (
             "server: {prot: 1}" + ECHO,
             "models.yaml:1: server.prot is not a known key; expected one of host, port, data_dir, weights_dir,"
-            " log_level, log_format, tune, limits; did you mean 'port'?",
+            " log_level, log_format, tune, bulk_share, limits; did you mean 'port'?",
         ),
         (
             "server: {port: 1, port: 2}" + ECHO,

@@ -251,6 +251,23 @@ def test_padding_is_counted(make_harness: MakeHarness) -> None:
 # ---- lanes
 
 
+def test_a_bulk_job_rests_beside_a_chat_and_nobody_else_does(make_harness: MakeHarness) -> None:
+    harness = make_harness(max_batch_tokens=2)
+    harness.batcher.set_bulk_share(0.5)
+    harness.encoder.gate.clear()
+    job = harness.submit("job", ["first one", "second one"], lane="bulk")
+    assert harness.encoder.entered.wait(TIMEOUT_S)
+    harness.clock.now_s = 100.0  # so long does the first batch take
+    harness.encoder.gate.set()
+
+    rows_of(harness.submit("query", ["a query"]))
+    assert ["second one"] not in harness.encoder.batches
+    assert not job.done()
+
+    harness.batcher.set_bulk_share(1.0)
+    rows_of(job)
+
+
 def test_an_interactive_request_waits_for_one_batch_of_a_bulk_job(make_harness: MakeHarness) -> None:
     harness = make_harness()
     harness.hold()
@@ -387,6 +404,7 @@ requests = st.lists(
     st.tuples(
         st.lists(words, min_size=1, max_size=6),
         st.sampled_from(["interactive", "bulk"]),
+        st.sampled_from([None, 0.0, 0.5]),
         st.sampled_from(["wait", "cancel at once", "cancel later"]),
     ),
     min_size=1,
@@ -397,31 +415,40 @@ requests = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(requests=requests, room_for=st.sampled_from([0, 2, 1000]), is_packed=st.booleans())
 def test_every_request_gets_exactly_its_rows(
-    requests: list[tuple[list[str], Lane, str]], room_for: int, is_packed: bool
+    requests: list[tuple[list[str], Lane, float | None, str]], room_for: int, is_packed: bool
 ) -> None:
     """The naive twin computes each text alone; a request fails exactly if one of its texts does.
 
-    Whatever is shared, cancelled, poisonous, cached or evicted.
+    Whatever is shared, cancelled, poisonous, cached or evicted. One that is late may lack rows, which then count for
+    nothing, and escape the text that would have failed it; but not all of them.
     """
     encoder = FakeEncoder(poison="bad", max_batch_tokens=16, is_packed=is_packed)
     harness = Harness(encoder, cache_bytes=room_for * (BYTES_PER_ENTRY + 4 * 8))
     futures = []
-    for i, (texts, lane, fate) in enumerate(requests):
-        futures.append(harness.submit(str(i), texts, lane=lane))
+    for i, (texts, lane, timeout_s, fate) in enumerate(requests):
+        futures.append(harness.submit(str(i), texts, lane=lane, timeout_s=timeout_s))
         if fate == "cancel at once":
             harness.batcher.cancel(str(i))
-    for i, (_, _, fate) in enumerate(requests):
+    for i, (*_, fate) in enumerate(requests):
         if fate == "cancel later":
             harness.batcher.cancel(str(i))
+    harness.clock.now_s = 1.0
 
-    for (texts, _, fate), future in zip(requests, futures, strict=True):
+    for (texts, _, timeout_s, fate), future in zip(requests, futures, strict=True):
         if fate != "wait" and not future.done():
             continue
         outcome = future.result(TIMEOUT_S)
-        if any("bad" in text for text in texts):
-            assert isinstance(outcome, InternalError)
-        else:
-            np.testing.assert_array_equal(rows_of(future).rows, np.stack([fake_vector(text) for text in texts]))
+        if isinstance(outcome, InternalError):
+            assert any("bad" in text for text in texts)
+            continue
+        encoded = rows_of(future)
+        there = [not np.isnan(row).any() for row in encoded.rows]
+        assert all(there) or (timeout_s is not None and any(there))
+        scored = [text for text, is_there in zip(texts, there, strict=True) if is_there]
+        np.testing.assert_array_equal(encoded.rows[there], np.stack([fake_vector(text) for text in scored]))
+        assert not any("bad" in text for text in scored)
+        assert encoded.num_prompt_tokens == sum(len(text.split()) for text in scored)
+        assert encoded.num_cached <= len(scored)
 
     harness.close()
     for batch in encoder.batches:

@@ -38,6 +38,16 @@ def test_scores_that_are_missing_are_nan() -> None:
     np.testing.assert_array_equal(encoded.rows, np.array([np.nan, 2], dtype=np.float32))
 
 
+def test_what_was_not_computed_in_time_counts_for_nothing() -> None:
+    """Though it was to share another one's row, and was cut."""
+    one = np.float32(2)
+
+    encoded = assemble([WHOLE, CUT, WHOLE, CUT], [one, None, one, None], [False, True, True, False])  # type: ignore[list-item]  # scalar rows
+
+    assert (encoded.num_prompt_tokens, encoded.num_truncated) == (4, 0)
+    assert (encoded.num_cached, encoded.num_cached_tokens) == (1, 2)
+
+
 def test_unit_rows_have_norm_1_or_are_zero() -> None:
     rows = unit_rows(np.array([[3, 4], [0, 0]], dtype=np.float32))
 

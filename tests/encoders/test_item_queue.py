@@ -185,3 +185,13 @@ def test_a_full_queue_of_mixed_lengths_wastes_little_and_fills_its_batches(seed:
     num_computed = sum(max(batch) * len(batch) for batch in batches)
     assert num_tokens >= 0.9 * num_computed, f"seed {seed}: {1 - num_tokens / num_computed:.1%} padding"
     assert num_computed / len(batches) >= 0.6 * budget.max_tokens
+
+
+def test_bulk_items_can_be_left_out() -> None:
+    queue = queue_of([5])
+    queue.add(7, item(5), "bulk")
+
+    assert lengths_of(queue.take_batch(BUDGET, with_bulk=False)) == [5]
+    assert not queue.has_items(with_bulk=False)
+    assert queue.has_items()
+    assert lengths_of(queue.take_batch(BUDGET)) == [5]

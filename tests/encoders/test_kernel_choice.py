@@ -38,6 +38,7 @@ class FakeKernel:
     ) -> None:
         self.facts = ModelFacts(context_length=256, details=dict(details))
         self.num_forwards = 0
+        self.largest_batch = 0  # in tokens, with padding
         self._clock = clock
         self._token_s = token_s
         self._error = error
@@ -48,6 +49,7 @@ class FakeKernel:
 
     def forward(self, items: Sequence[EncodedItem]) -> Rows:
         self.num_forwards += 1
+        self.largest_batch = max(self.largest_batch, len(items) * max(item.num_tokens for item in items))
         self._clock.now_s += self._token_s * sum(item.num_tokens for item in items)
         self._clock.now_s += self._first_s if self.num_forwards == 1 else 0
         return np.array([item.num_tokens + self._error for item in items], np.float32)
@@ -122,6 +124,14 @@ def test_the_fastest_kernel_wins(machine: Machine) -> None:
     assert found.best == "torch-bf16"
     exact, mixed, _ = found.trials
     assert mixed.inputs_per_s == pytest.approx(2 * exact.inputs_per_s, rel=0.01)
+
+
+def test_trials_have_batches_of_the_models_own_size(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeKernel, "budget", TokenBudget(450))
+
+    machine.measure(machine.candidate("torch-fp32"))
+
+    assert machine.loaded[0].largest_batch == 2 * 220
 
 
 def test_a_little_faster_is_not_worth_a_change(machine: Machine) -> None:

@@ -16,6 +16,7 @@ from server.encoders.encoded import Encoded
 from server.encoders.encoder import Encoder, Pairs, Rows
 from server.encoders.known_pairs import EXAMPLES
 from server.encoders.loading import load_encoder
+from server.encoders.reranker import load_torch_reranker
 from server.errors import LoadFailed
 
 pytestmark = pytest.mark.integration
@@ -80,11 +81,11 @@ def test_long_documents_are_cut_to_the_models_limit(reranker: Encoder[Any]) -> N
     assert rerank(reranker, ["word " * 600]).shape == (1,)
 
 
-def save_tiny_classifier(folder: Path, *, seed: int, num_labels: int = 1) -> None:
-    """Write a random two-layer BERT, its tokenizer and the vocabulary that the self-test needs."""
+def save_tiny_classifier(folder: Path, *, seed: int, num_labels: int = 1, is_roberta: bool = False) -> None:
+    """Write a random two-layer BERT or XLM-RoBERTa, its tokenizer and the vocabulary that the self-test needs."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -99,8 +100,11 @@ def save_tiny_classifier(folder: Path, *, seed: int, num_labels: int = 1) -> Non
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     ).save_pretrained(folder)
     torch.manual_seed(seed)
-    config = BertConfig(
+    config = AutoConfig.for_model(
+        "xlm-roberta" if is_roberta else "bert",
         vocab_size=tokenizer.get_vocab_size(),
+        pad_token_id=0,
+        type_vocab_size=2,
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -109,7 +113,7 @@ def save_tiny_classifier(folder: Path, *, seed: int, num_labels: int = 1) -> Non
         num_labels=num_labels,
         initializer_range=0.5,
     )
-    BertForSequenceClassification(config).eval().save_pretrained(folder)
+    AutoModelForSequenceClassification.from_config(config).eval().save_pretrained(folder)
 
 
 def tiny_config() -> ModelConfig:
@@ -128,6 +132,16 @@ def test_torch_reranker_gives_the_logits_of_transformers(tmp_path: Path) -> None
     scores = rerank(load_encoder(tiny_config(), tmp_path, num_threads=1), documents)
 
     np.testing.assert_allclose(scores, model(**inputs).logits[:, 0].detach().numpy(), atol=1e-5)
+
+
+def test_a_pair_may_fill_a_model_that_counts_from_its_padding(tmp_path: Path) -> None:
+    """RoBERTa's first token has the position behind that of padding, here 0: of 64 positions, 63 are for a text."""
+    save_tiny_classifier(tmp_path, seed=0, is_roberta=True)
+
+    reranker = load_torch_reranker(tmp_path, tiny_config(), kernel="torch-fp32", num_threads=1, details={})
+
+    assert reranker.facts.context_length == 63
+    assert np.isfinite(rerank(reranker, ["paris " * 100])).all()
 
 
 def test_weights_that_rank_nonsense_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
@@ -12,10 +12,11 @@ from server.encoders.tokenizer import (
     PairTokenizer,
     TextTokenizer,
     choose_max_tokens,
+    num_positions,
 )
 from server.encoders.vocabulary import FastPairVocabulary, FastTextVocabulary
 from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed
-from server.types import TokenIds, Truncate
+from server.types import Token, TokenIds, Truncate
 
 CLS, SEP, WORD = 1, 2, 3
 A, B, C, D, E, F, G, H = range(4, 12)
@@ -152,6 +153,45 @@ def test_a_prompt_that_leaves_no_room_is_refused(texts: TextTokenizer) -> None:
         texts.encode(Texts(["a"], "end", prompt=words(6)))
 
 
+class BorderVocabulary(FastTextVocabulary):
+    """Makes "ab" one token, and two before a "c", as merges of byte pairs do."""
+
+    def __init__(self) -> None:
+        names = ["[CLS]", "[SEP]", "a", "b", "c", "ab", "bc"]
+        vocabulary = {name: index for index, name in enumerate(names)}
+        tokenizer = Tokenizer(BPE(vocabulary, [("b", "c"), ("a", "b")]))
+        tokenizer.post_processor = TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+        )
+        super().__init__(tokenizer)
+
+
+@pytest.mark.parametrize("truncate", ["end", "start", "mean"])
+def test_a_prompt_that_grows_until_it_leaves_no_room_is_refused(truncate: Truncate) -> None:
+    tokenizer = TextTokenizer(BorderVocabulary(), model_id="m", max_tokens=4)
+
+    assert ids_of(tokenizer.encode(Texts(["c"], truncate, prompt="ab"))) == [[0, 2, 6, 1]]
+    with pytest.raises(ContextLengthExceeded, match="the prompt has 2 tokens, which leaves none for a text"):
+        tokenizer.encode(Texts(["cab"], truncate, prompt="ab"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"), [(None, [CLS, A, B, C, SEP]), ("", [CLS, C, SEP]), ("d ", [CLS, D, C, SEP])]
+)
+def test_the_default_prompt_is_for_those_who_choose_none(prompt: str | None, expected: TokenIds) -> None:
+    vocabulary = FastTextVocabulary(word_tokenizer())
+    tokenizer = TextTokenizer(vocabulary, model_id="m", max_tokens=MAX_TOKENS, default_prompt="a b ")
+
+    assert ids_of(tokenizer.encode(Texts(["c", [C]], prompt=prompt))) == [expected, expected]
+
+
+def test_tokens_say_where_they_stand(texts: TextTokenizer) -> None:
+    [bare, framed] = (texts.spell(["b  a"], add_special_tokens=wanted)[0] for wanted in (False, True))
+
+    assert bare == [Token(B, "b", 0, 1), Token(A, "a", 3, 4)]
+    assert framed == [Token(CLS, "[CLS]"), *bare, Token(SEP, "[SEP]")]
+
+
 # ---- token ids
 
 
@@ -199,7 +239,14 @@ def test_too_long_a_document_is_named_with_both_counts(pairs: PairTokenizer) -> 
     ) as caught:
         pairs.encode(Pairs("word", ["word", words(5)]))
 
-    assert caught.value.param == "documents"
+    assert caught.value.param == "documents[1]"
+
+
+def test_a_document_is_named_by_its_place_among_all(pairs: PairTokenizer) -> None:
+    with pytest.raises(ContextLengthExceeded, match=r"^documents\[2\] and the query") as caught:
+        pairs.encode(Pairs("word", ["a", "a", words(5)]))
+
+    assert caught.value.param == "documents[2]"
 
 
 def test_only_the_document_is_cut(pairs: PairTokenizer) -> None:
@@ -253,8 +300,24 @@ def test_a_query_that_leaves_no_room_is_refused(pairs: PairTokenizer, truncate: 
     assert caught.value.param == "query"
 
 
+@pytest.mark.parametrize(
+    ("hf_config", "positions"),
+    [
+        ({"model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 0}, 512),
+        ({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"model_type": "xlm-roberta", "max_position_embeddings": 8194}, 8192),
+        ({"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": None}, 512),
+        ({"model_type": "t5"}, None),
+    ],
+)
+def test_positions_that_no_text_has_do_not_count(hf_config: dict[str, object], positions: int | None) -> None:
+    """RoBERTa and its kin begin to count behind the padding token's id."""
+    assert num_positions(hf_config) == positions
+
+
 def test_configured_context_wins_up_to_the_positions() -> None:
     assert choose_max_tokens(None, own=256, possible=512) == 256
+    assert choose_max_tokens(None, own=514, possible=512) == 512
     assert choose_max_tokens(512, own=256, possible=512) == 512
     with pytest.raises(LoadFailed, match="context is 513 but the model has 512 positions"):
         choose_max_tokens(513, own=256, possible=512)

@@ -89,14 +89,24 @@ def test_a_damaged_row_counts_as_unknown(path: Path, caplog: pytest.LogCaptureFi
     assert "vector cache cannot be read" in caplog.text
 
 
+def facts_with(**details: str) -> ModelFacts:
+    return ModelFacts(context_length=8, dimensions=3, details={**FACTS.details, **details})
+
+
+@pytest.mark.parametrize("name", ["runtime", "device", "dtype", "kernel", "build", "gpu_layers", "repacked_weights"])
+def test_fingerprints_change_with_whatever_computes(tmp_path: Path, name: str) -> None:
+    """llama.cpp on a GPU, or built anew, rounds otherwise than the one that wrote the file."""
+    one, other = (fingerprint_of(tmp_path, facts_with(**{name: value})) for value in ("one", "other"))
+
+    assert one != other
+
+
 def test_fingerprints_change_with_weights_and_kernel_only(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     before = fingerprint_of(tmp_path, FACTS)
 
-    remembered = ModelFacts(context_length=8, dimensions=3, details={**FACTS.details, "kernel": "torch (remembered)"})
-    other = ModelFacts(context_length=8, dimensions=3, details={**FACTS.details, "dtype": "bfloat16"})
-    assert fingerprint_of(tmp_path, remembered) == before
-    assert fingerprint_of(tmp_path, other) != before
+    assert fingerprint_of(tmp_path, facts_with(kernel="torch (remembered)", threads="7")) == before
+    assert fingerprint_of(tmp_path, facts_with(dtype="bfloat16")) != before
 
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     assert fingerprint_of(tmp_path, FACTS) != before

@@ -49,7 +49,7 @@ class FakeEncoder:
         items = []
         for index, text in enumerate(inputs.inputs):
             assert isinstance(text, str)
-            words = (inputs.prompt + text).split()
+            words = ((inputs.prompt or "") + text).split()
             limit = self.facts.context_length
             if len(words) > limit and inputs.truncate == "error":
                 raise ContextLengthExceeded(f"input[{index}] has {len(words)} tokens but accepts {limit}")

@@ -113,7 +113,7 @@ class FakeEmbedder(FakeModel):
         inputs: Sequence[str] | Sequence[TokenIds],
         *,
         truncate: Truncate = "error",
-        prompt: str = "",
+        prompt: str | None = None,
         lane: Lane = "interactive",
         normalize: bool = True,
     ) -> EmbeddingResult:
@@ -154,7 +154,7 @@ class FakeReranker(FakeEmbedder):
     """Scores a document by the number of its words that the query has too, minus one.
 
     Attributes:
-        max_in_time: With a `timeout_s`, only so many documents get a score.
+        max_in_time: With a `timeout_s`, only so many different documents get a score.
     """
 
     max_in_time: int = 1_000_000
@@ -172,10 +172,29 @@ class FakeReranker(FakeEmbedder):
         self.options.append(
             {"truncate": truncate, "lane": lane, "max_tokens_per_doc": max_tokens_per_doc, "timeout_s": timeout_s}
         )
-        num_truncated = await self._begin(documents, truncate=truncate)
-        wanted = set(query.split())
-        scores = np.array([len(wanted & set(document.split())) - 1 for document in documents], dtype=np.float32)
-        if timeout_s is not None:
-            scores[self.max_in_time :] = np.nan
-        num_cached = len(documents) - len(set(documents))
-        return RerankResult(scores, sum(len(document) for document in documents), num_truncated, num_cached)
+        await self._begin(documents, truncate="end")
+        if truncate == "error":
+            self._refuse_long(documents)
+        in_time = set(list(dict.fromkeys(documents))[: None if timeout_s is None else self.max_in_time])
+        scored = [document for document in documents if document in in_time]
+        num_tokens, num_computed = (sum(map(len, texts)) for texts in (scored, set(scored)))
+        return RerankResult(
+            np.array([_score(query, text) if text in in_time else np.nan for text in documents], dtype=np.float32),
+            num_tokens,
+            sum(len(text) > self.max_characters for text in scored),
+            len(scored) - len(set(scored)),
+            num_tokens - num_computed,
+        )
+
+    def _refuse_long(self, documents: Sequence[str]) -> None:
+        for index, document in enumerate(documents):
+            if len(document) > self.max_characters:
+                raise ContextLengthExceeded(
+                    f"documents[{index}] and the query have {len(document)} tokens together but the model accepts "
+                    f"{self.max_characters}",
+                    param=f"documents[{index}]",
+                )
+
+
+def _score(query: str, document: str) -> int:
+    return len(set(query.split()) & set(document.split())) - 1

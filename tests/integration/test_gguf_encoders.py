@@ -12,14 +12,17 @@ import yaml
 
 from benchmarks.server_process import ServerProcess
 from server.bindings.llama_encoder import LlamaEncoder
+from server.bindings.llama_model import LlamaModel
 from server.config.schema import ModelConfig
 from server.encoders.batcher import Batcher, EncodeOutcome
 from server.encoders.encoded import Encoded, unit_rows
 from server.encoders.encoder import Pairs, Rows, Texts
 from server.encoders.gguf_embedder import GgufEmbedder, load_gguf_embedder
 from server.encoders.gguf_reranker import GgufReranker, load_gguf_reranker
+from server.encoders.gguf_vocabulary import GgufTextVocabulary
 from server.encoders.loading import load_encoder
-from server.errors import ContextLengthExceeded, LoadFailed
+from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed
+from server.types import Token
 from tests.fakes import gguf_encoders
 from tests.integration.live_models import EMBEDDING, REPOSITORY
 
@@ -152,6 +155,50 @@ def test_a_prompt_goes_before_each_text(minilm: GgufEmbedder) -> None:
     assert prompted.token_ids == joined.token_ids
 
 
+def test_prompts_are_those_of_models_yaml(minilm_gguf: Path) -> None:
+    prompts = {"query": "query: ", "document": ""}
+
+    embedder = load_gguf_embedder(minilm_gguf, embedding(prompts=prompts), num_threads=1)
+
+    assert embedder.facts.prompts == prompts
+
+
+def test_tokens_that_spell_the_text_say_where_they_stand(tmp_path: Path) -> None:
+    """Text is bytes here, besides a few letters that are joined: a character of several is in each of their tokens."""
+    gguf_encoders.write_qwen3_reranker(tmp_path / "m.gguf", has_head=False)
+    vocabulary = GgufTextVocabulary(LlamaModel(tmp_path / "m.gguf").vocab)
+
+    tokens = vocabulary.spell("éyes🙂", add_special_tokens=True)
+
+    assert [(token.text, token.start, token.stop) for token in tokens] == [
+        *[("é", 0, 1)] * 2,
+        ("yes", 1, 4),
+        *[("🙂", 4, 5)] * 4,
+    ]
+
+
+def test_the_space_that_a_vocabulary_puts_first_stands_nowhere(tmp_path: Path) -> None:
+    gguf_encoders.write_xlm_roberta_reranker(tmp_path / "m.gguf")
+    vocabulary = GgufTextVocabulary(LlamaModel(tmp_path / "m.gguf").vocab)
+
+    tokens = vocabulary.spell("a b", add_special_tokens=True)
+
+    assert tokens[0] == Token(0, "<s>") and tokens[-1] == Token(2, "</s>")
+    assert [(token.text, token.start, token.stop) for token in tokens[1:-1]] == [
+        ("", 0, 0),
+        ("a", 0, 1),
+        (" ", 1, 2),
+        ("b", 2, 3),
+    ]
+
+
+def test_tokens_that_do_not_spell_the_text_are_not_told(minilm: GgufEmbedder) -> None:
+    with pytest.raises(InvalidRequest, match="reads letters as others") as caught:
+        minilm.spell(["Crème brûlée"], add_special_tokens=True)
+
+    assert caught.value.code == "unsupported_value"
+
+
 @pytest.mark.parametrize("context", [65, 100, 511])
 def test_any_context_will_do(minilm_gguf: Path, context: int) -> None:
     embedder = load_gguf_embedder(minilm_gguf, embedding(context=context), num_threads=1)
@@ -165,6 +212,7 @@ def test_facts_tell_what_was_loaded(minilm: GgufEmbedder) -> None:
     facts = minilm.facts
 
     assert (facts.dimensions, facts.architecture, facts.details["pooling"]) == (384, "bert", "mean")
+    assert facts.details["build"] and facts.details["repacked_weights"] in ("on", "off")
 
 
 def test_a_file_that_does_not_pool_is_refused(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_numbers_that_json_does_not_have(http: httpx.Client, number: str) -> Non
         (EMBEDDINGS, {"model": EMBEDDING, "input": "a", "dimensions": 7}, (400, "unsupported_parameter", "dimensions")),
         (RERANKS, {"query": "", "documents": ["a"]}, (400, "invalid_value", "query")),
         (RERANKS, {"query": "a", "documents": []}, (400, "invalid_value", "documents")),
-        (RERANKS, {"query": "a", "documents": ["short", LONG * 2]}, (400, "context_length_exceeded", "documents")),
+        (RERANKS, {"query": "a", "documents": ["short", LONG * 2]}, (400, "context_length_exceeded", "documents[1]")),
         (RERANKS, {"query": "a", "documents": ["b"], "top_n": 0}, (400, "invalid_value", "top_n")),
     ],
     ids=lambda value: str(value)[:60],
@@ -99,7 +99,7 @@ def test_a_body_beyond_the_limit_is_413(http: httpx.Client) -> None:
     "text", ["word " * 6_000_000, " " * 30_000_000, "word" * 7_500_000], ids=["words", "gap", "word"]
 )
 @pytest.mark.parametrize(
-    ("path", "body", "param"),
+    ("path", "body", "field"),
     [
         (EMBEDDINGS, {"model": EMBEDDING}, "input"),
         (RERANKS, {"documents": ["b"]}, "query"),
@@ -107,14 +107,14 @@ def test_a_body_beyond_the_limit_is_413(http: httpx.Client) -> None:
     ],
 )
 def test_30_megabytes_of_text_cost_the_worker_no_gigabytes(
-    http: httpx.Client, live_server: ServerProcess, path: str, body: dict[str, object], param: str, text: str
+    http: httpx.Client, live_server: ServerProcess, path: str, body: dict[str, object], field: str, text: str
 ) -> None:
     worker = live_server.worker_pids()[EMBEDDING if path == EMBEDDINGS else RERANK]
     before_mib = _peak_memory_mib(worker)
 
-    refusal = _refusal(http, path, {**body, param: [text] if param == "documents" else text})
+    refusal = _refusal(http, path, {**body, field: [text] if field == "documents" else text})
 
-    assert refusal == (400, "context_length_exceeded", param)
+    assert refusal == (400, "context_length_exceeded", "documents[0]" if field == "documents" else field)
     assert _peak_memory_mib(worker) - before_mib < 300  # the request itself, a few times over
 
 

@@ -101,14 +101,37 @@ def test_a_short_time_gives_part_of_the_ranking_and_says_so(http: httpx.Client) 
         f"{text} Number {index}. " + "Some more words follow here. " * 40 for index in range(60) for text in DOCUMENTS
     ]
 
-    answer = http.post(
-        "/v1/rerank", json={"model": RERANK, "query": QUERY, "documents": documents, "timeout_ms": 50}
-    ).json()
+    request = {"model": RERANK, "query": QUERY, "documents": documents, "max_tokens_per_doc": 100}
+    answer = http.post("/v1/rerank", json={**request, "timeout_ms": 50}).json()
 
-    num_scored = answer["usage"]["scored_documents"]
+    usage = answer["usage"]
+    num_scored = usage["scored_documents"]
     assert 1 <= num_scored == len(answer["results"]) == answer["meta"]["reranked"] < len(documents)
-    assert max(result["index"] for result in answer["results"]) < len(documents)
+    assert {result["index"] for result in answer["results"]} == set(range(num_scored))
     assert answer["meta"]["warnings"]
+    again = http.post("/v1/rerank", json={**request, "documents": documents[:num_scored]}).json()["usage"]
+    assert usage["truncated_inputs"] == again["truncated_inputs"] == num_scored
+    assert usage["prompt_tokens"] == again["prompt_tokens"]
+
+
+def test_of_a_document_that_is_there_twice_one_is_computed(http: httpx.Client) -> None:
+    documents = ["Ottawa is the capital of Canada, and nobody has asked about it before."] * 2
+
+    answer = http.post("/v2/rerank", json={"query": QUERY, "documents": documents}).json()
+
+    assert answer["usage"]["cached_inputs"] == 1
+    assert answer["meta"]["cached_tokens"] * 2 == answer["usage"]["prompt_tokens"]
+
+
+def test_an_error_names_the_document_as_it_was_sent(http: httpx.Client) -> None:
+    long = "word " * 600
+
+    ranking = http.post("/v1/rerank", json={"query": QUERY, "documents": ["a", "a", long]}).json()["error"]
+    pairs = http.post("/v1/score", json={"text_1": ["p", "q"] * 2, "text_2": ["a", "a", "a", long]}).json()["error"]
+
+    assert (ranking["param"], pairs["param"]) == ("documents[2]", "text_2[3]")
+    assert ranking["message"].startswith("documents[2] and the query have")
+    assert pairs["message"].startswith("text_2[3] and the query have")
 
 
 def test_max_tokens_per_doc_cuts_documents(http: httpx.Client) -> None:

@@ -82,6 +82,16 @@ async def test_a_prompt_is_taken_by_name() -> None:
     assert embedder.options[-1]["prompt"] == "passage: "
 
 
+@pytest.mark.parametrize("options", [EmbeddingOptions(prompt_name="document"), EmbeddingOptions(input_type="passage")])
+async def test_an_empty_prompt_is_one_and_not_the_default(options: EmbeddingOptions) -> None:
+    """Most models have an empty one for documents, and some put that for queries before all who do not choose."""
+    embedder = embedder_with({"query": "query: ", "document": ""})
+
+    await serve(embedder).embed("m", ["a"], options)
+
+    assert embedder.options[-1]["prompt"] == ""
+
+
 @pytest.mark.parametrize(("prompts", "known"), [(E5, "passage, query"), ({}, "none")])
 async def test_an_unknown_prompt_is_refused_with_those_there_are(prompts: dict[str, str], known: str) -> None:
     with pytest.raises(InvalidRequest, match=f"no prompt 'search'; its prompts: {known}"):
@@ -137,7 +147,7 @@ async def test_truncation_lane_and_norm_reach_the_model() -> None:
 
     await serve(embedder).embed("m", ["a"], EmbeddingOptions(truncate="mean", lane="bulk", normalize=False))
 
-    assert embedder.options == [{"truncate": "mean", "prompt": "", "lane": "bulk", "normalize": False}]
+    assert embedder.options == [{"truncate": "mean", "prompt": None, "lane": "bulk", "normalize": False}]
 
 
 async def test_token_ids_of_the_model_pass_as_they_are() -> None:

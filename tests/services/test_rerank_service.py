@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from server.config.schema import Limits, ModelConfig
 from server.errors import ContextLengthExceeded
 from server.models.registry import ModelEntry, ModelRegistry
+from server.protocols import RerankResult
+from server.services.pair_scoring import ScoringOptions
 from server.services.relevant_spans import SpanOptions
 from server.services.rerank import MAX_CONCURRENT_QUERIES, MAX_WINDOWS, RerankService
 from tests.fakes.models import FakeReranker
@@ -68,6 +72,51 @@ async def test_nothing_scored_in_time_is_an_empty_ranking(reranker: FakeReranker
     ranking = await service_of(reranker).rerank(None, "q", ["a", "b"], timeout_s=1, spans=SpanOptions())
 
     assert (ranking.documents, ranking.num_scored, ranking.num_documents) == ((), 0, 2)
+
+
+async def test_errors_and_counts_are_those_of_the_documents_that_were_sent(reranker: FakeReranker) -> None:
+    """Equal ones too: the model computes them once, but each has its place."""
+    reranker.max_characters = 3
+    service = service_of(reranker)
+
+    with pytest.raises(ContextLengthExceeded, match=r"^documents\[2\]") as caught:
+        await service.rerank(None, "q", ["a", "a", "long"])
+    ranking = await service.rerank(None, "q", ["long", "a", "long"], scoring=ScoringOptions(truncate="end"))
+
+    assert caught.value.param == "documents[2]"
+    assert (ranking.num_prompt_tokens, ranking.num_truncated, ranking.num_cached) == (9, 2, 1)
+
+
+async def test_what_was_not_scored_in_time_is_not_counted(reranker: FakeReranker) -> None:
+    reranker.max_in_time = 1
+
+    ranking = await service_of(reranker).rerank(None, "q", ["a", "bb", "a"], timeout_s=1)
+
+    assert (ranking.num_scored, ranking.num_prompt_tokens) == (2, 2)
+    assert (ranking.num_cached, ranking.num_cached_tokens) == (1, 1)
+
+
+async def test_an_error_about_a_pair_names_its_place_in_the_request(reranker: FakeReranker) -> None:
+    reranker.max_characters = 3
+
+    with pytest.raises(ContextLengthExceeded, match=r"^text_2\[3\] and the query have 4 tokens") as caught:
+        await service_of(reranker).score(None, ["p", "q", "p", "q"], ["a", "b", "c", "long"])
+
+    assert caught.value.param == "text_2[3]"
+
+
+async def test_an_error_about_one_of_many_queries_names_its_place(reranker: FakeReranker) -> None:
+    async def refuse(query: str, documents: Sequence[str], **_: object) -> RerankResult:
+        if query == "long":
+            raise ContextLengthExceeded("the query has 9 tokens but 4 fit; shorten the query", param="query")
+        return RerankResult(np.zeros(len(documents), np.float32), 1)
+
+    reranker.rerank = refuse  # type: ignore[method-assign,assignment]  # the fake has no limit of its own for queries
+
+    with pytest.raises(ContextLengthExceeded, match=r"^text_1\[1\] has 9 tokens .*shorten text_1\[1\]$") as caught:
+        await service_of(reranker).score(None, ["a", "long"], ["x", "y"])
+
+    assert caught.value.param == "text_1[1]"
 
 
 async def test_many_queries_ask_the_model_a_few_at_a_time(reranker: FakeReranker) -> None:

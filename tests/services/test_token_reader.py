@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, RequestTooLarge
 from server.services.token_reader import TokenEncoding, TokenReader
 from server.types import SpecialTokenIds
 
@@ -117,6 +117,43 @@ async def test_ids_that_a_vocabulary_does_not_have_are_refused_even_if_declared(
 
     with pytest.raises(InvalidRequest, match="token ids that the vocabulary does not have"):
         await read([[9906, 100_277]], "cl100k_base")
+
+
+@pytest.mark.parametrize("declared", ["cl100k_base", None])
+@pytest.mark.parametrize("num_lists", [1, 100])
+async def test_ids_that_say_far_more_than_text_are_refused(
+    monkeypatch: pytest.MonkeyPatch, declared: TokenEncoding | None, num_lists: int
+) -> None:
+    """A million ids, which make 6 MB of JSON, can stand for 128 MB of text, and that would be encoded again."""
+    tiktoken = pytest.importorskip("tiktoken")
+    [[spaces]] = encode(" " * 128)
+    monkeypatch.setattr(tiktoken.Encoding, "encode_ordinary", lambda *_: pytest.fail("was encoded"))
+
+    with pytest.raises(RequestTooLarge, match="1000000 token ids that say more than 13048576 bytes") as caught:
+        await read([[spaces] * (1_000_000 // num_lists)] * num_lists, declared)
+
+    assert caught.value.param == "input"
+
+
+async def test_a_little_text_may_be_of_long_tokens() -> None:
+    [[spaces]] = encode(" " * 128)
+
+    assert await read([[spaces] * 1_000] * 8) == ([" " * 128_000] * 8, "cl100k_base")
+
+
+async def test_a_long_word_is_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tiktoken takes fifty times its size, and minutes."""
+    tiktoken = pytest.importorskip("tiktoken")
+    token_lists = encode("a" * 200_000)
+    lengths, encode_ordinary = list[int](), tiktoken.Encoding.encode_ordinary
+    monkeypatch.setattr(
+        tiktoken.Encoding,
+        "encode_ordinary",
+        lambda self, text: (lengths.append(len(text)), encode_ordinary(self, text))[1],
+    )
+
+    assert await read(token_lists) == (["a" * 200_000], "cl100k_base")
+    assert len(lengths) == 4 and sum(lengths) == 200_000
 
 
 async def test_o200k_is_never_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,13 +11,22 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pytest
 
-from server.config.schema import Limits
-from server.errors import ContextLengthExceeded, InvalidRequest, ModelUnavailable, Overloaded, WorkerCrashed
+from server.config.schema import Limits, ModelConfig
+from server.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelUnavailable,
+    Overloaded,
+    WorkerCrashed,
+)
 from server.types import Delta, Failed, Finished, ModelFacts, Started, StreamEvent, Token, Usage
 from server.workers.channel import ParentChannel
 from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
+from server.workers.cpu_split import CpuSplit
 from server.workers.messages import (
     Abort,
+    BulkShare,
     Embed,
     Embedded,
     Generate,
@@ -315,3 +324,72 @@ async def test_a_refused_input_is_raised() -> None:
 
     with pytest.raises(ContextLengthExceeded, match="600 tokens"):
         await task
+
+
+# ---- the processor
+
+
+ON_CPU = ModelFacts(context_length=100, details={"gpu_layers": "0"})
+ON_GPU = ModelFacts(context_length=100, details={"gpu_layers": "all"})
+EMBEDDER = ModelConfig(id="e", kind="embedding", backend="llama_cpp", source="file:e.gguf")
+
+
+def encoder_beside(split: CpuSplit, facts: ModelFacts) -> FakeChannel:
+    client = WorkerClient(EMBEDDER, Limits(), request_load=lambda: None, cpu_split=split)
+    channel = FakeChannel()
+    client.attach(cast(ParentChannel, channel), facts)
+    return channel
+
+
+def chat_beside(split: CpuSplit, facts: ModelFacts) -> Stage:
+    client = WorkerClient(scripted("m"), Limits(), request_load=lambda: None, cpu_split=split)
+    stage = Stage(client, FakeChannel(), [])
+    client.attach(cast(ParentChannel, stage.channel), facts)
+    return stage
+
+
+async def test_encoders_hear_of_a_chat_on_their_processor() -> None:
+    split = CpuSplit(0.25)
+    before = encoder_beside(split, ON_CPU)
+    stage, asked = chat_beside(split, ON_CPU), request()
+
+    task = await begin(collect(stage, asked))
+    later, elsewhere = encoder_beside(split, ON_CPU), encoder_beside(split, ON_GPU)
+    stage.say(asked.request_id, Started(1), END)
+    await task
+
+    assert before.sent == [BulkShare(1.0), BulkShare(0.25)]
+    assert later.sent == [BulkShare(0.25)]
+    assert elsewhere.sent == []
+
+
+async def test_a_chat_on_a_gpu_takes_nothing_from_encoders() -> None:
+    split = CpuSplit(0.25)
+    channel = encoder_beside(split, ON_CPU)
+    stage, asked = chat_beside(split, ON_GPU), request()
+
+    task = await begin(collect(stage, asked))
+    stage.say(asked.request_id, Started(1), END)
+    await task
+
+    assert channel.sent == [BulkShare(1.0)]
+
+
+async def test_a_rerank_has_no_more_time_than_loading_leaves() -> None:
+    stage = make_stage(ready=False)
+    task = await begin(stage.client.rerank("q", ["a"], timeout_s=60))
+    stage.attach()
+    await begin(asyncio.sleep(0))
+
+    [asked] = stage.channel.sent
+    assert isinstance(asked, Rerank)
+    assert asked.timeout_s is not None
+    assert asked.timeout_s < 60
+    task.cancel()
+
+
+async def test_a_rerank_does_not_wait_for_a_model_beyond_its_time() -> None:
+    stage = make_stage(ready=False)
+
+    with pytest.raises(DeadlineExceeded, match="did not load"):
+        await stage.client.rerank("q", ["a"], timeout_s=0.01)

@@ -25,6 +25,7 @@ from server.types import (
 )
 from server.workers.messages import (
     Abort,
+    BulkShare,
     Embed,
     Embedded,
     FromWorker,
@@ -65,7 +66,9 @@ TO_WORKER: list[ToWorker] = [
     *(Generate(GenerateRequest(request_id="r", prompt=prompt, sampling=SAMPLING)) for prompt in PROMPTS),
     Embed("e", ["a", ""], truncate="mean", prompt="query: ", lane="bulk", normalize=False),
     Embed("t", [[0, 1, 2**31 - 1], [7]]),
+    Embed("b", ["a"], prompt=""),
     Tokenize("t", ["a", ""], add_special_tokens=False),
+    BulkShare(0.25),
     Rerank("k", "query", ["a", "b"], truncate="end", lane="bulk", max_tokens_per_doc=9, timeout_s=0.5),
     Abort("r"),
     Shutdown(),
@@ -78,7 +81,7 @@ FROM_WORKER: list[FromWorker] = [
     Heartbeat(num_steps=3, busy_s=0.25, num_running=1, num_waiting=2, encoded=EncoderCounts(num_batches=3)),
     StepOutput([StreamOutput(str(n), event) for n, event in enumerate(EVENTS)]),
     Embedded("e", b"\0\1\2\3", 1, 7, num_truncated=1, num_cached=2),
-    Reranked("k", b"\0\1\2\3", 7, num_truncated=1, num_cached=2),
+    Reranked("k", b"\0\1\2\3", 7, num_truncated=1, num_cached=2, num_cached_tokens=5),
     Tokenized("t", [[Token(101, "[CLS]"), Token(7, "a", 0, 1)], []]),
     RequestFailed("e", Failed("invalid_value", "empty")),
 ]

@@ -26,6 +26,11 @@ def test_a_worker_keeps_what_libraries_need() -> None:
     assert child_environment(needed, num_threads=1).items() >= needed.items()
 
 
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_how_threads_wait_is_the_operators_choice(name: str) -> None:
+    assert child_environment({name: "7"}, num_threads=1)[name] == "7"
+
+
 def test_a_worker_stays_offline_and_has_bounded_pools() -> None:
     kept = child_environment({"OMP_NUM_THREADS": "64"}, num_threads=3)
 
