@@ -8,21 +8,32 @@ missing, or damaged: then the server makes it again. What it must not do is clai
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from server.errors import StorageError
-from server.rag.index_snapshot import SnapshotRefused, SnapshotStamp, checksum_of, read_snapshot, read_stamp
+from server.rag.index_snapshot import (
+    Arrays,
+    SnapshotRefused,
+    SnapshotStamp,
+    checksum_of,
+    read_snapshot,
+    read_stamp,
+)
+from server.rag.postings import Postings, checked_postings, join_postings, read_postings
 from server.rag.rows import texts, words
 from server.rag.rows.chunks import HALF, Halves, Ids
+from server.rag.store_index import vectors_file, words_file
 from server.storage.data_layout import DataLayout
 
-FileState = Literal["current", "behind", "missing", "unusable"]
+FileState = Literal["current", "missing", "behind", "unusable"]
+
+_STATES = get_args(FileState)
 
 _NORMS = (0.99, 1.01)  # fp16 has three digits
 
@@ -61,7 +72,7 @@ class StoreCheck:
     """What was found of one vector store.
 
     Attributes:
-        file: Of its index.
+        file: Of its two index files the one that is worse off.
     """
 
     store_id: str
@@ -95,7 +106,7 @@ def check_index(data_dir: Path) -> IndexReport:
             stores = [
                 _Store(*row) for row in db.execute("SELECT row_id, id, generation, dimensions FROM vector_stores")
             ]
-            found = [_check_store(db, store, layout.indexes / f"{store.id}.index") for store in stores]
+            found = [_check_store(db, store, layout.indexes) for store in stores]
     except sqlite3.Error as exc:
         raise StorageError(f"the database cannot be read: {exc}") from exc
     return IndexReport(
@@ -124,13 +135,22 @@ def _check_database(db: sqlite3.Connection) -> Iterator[str]:
             yield f"{number} {what}"
 
 
-def _check_store(db: sqlite3.Connection, store: _Store, path: Path) -> tuple[StoreCheck, list[str]]:
+def _check_store(db: sqlite3.Connection, store: _Store, folder: Path) -> tuple[StoreCheck, list[str]]:
     ids, vectors, bad_vectors = _read_vectors(db, store)
-    problems = [*bad_vectors, *_check_words(db, store, ids)]
     stamp = SnapshotStamp(generation=store.generation, count=len(ids), checksum=checksum_of(ids))
-    state, bad_file = _check_file(path, stamp, ids, vectors)
-    check = StoreCheck(store_id=store.id, generation=store.generation, num_chunks=len(ids), file=state)
-    return check, problems + bad_file
+    vectors_state, bad_vectors_file = _check_file(
+        vectors_file(folder, store.id), stamp, lambda segments: _same_vectors(segments, ids, vectors)
+    )
+    words_state, bad_words_file = _check_file(
+        words_file(folder, store.id), stamp, lambda segments: _same_words(segments, read_postings(db, store.row, ids))
+    )
+    check = StoreCheck(
+        store_id=store.id,
+        generation=store.generation,
+        num_chunks=len(ids),
+        file=max(vectors_state, words_state, key=_STATES.index),
+    )
+    return check, [*bad_vectors, *_check_words(db, store, ids), *bad_vectors_file, *bad_words_file]
 
 
 def _read_vectors(db: sqlite3.Connection, store: _Store) -> tuple[Ids, Halves, list[str]]:
@@ -183,18 +203,38 @@ def _terms(db: sqlite3.Connection, table: str) -> list[tuple[str, int, int]]:
         db.execute("DROP TABLE temp.terms")
 
 
-def _check_file(path: Path, stamp: SnapshotStamp, ids: Ids, vectors: Halves) -> tuple[FileState, list[str]]:
+def _check_file(
+    path: Path, stamp: SnapshotStamp, is_same: Callable[[list[Arrays]], bool]
+) -> tuple[FileState, list[str]]:
     try:
         if read_stamp(path) != stamp:
             return "behind", []
-        segments = read_snapshot(path, stamp)
+        if is_same(read_snapshot(path, stamp)):
+            return "current", []
     except FileNotFoundError:
         return "missing", []
     except (OSError, SnapshotRefused):
         return "unusable", []
+    return "current", [f"{path.suffix[1:]} in the index file that are not those of the database"]
+
+
+def _same_vectors(segments: list[Arrays], ids: Ids, vectors: Halves) -> bool:
     found = np.empty_like(vectors)
-    for segment in segments:
-        found[np.searchsorted(ids, segment.ids)] = segment.vectors
-    if len(ids) and not np.array_equal(found.view(np.uint16), vectors.view(np.uint16)):
-        return "current", ["an index file with other vectors than the database"]
-    return "current", []
+    for segment_ids, rows, *_ in segments:
+        found[np.searchsorted(ids, segment_ids)] = rows
+    return np.array_equal(found.view(np.uint16), vectors.view(np.uint16))
+
+
+def _same_words(segments: list[Arrays], expected: Postings) -> bool:
+    if not segments:
+        return not len(expected.ids)
+    found = join_postings([(checked_postings(arrays), None) for arrays in segments])
+    return all(np.array_equal(a, b) for a, b in zip(_sorted(found), _sorted(expected), strict=True))
+
+
+def _sorted(postings: Postings) -> Arrays:
+    """With the chunks of each term in order."""
+    owners = np.repeat(np.arange(len(postings.terms)), np.diff(postings.starts))
+    order = np.lexsort((postings.positions, owners))
+    *others, positions, counts = postings.arrays()
+    return *others, positions[order], counts[order]

@@ -64,12 +64,12 @@ class LexicalIndex:
             Ids int64 [n] and BM25 scores float32 [n], best first, ties by id. Fewer than `k`, down to none, where no
             more chunks have any of the words.
         """
-        segments = self._segments.contents.segments
-        num_chunks = sum(len(segment.rows.ids) for segment in segments)
-        if not num_chunks:
+        contents = self._segments.contents
+        segments = contents.segments
+        weights = _weigh(query_terms(query[:MAX_QUERY_CHARS]), segments, contents.num_alive)
+        if not weights:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        mean_length = sum(segment.rows.total_length for segment in segments) / num_chunks
-        weights = _weigh(query_terms(query[:MAX_QUERY_CHARS]), segments, num_chunks)
+        mean_length = sum(map(_length, segments)) / contents.num_alive
         allowed = None if allowed_ids is None else np.unique(allowed_ids)
         found = [_search(segment, weights, mean_length, k, allowed) for segment in segments]
         ids, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -104,21 +104,28 @@ def _whole(segment: Segment[Postings]) -> Postings:
     return segment.rows if segment.alive is None else _join([segment])
 
 
+def _length(segment: Segment[Postings]) -> float:
+    lengths = segment.rows.lengths if segment.alive is None else segment.rows.lengths[segment.alive]
+    return float(lengths.sum(dtype=np.float64))
+
+
 def _weigh(
     terms: Mapping[int, int], segments: Sequence[Segment[Postings]], num_chunks: int
 ) -> list[tuple[int, np.float32]]:
-    """Return the terms that chunks have, with what an occurrence is worth.
-
-    Removed chunks count until they are merged away, as they do in other engines.
-    """
+    """Return the terms that chunks have, the rarest first, with what one occurrence in a chunk is worth."""
     weighed = []
     for term, num_times in terms.items():
-        spans = (segment.rows.span(term) for segment in segments)
-        num_with = sum(span.stop - span.start for span in spans)
+        num_with = sum(_num_with(segment, term) for segment in segments)
         if num_with:
             rareness = math.log(1 + (num_chunks - num_with + 0.5) / (num_with + 0.5))
-            weighed.append((term, np.float32(num_times * rareness)))
-    return sorted(weighed, key=lambda each: -each[1])[:MAX_QUERY_TERMS]
+            weighed.append((rareness, term, np.float32(num_times * rareness)))
+    weighed.sort(reverse=True)
+    return [(term, weight) for _, term, weight in weighed[:MAX_QUERY_TERMS]]
+
+
+def _num_with(segment: Segment[Postings], term: int) -> int:
+    positions = segment.rows.positions[segment.rows.span(term)]
+    return len(positions) if segment.alive is None else int(np.count_nonzero(segment.alive[positions]))
 
 
 def _search(

@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -56,10 +55,6 @@ class Postings:
     @property
     def num_bytes(self) -> int:
         return sum(array.nbytes for array in self.arrays())
-
-    @cached_property
-    def total_length(self) -> float:
-        return float(self.lengths.sum(dtype=np.float64))
 
     def arrays(self) -> Arrays:
         return self.ids, self.lengths, self.terms, self.starts, self.positions, self.counts

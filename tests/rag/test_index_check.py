@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from server.errors import StorageError
 from server.rag.document_store import DocumentStore
 from server.rag.index_check import check_index
 from server.rag.index_shelf import IndexShelf
-from server.rag.index_snapshot import SegmentArrays, SnapshotStamp, checksum_of, write_snapshot
+from server.rag.lexical_index import LexicalIndex
+from server.rag.postings import postings_of
+from server.rag.store_index import vectors_file, words_file
+from server.rag.vector_index import FaissIndex, vector_arrays
 from server.storage.data_layout import DataLayout
 from server.storage.database import Database
 from tests.fakes.stored_chunks import EAST, NORTH, TENANT, add_document, add_store
@@ -43,8 +45,7 @@ async def save_index(documents: DocumentStore, store_id: str, folder: Path) -> P
     shelf = IndexShelf(documents, DataLayout(folder).indexes)
     await shelf.index(store_id)
     await shelf.save_all()
-    [path] = DataLayout(folder).indexes.iterdir()
-    return path
+    return vectors_file(DataLayout(folder).indexes, store_id)
 
 
 async def test_what_fits_together_has_no_problems(documents: DocumentStore, store_id: str, tmp_path: Path) -> None:
@@ -80,17 +81,17 @@ async def test_an_index_file_that_claims_to_be_right_and_is_not_is_a_problem(
 ) -> None:
     path = await save_index(documents, store_id, tmp_path)
     generation, ids, vectors = await documents.vectors(store_id)
-    arrays = SegmentArrays(
-        ids=ids,
-        vectors=vectors[::-1].astype(np.float16),
-        centroids=np.empty((0, 2), np.float32),
-        lists=np.empty(0, np.int32),
-    )
-    write_snapshot(path, SnapshotStamp(generation=generation, count=len(ids), checksum=checksum_of(ids)), [arrays])
+    FaissIndex(generation, [vector_arrays(ids, vectors[::-1])]).save(path)
+    postings = postings_of((int(chunk_id), "delta", "") for chunk_id in ids)
+    LexicalIndex(generation, [postings]).save(words_file(path.parent, store_id))
 
-    assert check_index(tmp_path).problems == (
-        f"vector store {store_id}: an index file with other vectors than the database",
+    report = check_index(tmp_path)
+
+    assert report.problems == tuple(
+        f"vector store {store_id}: {what} in the index file that are not those of the database"
+        for what in ("vectors", "words")
     )
+    assert report.stores[0].file == "current"
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from server.errors import ObjectNotFound
-from server.protocols import VectorIndex
+from server.rag import index_shelf
 from server.rag.document_store import DocumentStore
 from server.rag.documents import ChunkChange
 from server.rag.index_shelf import IndexShelf
-from server.rag.vector_index import FaissIndex
+from server.rag.store_index import StoreIndex, vectors_file, words_file
 from server.storage.database import Database
 from tests.fakes import stored_chunks
 from tests.fakes.stored_chunks import EAST, NORTH, TENANT, add_store
@@ -44,9 +44,12 @@ async def add_document(documents: DocumentStore, store_id: str, *vectors: Sequen
     return await stored_chunks.add_document(documents, store_id, [("x", each) for each in vectors], file_id=file_id)
 
 
-def find(index: VectorIndex, query: Sequence[float] = EAST) -> list[int]:
-    ids, _ = index.search(np.array([query], np.float32), 100)
-    return ids[ids >= 0].tolist()
+def find(index: StoreIndex, query: Sequence[float] = EAST) -> list[int]:
+    """Search by vector; all chunks have the same word."""
+    ids, _ = index.vectors.search(np.array([query], np.float32), 100)
+    found: list[int] = ids[ids >= 0].tolist()
+    assert sorted(index.words.search("x", 100)[0].tolist()) == sorted(found)
+    return found
 
 
 async def test_an_index_is_made_of_what_is_stored(documents: DocumentStore, shelf: IndexShelf, store_id: str) -> None:
@@ -135,6 +138,7 @@ async def test_a_saved_index_is_read_and_not_made_again(
     await shelf.index(store_id)
     await shelf.save_all()
     monkeypatch.delattr(DocumentStore, "vectors")
+    monkeypatch.delattr(index_shelf, "read_postings")
 
     again = IndexShelf(documents, tmp_path / FOLDER)
 
@@ -154,13 +158,19 @@ async def test_a_file_behind_its_store_is_not_used(
     assert find(await again.index(store_id), NORTH)[0] == change.added_ids[0]
 
 
+@pytest.mark.parametrize("file_of", [vectors_file, words_file])
 async def test_a_damaged_file_is_made_again(
-    documents: DocumentStore, shelf: IndexShelf, store_id: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    documents: DocumentStore,
+    shelf: IndexShelf,
+    store_id: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    file_of: Callable[[Path, str], Path],
 ) -> None:
     change = await add_document(documents, store_id, EAST)
     await shelf.index(store_id)
     await shelf.save_all()
-    [path] = (tmp_path / FOLDER).iterdir()
+    path = file_of(tmp_path / FOLDER, store_id)
     path.write_bytes(path.read_bytes()[:-3] + b"odd")
     caplog.set_level(logging.INFO)
 
@@ -180,7 +190,8 @@ async def test_a_file_of_another_store_is_not_used(
     change = await add_document(documents, store_id, EAST)  # of the same generation
 
     folder = tmp_path / FOLDER
-    (folder / f"{other_id}.index").rename(folder / f"{store_id}.index")
+    vectors_file(folder, other_id).rename(vectors_file(folder, store_id))
+    words_file(folder, other_id).rename(words_file(folder, store_id))
 
     assert find(await IndexShelf(documents, folder).index(store_id)) == change.added_ids.tolist()
 
@@ -250,5 +261,4 @@ async def test_memory_is_counted(documents: DocumentStore, shelf: IndexShelf, st
 
     index = await shelf.index(store_id)
 
-    assert isinstance(index, FaissIndex)
-    assert shelf.num_bytes == index.num_bytes == 2 * (8 + 2 * 2)
+    assert shelf.num_bytes == index.vectors.num_bytes + index.words.num_bytes > 2 * (8 + 2 * 2)

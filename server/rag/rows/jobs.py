@@ -43,8 +43,8 @@ def complete(
     )
     pending.delete(db, document_id)
     db.execute(
-        "UPDATE documents SET status = 'completed', usage_bytes = ?, num_chunks = ?, num_chunks_done = ? WHERE id = ?",
-        (len(parsed.text.encode()) + halves.nbytes, len(added_ids), len(added_ids), document_id),
+        "UPDATE documents SET status = 'completed', usage_bytes = ?, num_chunks = ? WHERE id = ?",
+        (len(parsed.text.encode()) + halves.nbytes, len(added_ids), document_id),
     )
     store_id, generation = stores.next_generation(db, store_row)
     return ChunkChange(

@@ -66,8 +66,7 @@ CREATE TABLE documents (
     chunking TEXT NOT NULL,  -- JSON
     created_at INTEGER NOT NULL,
     usage_bytes INTEGER NOT NULL DEFAULT 0,
-    num_chunks INTEGER NOT NULL DEFAULT 0,
-    num_chunks_done INTEGER NOT NULL DEFAULT 0,
+    num_chunks INTEGER NOT NULL DEFAULT 0,  -- once it is completed
     UNIQUE (store_row, file_row)
 );
 
