@@ -39,7 +39,7 @@ from server.rag.index_check import check_index
 from server.storage.data_layout import DataLayout
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST_LIFE_S = 3.0
+LONGEST_LIFE_S = 2.0
 """Of a server, from when the first file of the round is on its way into the store, or is in it."""
 
 EARLY_EVERY = 5
@@ -47,7 +47,7 @@ LONGEST_START_S = 2.0
 """Every so many rounds the server is killed before it serves, within this time."""
 
 SETTLE_S = 60.0
-SAMPLE = 40
+SAMPLE = 20
 """Documents of earlier rounds that are searched for in a round; all are in the last one."""
 
 

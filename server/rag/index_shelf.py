@@ -14,6 +14,7 @@ import asyncio
 import logging
 import sqlite3
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from server.errors import ObjectNotFound
@@ -123,7 +124,7 @@ class IndexShelf:
                 logger.info("index made again, as a change was not told", extra={"store": shelved.store_id})
                 shelved.index = await self._make(shelved.store_id)
             else:
-                words = await self._documents.read(lambda db, change=change: word_rows(db, change))
+                words = await self._documents.read(partial(word_rows, added_ids=change.added_ids))
                 await asyncio.to_thread(shelved.index.apply, change, words)
         reached = shelved.index.generation
         shelved.changes = {number: change for number, change in shelved.changes.items() if number > reached}

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -234,8 +235,11 @@ def _in_order(
     )
 
 
-def _ranges(starts: npt.NDArray[np.int64], sizes: Sizes) -> npt.NDArray[np.int64]:
+def _ranges(starts: npt.NDArray[np.int64], sizes: Sizes) -> npt.NDArray[np.integer[Any]]:
     """Return start, start + 1, ... of each, one after the other."""
     ends = np.cumsum(sizes)
-    shifts = starts - (ends - sizes)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(shifts, sizes)
+    num_places = int(ends[-1]) if len(ends) else 0
+    dtype = np.int32 if num_places < 2**31 else np.int64  # there are millions, and they are thrown away at once
+    places = np.repeat((starts - (ends - sizes)).astype(dtype), sizes)
+    places += np.arange(num_places, dtype=dtype)
+    return places

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from server.rag.documents import ChunkChange
-from server.rag.index_snapshot import SnapshotRefused, SnapshotStamp
+from server.rag.index_snapshot import Ids, SnapshotRefused, SnapshotStamp
 from server.rag.lexical_index import LexicalIndex
 from server.rag.postings import postings_of
 from server.rag.rows import chunks
@@ -74,6 +74,6 @@ def load_index(load: Callable[[Path, SnapshotStamp], Index], path: Path, expecte
         return None
 
 
-def word_rows(db: sqlite3.Connection, change: ChunkChange) -> list[WordRow]:
-    """Read what `StoreIndex.apply` wants of a change."""
-    return [(chunk.id, chunk.text, chunk.span.heading) for chunk in chunks.select(db, change.added_ids)]
+def word_rows(db: sqlite3.Connection, added_ids: Ids) -> list[WordRow]:
+    """Read what `StoreIndex.apply` wants of the chunks that a change adds."""
+    return [(chunk.id, chunk.text, chunk.span.heading) for chunk in chunks.select(db, added_ids)]

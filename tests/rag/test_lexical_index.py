@@ -188,7 +188,7 @@ def test_of_a_long_query_the_rarest_words_count() -> None:
     common = [f"common{number}k" for number in range(MAX_QUERY_TERMS + 10)]
     index = index_of(" ".join(common), " ".join(common), "rare")
 
-    assert find(index, " ".join([*common, "rare"]))[0] == 3
+    assert 3 in find(index, " ".join([*common, "rare"]))
     assert find(index, "apple " * 100_000) == []
 
 
