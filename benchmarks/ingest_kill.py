@@ -125,7 +125,7 @@ class KillTest:
         """Ask a living server for what the ledger says."""
         started_at = time.monotonic()
         async with httpx.AsyncClient(base_url=url, timeout=SETTLE_S) as http:
-            check = _Check(http, self._store_id, self.ledger, self.findings)
+            check = Check(http, self._store_id, self.ledger, self.findings)
             await check.settle()
             self.findings.recovery_s.append(time.monotonic() - started_at)
             await check.check_lists()
@@ -141,7 +141,7 @@ class KillTest:
         self.findings.orphans += report.problems
 
 
-class _Check:
+class Check:
     """The questions to a living server. What it must be rid of and what may be: see `Ledger`."""
 
     def __init__(self, http: httpx.AsyncClient, store_id: str, ledger: Ledger, findings: Findings) -> None:

@@ -77,7 +77,8 @@ def retrieval(
         fail("--queries and --qrels belong together; give both, or neither", code=2)
     if 2 * overlap_tokens > chunk_tokens:
         fail(f"--overlap-tokens is {overlap_tokens}; at most half of the {chunk_tokens} --chunk-tokens", code=2)
-    settings = load_or_exit(config).config
+    # Logs of workers would stand between the lines, and models that are not used need not be there.
+    settings = load_or_exit(config, flags={"log_level": "warning"}, require_files=False).config
     chunking = ChunkingStrategy(kind="static", max_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
     options = SearchOptions(
         max_results=NUM_CANDIDATES, embedding_weight=embedding_weight, text_weight=text_weight, explain=True

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 _MAX_HELD = 256
 """Characters that are held back until it is clear what they are."""
 
-_PLAIN = re.compile(r"(?:[^ \[【`\\]++| (?=[^\[【]))++")
+_PLAIN = re.compile(r"(?:[^ \[【`\\]+| (?=[^\[【]))+")  # not possessive: Python before 3.11.5 then takes too much
 _NUMBERS = r"\d+(?: *[-–—] *\d+)?"
 _MARK = re.compile(rf"([\[【]) *({_NUMBERS}(?: *[,;] *{_NUMBERS})*) *([\]】])")
 _BEGINNING_OF_MARK = re.compile(r"[\[【][\d ,;–—-]*")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,8 @@ def term_key(term: str) -> int:
 
 def query_terms(text: str) -> dict[int, int]:
     """Return the keys of a query's terms, with how often it has each."""
-    with _table_in_memory([(1, text, "")]) as db:
+    whole = text.encode(errors="replace").decode()  # SQLite takes no halves of surrogate pairs
+    with _table_in_memory([(1, whole, "")]) as db:
         db.execute(f"CREATE VIRTUAL TABLE counts USING fts5vocab ({words.table(_MEMORY_ROW)}, row)")
         return {term_key(term): count for term, count in db.execute("SELECT term, cnt FROM counts")}
 
@@ -91,8 +93,9 @@ def read_postings(db: sqlite3.Connection, store_row: int, ids: Ids) -> Postings:
     """Read all words of a store; `ids` are its chunks', ascending, of the same snapshot. Seconds for 100,000 chunks."""
     terms, lengths = [np.empty(0, np.uint64)], np.zeros(len(ids))
     sizes, positions, counts = [np.empty(0, np.int64)], [np.empty(0, np.uint32)], [np.empty(0, np.uint8)]
+    places_of = _finder(ids)
     for batch in _batches(db, words.terms_table(store_row)):
-        found = _Batch.read(batch, ids)
+        found = _Batch.read(batch, places_of)
         terms.append(found.terms)
         sizes.append(found.sizes)
         positions.append(found.positions.astype(np.uint32))
@@ -157,6 +160,15 @@ def _table_in_memory(rows: Iterable[WordRow]) -> closing[sqlite3.Connection]:
     return closing(db)
 
 
+def _finder(ids: Ids) -> Callable[[Ids], npt.NDArray[np.int64]]:
+    """Return what says where in `ids` some of them are. Millions are asked for: by a table, if it is not too large."""
+    if not len(ids) or ids[-1] - ids[0] > 16 * len(ids):
+        return partial(np.searchsorted, ids)
+    places = np.zeros(ids[-1] - ids[0] + 1, np.int64)
+    places[ids - ids[0]] = np.arange(len(ids))
+    return lambda wanted: places[wanted - ids[0]]
+
+
 def _batches(db: sqlite3.Connection, table: str) -> Iterator[list[tuple[str, str]]]:
     """Yield terms with all their occurrences: twice the id of the chunk, and 1 more in a heading."""
     rows = db.execute(f"SELECT term, group_concat(2 * doc + (col = 'heading'), ' ') FROM {table} GROUP BY term")  # noqa: S608  # our own name
@@ -181,7 +193,7 @@ class _Batch:
     counts: npt.NDArray[np.int64]
 
     @classmethod
-    def read(cls, rows: Sequence[tuple[str, str]], ids: Ids) -> _Batch:
+    def read(cls, rows: Sequence[tuple[str, str]], places_of: Callable[[Ids], Sizes]) -> _Batch:
         occurrences = np.fromstring(" ".join(listed for _, listed in rows), np.int64, sep=" ")
         owners = np.repeat(np.arange(len(rows)), [listed.count(" ") + 1 for _, listed in rows])
         chunk_ids, halves = occurrences >> 1, 2 - (occurrences & 1)
@@ -190,7 +202,7 @@ class _Batch:
         return cls(
             terms=np.array([term_key(term) for term, _ in rows], np.uint64),
             sizes=np.bincount(owners[firsts], minlength=len(rows)),
-            positions=np.searchsorted(ids, chunk_ids[firsts]),
+            positions=places_of(chunk_ids[firsts]),
             counts=np.add.reduceat(halves, firsts),
         )
 

@@ -41,7 +41,8 @@ async def make_parser(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakePars
 
 
 def children() -> list[int]:
-    return [child.pid for child in psutil.Process().children()]
+    """Parsers' children; of this process, which may have others: a server that live tests share."""
+    return [child.pid for child in psutil.Process().children() if "tests.fakes.odd_parser" in child.cmdline()]
 
 
 def content_of(folder: Path) -> list[Path]:

@@ -82,6 +82,12 @@ def test_a_store_is_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(found) == naive(chunks)
 
 
+def test_ids_may_be_far_apart() -> None:
+    chunks = {1: ("bak", ""), 10**12: ("bak dok", "")}
+
+    assert read(postings_of(listed(chunks))) == naive(chunks)
+
+
 def test_counts_have_an_upper_bound() -> None:
     found = postings_of([(1, "bak " * 1000, "")])
 
