@@ -14,6 +14,7 @@ _FOLDER = Path(__file__).parent / "results"
 CHAT = _FOLDER / "chat.json"
 EMBEDDINGS = _FOLDER / "embeddings.json"
 RERANK = _FOLDER / "rerank.json"
+RETRIEVAL = _FOLDER / "retrieval.json"
 
 
 def load_results(path: Path = CHAT) -> Section:

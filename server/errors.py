@@ -8,6 +8,11 @@
     │   ├── ContextLengthExceeded     more tokens than the model accepts
     │   └── RequestTooLarge           more bytes or items than the server accepts
     ├── ModelNotFound             no model of that name
+    ├── ObjectNotFound            no file, vector store or other stored object of that id
+    ├── Conflict                  it does not fit what is stored
+    ├── StorageError              the data directory cannot be read or written
+    │   ├── StorageFull               there is no room left in it
+    │   └── StorageUnavailable        it is not open
     ├── ModelUnavailable          the model exists but cannot answer now; try again later
     │   ├── WorkerCrashed             its worker died while the request ran
     │   ├── Overloaded                its queue is full
@@ -75,6 +80,37 @@ class ModelNotFound(HearthError):
     code = "model_not_found"
 
 
+class ObjectNotFound(HearthError):
+    """No file, vector store, document or batch has this id, or it belongs to somebody else."""
+
+    code = "not_found"
+
+
+class Conflict(HearthError):
+    """The request does not fit what is stored, e.g. vectors of another model; the message says what to do."""
+
+    code = "conflict"
+
+
+class StorageError(HearthError):
+    """The data directory cannot be read or written. The message tells the client nothing of paths."""
+
+    code = "storage_error"
+
+
+class StorageFull(StorageError):
+    """No room is left on the disk, or under the limit, for what was sent."""
+
+    code = "storage_full"
+
+
+class StorageUnavailable(StorageError):
+    """The data directory is not open: not yet, not any more, or because it could not be."""
+
+    code = "storage_unavailable"
+    retry_after_s = 30
+
+
 class ModelUnavailable(HearthError):
     """The model is configured but cannot answer now.
 
@@ -122,6 +158,11 @@ _BY_CODE: dict[str, type[HearthError]] = {
         ContextLengthExceeded,
         RequestTooLarge,
         ModelNotFound,
+        ObjectNotFound,
+        Conflict,
+        StorageError,
+        StorageFull,
+        StorageUnavailable,
         ModelUnavailable,
         WorkerCrashed,
         Overloaded,

@@ -48,7 +48,7 @@ class RerankResult:
 
     Attributes:
         scores: float32 [num_documents], the raw logits of the cross-encoder, NaN for documents that were not scored in
-            time; the service turns them into 0..1.
+            time.
         num_prompt_tokens: Tokens of all query-document pairs that were scored, after truncation.
         num_truncated: Of these, documents that lost text to truncation.
         num_cached: Of these, documents that no forward pass was made for; see `EmbeddingResult`.
@@ -60,6 +60,13 @@ class RerankResult:
     num_truncated: int = 0
     num_cached: int = 0
     num_cached_tokens: int = 0
+
+    @property
+    def relevance(self) -> npt.NDArray[np.float32]:
+        """The scores as 0..1, by the sigmoid in float32: half precision would round good ones into ties."""
+        logits = self.scores.astype(np.float32, copy=False)
+        decay = np.exp(-np.abs(logits))  # never overflows
+        return np.where(logits >= 0, 1 / (1 + decay), decay / (1 + decay)).astype(np.float32, copy=False)
 
 
 class ServedModel(Protocol):
@@ -131,6 +138,39 @@ class EmbeddingModel(ServedModel, Protocol):
             ContextLengthExceeded: A text is much longer than the model accepts.
             ModelUnavailable: The model is not loaded, overloaded or has died.
         """
+
+
+class VectorIndex(Protocol):
+    """Nearest neighbours by inner product over one vector store's chunks. Every method may be called from any thread.
+
+    A search sees one generation, whole; it never waits for `apply`.
+    """
+
+    @property
+    def generation(self) -> int:
+        """The store's generation that searches see."""
+
+    def search(
+        self, queries: npt.NDArray[np.float32], k: int, *, allowed_ids: npt.NDArray[np.int64] | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Find the `k` best chunks for each query, best first.
+
+        Args:
+            queries: float32 [num_queries, dimensions], L2 norm 1.
+            allowed_ids: Only these chunks count, exactly; None: all.
+
+        Returns:
+            Ids int64 [num_queries, k], -1 where there are fewer, and inner products float32 of the same shape.
+        """
+
+    def apply(
+        self,
+        generation: int,
+        added_ids: npt.NDArray[np.int64],
+        vectors: npt.NDArray[np.float32],
+        removed_ids: npt.NDArray[np.int64],
+    ) -> None:
+        """Take over one change of the store, after which searches see `generation`. Changes come in order."""
 
 
 class RerankModel(ServedModel, Protocol):

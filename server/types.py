@@ -26,6 +26,15 @@ are averaged, so that nothing is lost."""
 Lane = Literal["interactive", "bulk"]
 """Who goes first in an encoder's queue: somebody who waits for the answer, or a job that has time."""
 
+INPUT_TYPES: dict[str, tuple[str, ...]] = {
+    "query": ("query", "search_query", "retrieval.query", "web_search_query"),
+    "document": ("document", "passage", "search_document", "retrieval.passage", "text"),
+    "classification": ("classification",),
+    "clustering": ("clustering", "separation"),
+    "similarity": ("similarity", "text-matching", "sts"),
+}
+"""What texts are embedded for, with all the names that clients and models have for it, the likeliest first."""
+
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How to pick tokens. Ranges are checked at the API edge; the engine trusts them.
@@ -212,6 +221,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         prompts: Of an embedding model: prompt name ("query", "document") to the text that goes before an input, which
             may be empty.
         special_token_ids: Of an embedding model; empty where not known.
+        fingerprint: Of an encoder: changes with whatever its vectors or scores depend on; empty of other models.
         details: What the runtime chose (threads, kernels), for `hearth doctor` and people.
     """
 
@@ -221,5 +231,11 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     architecture: str = ""
     prompts: dict[str, str] = {}
     special_token_ids: SpecialTokenIds = ([], [])
+    fingerprint: str = ""
     load_s: float = 0.0
     details: dict[str, str] = {}
+
+    def prompt_for(self, input_type: str) -> str:
+        """Return the prompt of this name, or of another name for the same in `INPUT_TYPES`; empty if there is none."""
+        synonyms = next((names for names in INPUT_TYPES.values() if input_type in names), ())
+        return next((self.prompts[name] for name in (input_type, *synonyms) if name in self.prompts), "")

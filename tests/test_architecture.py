@@ -24,8 +24,8 @@ LAYERS = (
     ("app",),
     ("api",),
     ("services",),
-    ("models", "workers"),  # capabilities, joined through protocols
-    ("engine", "encoders", "prompting"),  # mechanisms
+    ("models", "rag", "workers"),  # capabilities, joined through protocols
+    ("engine", "encoders", "prompting", "storage"),  # mechanisms
     ("bindings",),
     ("config", "telemetry", "protocols"),
     ("types",),
@@ -44,6 +44,8 @@ HOMES = {
     "httpx": ("server.cli",),
     "starlette": ("server.api", "server.app"),
     "orjson": ("server.api",),
+    "python_multipart": ("server.api.upload",),
+    "watchfiles": ("server.cli.ingest",),
     "pydantic": ("server.api", "server.config"),
     "pydantic_core": ("server.api", "server.config"),
     "psutil": ("server.services.diagnosis",),
@@ -58,6 +60,15 @@ HOMES = {
     "torch": ("server.encoders",),
     "transformers": ("server.encoders",),
     "llama_cpp": ("server.bindings",),
+    "faiss": ("server.rag.vector_index",),
+    "charset_normalizer": ("server.rag.loaders",),
+    "ir_measures": ("server.rag.evaluation",),
+    "docx": ("server.rag.loaders.word",),
+    "markdown_it": ("server.rag.loaders.markdown_text",),
+    "openpyxl": ("server.rag.loaders.spreadsheet",),
+    "pptx": ("server.rag.loaders.slides",),
+    "pypdfium2": ("server.rag.loaders.pdf",),
+    "selectolax": ("server.rag.loaders.html_page",),
     "yaml": ("server.config", "server.cli.config"),
     "structlog": ("server.telemetry",),
 }
@@ -146,9 +157,16 @@ def test_no_home_outlives_its_package() -> None:
 def test_nobody_imports_the_main_module_of_a_worker() -> None:
     """It imports a model runtime, and is started by name in a process of its own."""
     mains = {"server.workers.chat_worker", "server.workers.encoder_worker", "server.workers.script_worker"}
+    mains.add("server.rag.parser_child")
 
     assert mains <= FILES.keys()
     assert [str(found) for found in OWN if found.target in mains] == []
+
+
+def test_only_the_child_that_may_die_of_it_reads_documents() -> None:
+    users = {found.module for found in OWN if found.target.startswith("server.rag.loaders")}
+
+    assert {name for name in users if not name.startswith("server.rag.loaders")} == {"server.rag.parser_child"}
 
 
 @pytest.mark.parametrize("what", ["import server.app", "import server.cli.main", "build the app of models.yaml"])

@@ -23,8 +23,20 @@ from server.api.schemas.embeddings import (
     TeiEmbedRequest,
     TeiTokenizeRequest,
 )
+from server.api.schemas.files import FileListQuery, FileUpload
 from server.api.schemas.rerank import RerankRequest
 from server.api.schemas.score import ScoreRequest
+from server.api.schemas.vector_stores import (
+    BatchCreate,
+    DocumentCreate,
+    DocumentListQuery,
+    DocumentUpdate,
+    HybridSearch,
+    RankingOptions,
+    StoreCreate,
+    StoreSearch,
+    StoreUpdate,
+)
 from server.api.validation import PYDANTIC_CODES
 from server.cli.main import app as cli
 from server.config.schema import HearthConfig, Limits, ScriptedErrorCode
@@ -89,6 +101,8 @@ def test_every_route_is_documented(route: str) -> None:
     [
         *(ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest, ScoreRequest),
         *(TeiEmbedRequest, TeiTokenizeRequest, OllamaEmbedRequest, OllamaLegacyRequest, CohereEmbedRequest),
+        *(FileUpload, FileListQuery, StoreCreate, StoreUpdate, StoreSearch, RankingOptions, HybridSearch),
+        *(DocumentCreate, DocumentUpdate, DocumentListQuery, BatchCreate),
     ],
 )
 def test_every_parameter_is_documented(schema: type[BaseModel]) -> None:

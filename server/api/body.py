@@ -56,18 +56,15 @@ class JsonBody:
             InvalidRequest: Not strict JSON, or not the schema; `param` names the field.
             ClientDisconnect: The client went away meanwhile.
         """
-        _check_headers(request)
+        check_headers(request, "application/json")
+        if declared_length(request) > self._max_bytes:
+            raise self._too_large()
         body = await self._read_bytes(request)
         if len(body) > MAX_INLINE_BYTES:
             return await asyncio.to_thread(_parse, body, schema)
         return _parse(body, schema)
 
     async def _read_bytes(self, request: Request) -> bytes:
-        declared = request.headers.get("content-length", "0")
-        if not (declared.isascii() and declared.isdigit()):
-            raise InvalidRequest(f"content-length is {declared[:40]!r}; expected a number of bytes")
-        if len(declared) > 18 or int(declared) > self._max_bytes:
-            raise self._too_large()
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -77,6 +74,24 @@ class JsonBody:
 
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"the body is larger than {self._max_bytes} bytes; send less at a time")
+
+
+def check_headers(request: Request, media_type: str) -> None:
+    """Refuse a body of another type, and a compressed one, with UnsupportedMediaType."""
+    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if declared != media_type:
+        raise UnsupportedMediaType(f"content-type is {declared[:80]!r}; send {media_type!r}")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"content-encoding is {encoding[:80]!r}; send the body uncompressed")
+
+
+def declared_length(request: Request) -> int:
+    """How many bytes the body has by its own account; 0 where it does not say. Raises InvalidRequest."""
+    declared = request.headers.get("content-length", "0")
+    if not (declared.isascii() and declared.isdigit()):
+        raise InvalidRequest(f"content-length is {declared[:40]!r}; expected a number of bytes")
+    return int(declared[:20])  # cut, it is still too large for everybody
 
 
 def _parse(body: bytes, schema: type[Schema]) -> Schema:
@@ -100,15 +115,6 @@ def parse_json(body: bytes) -> Any:
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_deeper_than(MAX_DEPTH, value):
         raise InvalidRequest(f"the body is nested more than {MAX_DEPTH} levels deep", code="invalid_json")
     return value
-
-
-def _check_headers(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedMediaType(f"content-type is {media_type[:80]!r}; send 'application/json'")
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise UnsupportedMediaType(f"content-encoding is {encoding[:80]!r}; send the body uncompressed")
 
 
 def _has_too_many_values(body: bytes) -> bool:

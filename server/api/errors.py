@@ -17,6 +17,7 @@ from starlette.types import Scope
 from server.api.json_response import JsonResponse
 from server.api.record import record_of
 from server.errors import (
+    Conflict,
     ContextLengthExceeded,
     DeadlineExceeded,
     HearthError,
@@ -24,8 +25,12 @@ from server.errors import (
     InvalidRequest,
     ModelNotFound,
     ModelUnavailable,
+    ObjectNotFound,
     Overloaded,
     RequestTooLarge,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
     WorkerCrashed,
 )
 
@@ -47,6 +52,11 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
     RequestTooLarge: (413, INVALID),
     UnsupportedMediaType: (415, INVALID),
     ModelNotFound: (404, INVALID),
+    ObjectNotFound: (404, INVALID),
+    Conflict: (409, INVALID),
+    StorageError: (500, SERVER),
+    StorageFull: (507, SERVER),
+    StorageUnavailable: (503, SERVER),
     ModelUnavailable: (503, SERVER),
     WorkerCrashed: (503, SERVER),
     Overloaded: (503, SERVER),
@@ -92,7 +102,7 @@ def error_response(
     """The whole response for any exception. `shape` rewrites the body for clients of another API."""
     status, body = error_body(exc, scope)
     headers = {}
-    if isinstance(exc, ModelUnavailable):
+    if isinstance(exc, ModelUnavailable | StorageUnavailable):
         headers["retry-after"] = str(exc.retry_after_s)
     model = record_of(scope).model
     if isinstance(exc, ModelNotFound) and model is not None:

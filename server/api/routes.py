@@ -9,12 +9,14 @@ from server.api.chat import ChatEndpoint
 from server.api.cohere import CohereEndpoint
 from server.api.completions import CompletionEndpoint
 from server.api.embeddings import EmbeddingEndpoint
+from server.api.files import FileEndpoint
 from server.api.health import HealthEndpoint
 from server.api.models import ModelEndpoint
 from server.api.ollama import OllamaEndpoint
 from server.api.rerank import RerankEndpoint
 from server.api.score import ScoreEndpoint
 from server.api.tei import TeiEndpoint
+from server.api.vector_stores import BatchEndpoint, DocumentEndpoint, VectorStoreEndpoint
 from server.config.schema import Limits
 from server.services import Services
 
@@ -36,6 +38,10 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
     cohere = CohereEndpoint(services.embeddings, body)
     rerank = RerankEndpoint(services.rerank, body)
     score = ScoreEndpoint(services.rerank, body)
+    files = FileEndpoint(services.files, limits.max_upload_mb * 1024 * 1024)
+    stores = VectorStoreEndpoint(services.vector_stores, body)
+    documents = DocumentEndpoint(services.vector_stores, body)
+    batches = BatchEndpoint(services.vector_stores, body)
     models = ModelEndpoint(services.models)
     health = HealthEndpoint(services.models, services.version)
     return [
@@ -52,6 +58,27 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
         *(Route(path, rerank.create, methods=["POST"]) for path in RERANK_PATHS),
         Route("/v1/score", score.create, methods=["POST"]),
         Route("/score", score.create, methods=["POST"]),
+        Route("/v1/files", files.create, methods=["POST"]),
+        Route("/v1/files", files.list),
+        Route("/v1/files/{file_id}", files.get),
+        Route("/v1/files/{file_id}", files.delete, methods=["DELETE"]),
+        Route("/v1/files/{file_id}/content", files.content),
+        Route("/v1/vector_stores", stores.create, methods=["POST"]),
+        Route("/v1/vector_stores", stores.list),
+        Route("/v1/vector_stores/{store_id}", stores.get),
+        Route("/v1/vector_stores/{store_id}", stores.update, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}", stores.delete, methods=["DELETE"]),
+        Route("/v1/vector_stores/{store_id}/search", stores.search, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}/files", documents.create, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}/files", documents.list),
+        Route("/v1/vector_stores/{store_id}/files/{file_id}", documents.get),
+        Route("/v1/vector_stores/{store_id}/files/{file_id}", documents.update, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}/files/{file_id}", documents.delete, methods=["DELETE"]),
+        Route("/v1/vector_stores/{store_id}/files/{file_id}/content", documents.content),
+        Route("/v1/vector_stores/{store_id}/file_batches", batches.create, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}/file_batches/{batch_id}", batches.get),
+        Route("/v1/vector_stores/{store_id}/file_batches/{batch_id}/cancel", batches.cancel, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}/file_batches/{batch_id}/files", batches.list_files),
         Route("/v1/models", models.list),
         Route("/v1/models/{model:path}", models.get),  # aliases may hold slashes
         Route("/health", health.live),

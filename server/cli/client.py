@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import httpx
 import typer
@@ -27,25 +27,69 @@ JsonObject = dict[str, Any]
 _TIMEOUT = httpx.Timeout(10.0, read=None)  # a long answer may take its time; the server ends every request
 
 
+class ServerFailure(Exception):
+    """The server could not be asked, or did not do what it was asked; the message says why."""
+
+
+class Unreachable(ServerFailure):
+    """There was no answer: nobody listens, or the connection broke."""
+
+
+class Refused(ServerFailure):
+    """The answer was an error, or the request could not be made; `status` is HTTP's, or 0."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ServerClient:
-    """Speaks to one server; every failure is one line on stderr and exit code 1."""
+    """Speaks to one server. Every failure is one line on stderr and exit code 1, but for the methods named `try_`."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._http = httpx.Client(base_url=url, timeout=_TIMEOUT)
 
     def get(self, path: str, *, expect: tuple[int, ...] = (200,)) -> JsonObject:
-        with self._explained():
-            response = self._http.get(path)
-            return _decoded(response, expect)
+        with _ending_the_command():
+            return self.try_request("GET", path, expect=expect)
 
     def post(self, path: str, body: Mapping[str, object]) -> JsonObject:
+        with _ending_the_command():
+            return self.try_request("POST", path, body)
+
+    def try_request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        expect: tuple[int, ...] = (200,),
+    ) -> JsonObject:
+        """Send one request with a JSON body, if any; raises ServerFailure."""
         with self._explained():
-            return _decoded(self._http.post(path, json=body), (200,))
+            return _decoded(self._http.request(method, path, json=body, params=query), expect)
+
+    def try_list(self, path: str, query: Mapping[str, str | int] | None = None) -> Iterator[JsonObject]:
+        """Yield all items of a list, page after page, oldest first; raises ServerFailure."""
+        wanted: dict[str, str | int] = {"limit": 100, "order": "asc", **(query or {})}
+        while True:
+            page = self.try_request("GET", path, query=wanted)
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            wanted["after"] = page["last_id"]
+
+    def try_upload(self, file: BinaryIO, filename: str) -> JsonObject:
+        """Upload a file for use in vector stores; raises ServerFailure."""
+        with self._explained():
+            response = self._http.post("/v1/files", files={"file": (filename, file)}, data={"purpose": "assistants"})
+            return _decoded(response, (200,))
 
     def stream(self, path: str, body: Mapping[str, object]) -> Iterator[JsonObject]:
         """Yield the JSON of each server-sent event."""
-        with self._explained(), self._http.stream("POST", path, json=body) as response:
+        with _ending_the_command(), self._explained(), self._http.stream("POST", path, json=body) as response:
             if response.status_code != 200:
                 response.read()
                 _decoded(response, (200,))
@@ -69,10 +113,12 @@ class ServerClient:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except httpx.ConnectError:
-            fail(f"no server answers at {self._url}; start one with `hearth serve`")
+        except httpx.ConnectError as exc:
+            raise Unreachable(f"no server answers at {self._url}; start one with `hearth serve`") from exc
+        except httpx.LocalProtocolError as exc:
+            raise Refused(f"it changed while it was sent: {exc}", status=0) from exc
         except httpx.HTTPError as exc:
-            fail(f"the server at {self._url} broke off: {exc or type(exc).__name__}")
+            raise Unreachable(f"the server at {self._url} broke off: {exc or type(exc).__name__}") from exc
 
 
 def connect(url: str | None, config: Path | None) -> ServerClient:
@@ -84,12 +130,23 @@ def connect(url: str | None, config: Path | None) -> ServerClient:
     return ServerClient(url)
 
 
+@contextmanager
+def _ending_the_command() -> Iterator[None]:
+    try:
+        yield
+    except ServerFailure as exc:
+        fail(str(exc))
+
+
 def _decoded(response: httpx.Response, expect: tuple[int, ...]) -> JsonObject:
+    status = response.status_code
     try:
         body: JsonObject = response.json()
-    except json.JSONDecodeError:
-        fail(f"status {response.status_code} without JSON; is {response.url.netloc.decode()} a Hearth server?")
-    if response.status_code not in expect:
+    except json.JSONDecodeError as exc:
+        message = f"status {status} without JSON; is {response.url.netloc.decode()} a Hearth server?"
+        raise Refused(message, status=status) from exc
+    if status not in expect:
         error = body.get("error")
-        fail(error["message"] if isinstance(error, dict) else f"status {response.status_code}: {body}")
+        message = error["message"] if isinstance(error, dict) else f"status {status}: {body}"
+        raise Refused(message, status=status)
     return body

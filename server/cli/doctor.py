@@ -30,17 +30,31 @@ from server.workers.tuning_cache import open_cache, open_kernel_cache
 def doctor(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    check_index: Annotated[
+        bool, typer.Option("--check-index", help="Only prove that what vector stores hold fits together.")
+    ] = False,
 ) -> None:
     """Say how this installation was built, what the machine has, and what is wrong."""
     loaded = load_or_exit(config, require_files=False)
-    store = WeightsStore(loaded.config.server.weights_dir, cache_dir())
-    with Console(stderr=True).status("looking around, testing llama.cpp, hashing model files"):
-        findings = list(diagnose(loaded.config, store, _this_machine(loaded.config, store)))
+    findings = _check_data(loaded.config) if check_index else _look_around(loaded.config)
     if as_json:
         typer.echo(json.dumps(_to_json(findings), indent=2))
     else:
         _print(findings)
     raise typer.Exit(0 if all(finding.is_ok for finding in findings) else 1)
+
+
+def _check_data(settings: HearthConfig) -> list[Finding]:
+    from server.services.data_check import check_data
+
+    with Console(stderr=True).status("reading the data directory"):
+        return list(check_data(settings.server.data_dir))
+
+
+def _look_around(settings: HearthConfig) -> list[Finding]:
+    store = WeightsStore(settings.server.weights_dir, cache_dir())
+    with Console(stderr=True).status("looking around, testing llama.cpp, hashing model files"):
+        return list(diagnose(settings, store, _this_machine(settings, store)))
 
 
 def _this_machine(settings: HearthConfig, store: WeightsStore) -> Machine:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import server
-from server.cli import chat, config, doctor, embed, ps, pull, rerank, serve, tune
+from server.cli import chat, config, doctor, embed, eval, ingest, ps, pull, rerank, search, serve, tune
 
 app = typer.Typer(
     name="hearth",
@@ -21,10 +21,13 @@ app.command()(pull.pull)
 app.command()(chat.chat)
 app.command()(embed.embed)
 app.command()(rerank.rerank)
+app.command()(ingest.ingest)
+app.command()(search.search)
 app.command()(ps.ps)
 app.command()(doctor.doctor)
 app.command()(tune.tune)
 app.add_typer(config.app, name="config")
+app.add_typer(eval.app, name="eval")
 
 
 def _print_version(is_asked: bool) -> None:

@@ -14,7 +14,7 @@ from server.config.explain import JsonSchema, describe, resolve
 from server.config.load import server_settings, variable_of
 from server.config.schema import HearthConfig
 
-_TABLE = re.compile(r"<!-- (server|models) -->\n.*?<!-- end -->", re.DOTALL)
+_TABLE = re.compile(r"<!-- (server|models|rag) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def json_schema() -> str:
@@ -25,7 +25,7 @@ def json_schema() -> str:
 
 def fill_tables(page: str) -> str:
     """Return docs/configuration.md with what stands between its table marks made anew."""
-    tables = {"server": _server_table(), "models": _model_table()}
+    tables = {"server": _server_table(), "models": _model_table(), "rag": _rag_table()}
     return _TABLE.sub(lambda mark: f"<!-- {mark[1]} -->\n{tables[mark[1]]}<!-- end -->", page)
 
 
@@ -37,6 +37,10 @@ def _server_table() -> str:
 
 def _model_table() -> str:
     return _markdown(("Key", "Value", "Default", "Meaning"), list(_rows("models", "")))
+
+
+def _rag_table() -> str:
+    return _markdown(("Key", "Value", "Default", "Meaning"), list(_rows("rag", "rag.")))
 
 
 def _rows(top: str, prefix: str) -> Iterator[tuple[str, ...]]:

@@ -40,6 +40,9 @@ KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
 }
 """What may be configured: a backend with a kind that it serves, and the keys that do something for the two."""
 
+NO_MODEL = "none"
+"""In place of a model's name."""
+
 KEYS_OF_ALL = ("id", "kind", "backend", "aliases", "description", "display", "capabilities", "lazy")
 
 CAPABILITIES: dict[ModelKind, tuple[Capability, ...]] = {
@@ -100,6 +103,9 @@ class Limits(_Section):
     """Bounds that protect the server from its clients."""
 
     max_body_mb: int = Field(32, ge=1, le=1024, description="Largest request body, in MiB; larger ones get 413.")
+    max_upload_mb: int = Field(
+        512, ge=1, le=65536, description="Largest file that may be uploaded, in MiB; larger ones get 413."
+    )
     max_inputs: int = Field(2048, ge=1, le=65536, description="Most texts in one embeddings request.")
     max_documents: int = Field(1000, ge=1, le=65536, description="Most documents in one rerank request.")
     max_queued_requests: int = Field(
@@ -117,7 +123,11 @@ class ServerSettings(_Section):
         "127.0.0.1", min_length=1, description="Address to bind; keep to loopback, there are no keys yet."
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
-    data_dir: Path = Field(Path("data"), description="Reserved: nothing is stored yet. Relative to models.yaml.")
+    data_dir: Path = Field(
+        Path("data"),
+        description="Folder of uploaded files, vector stores and their indexes, for this server alone. Relative to "
+        "models.yaml.",
+    )
     weights_dir: Path = Field(Path("weights"), description="Folder for model files, relative to models.yaml.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["auto", "text", "json"] = Field(
@@ -343,11 +353,43 @@ class ModelConfig(_Section):
         return by_kind[self.kind]
 
 
+class ParserSettings(_Section):
+    """Bounds of the processes that read uploaded documents; what exceeds them fails, and harms nothing else."""
+
+    workers: int = Field(2, ge=1, le=64, description="Documents that are read at the same time.")
+    timeout_s: float = Field(60.0, gt=0, le=3600, description="Longest that reading one document may take.")
+    memory_mb: int = Field(512, ge=128, le=65536, description="Most memory of a process that reads documents, in MiB.")
+    max_text_mb: int = Field(64, ge=1, le=1024, description="Most text of one document, in MiB.")
+    max_pages: int = Field(10_000, ge=1, description="Most pages of a pdf, or slides of a presentation.")
+
+
+class RagSettings(_Section):
+    """How documents are read, embedded and found."""
+
+    embedding_model: str | None = Field(
+        None,
+        description="Id or alias of the model that embeds the documents of new vector stores, and queries; default: "
+        "the first embedding model. A vector store keeps the model that it was made with.",
+    )
+    rerank_model: str | None = Field(
+        None,
+        description="Id or alias of the model that sorts what was found, or `none`; default: the first rerank model.",
+    )
+    rerank_candidates: int = Field(30, ge=1, le=1000, description="How many of the chunks that were found are sorted.")
+    rerank_timeout_s: float = Field(
+        2.0, gt=0, le=600, description="Longest that sorting may take; chunks that were not reached keep their place."
+    )
+    parser: ParserSettings = Field(
+        default_factory=ParserSettings, description="Bounds of the processes that read uploaded documents."
+    )
+
+
 class HearthConfig(_Section):
     """All of models.yaml."""
 
     server: ServerSettings = Field(default_factory=ServerSettings, description="The server itself.")
     models: tuple[ModelConfig, ...] = Field(min_length=1, description="The models to serve.")
+    rag: RagSettings = Field(default_factory=RagSettings, description="How documents are read, embedded and found.")
 
     @model_validator(mode="after")
     def _check_unique_names(self) -> Self:
@@ -358,4 +400,17 @@ class HearthConfig(_Section):
                     message = f"name {name!r} is used by {owners[name]!r} already; ids and aliases must be unique"
                     raise _error_at(("models", index, key), message)
                 owners[name] = model.id
+        return self
+
+    @model_validator(mode="after")
+    def _check_models_of_rag(self) -> Self:
+        kinds = {name: model.kind for model in self.models for name in (model.id, *model.aliases)}
+        wanted: tuple[tuple[str, str | None, ModelKind], ...] = (
+            ("embedding_model", self.rag.embedding_model, "embedding"),
+            ("rerank_model", None if self.rag.rerank_model == NO_MODEL else self.rag.rerank_model, "rerank"),
+        )
+        for key, name, kind in wanted:
+            if name is not None and kinds.get(name) != kind:
+                able = ", ".join(model.id for model in self.models if model.kind == kind) or "none"
+                raise _error_at(("rag", key), f"{name!r} is not a model of kind {kind!r}; those here: {able}")
         return self

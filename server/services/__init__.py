@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.config.schema import Limits
+from server.config.schema import Limits, RagSettings
 from server.models.registry import ModelRegistry
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
 from server.services.embeddings import EmbeddingService
+from server.services.files import FileService
+from server.services.library import LibraryDoor
 from server.services.models import ModelService
 from server.services.rerank import RerankService
+from server.services.store_models import StoreModels
+from server.services.vector_stores import VectorStoreService
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +26,35 @@ class Services:
     embeddings: EmbeddingService
     rerank: RerankService
     models: ModelService
+    files: FileService
+    vector_stores: VectorStoreService
     version: str
 
 
-def build_services(registry: ModelRegistry, limits: Limits, *, started_at_s: int, version: str) -> Services:
-    """One of each over the same models; `started_at_s` is Unix time."""
+def build_services(
+    registry: ModelRegistry,
+    limits: Limits,
+    *,
+    started_at_s: int,
+    version: str,
+    door: LibraryDoor | None = None,
+    store_models: StoreModels | None = None,
+) -> Services:
+    """One of each over the same models.
+
+    Args:
+        started_at_s: Unix time.
+        door: To the data directory; without one, files and vector stores are not available.
+        store_models: Which of the models vector stores use; default: the first ones.
+    """
+    door = door or LibraryDoor()
     return Services(
         chat=ChatService(registry),
         completions=CompletionService(registry),
         embeddings=EmbeddingService(registry, limits),
         rerank=RerankService(registry, limits),
         models=ModelService(registry, started_at_s=started_at_s),
+        files=FileService(door),
+        vector_stores=VectorStoreService(door, store_models or StoreModels(registry, RagSettings())),
         version=version,
     )

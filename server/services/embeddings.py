@@ -11,24 +11,16 @@ from server.config.schema import Limits, ModelConfig
 from server.errors import InvalidRequest, RequestTooLarge
 from server.models.registry import ModelRegistry
 from server.protocols import EmbeddingModel
+from server.services.model_facts import facts_of
 from server.services.token_reader import TokenEncoding, TokenReader
-from server.types import Lane, ModelFacts, Token, TokenIds, Truncate
+from server.types import INPUT_TYPES, Lane, ModelFacts, Token, TokenIds, Truncate
 
 EmbeddingInputs = list[str] | list[TokenIds]
 
 MAX_TOKENIZED_CHARS = 4_000_000
 """Of one request: each token is some hundred bytes of answer. 2,048 texts of 400 tokens stay below."""
 
-INPUT_TYPES: dict[str, tuple[str, ...]] = {
-    "query": ("query", "search_query", "retrieval.query", "web_search_query"),
-    "document": ("document", "passage", "search_document", "retrieval.passage", "text"),
-    "classification": ("classification",),
-    "clustering": ("clustering", "separation"),
-    "similarity": ("similarity", "text-matching", "sts"),
-}
-"""What inputs are for, with all the names that clients and models have for it, the likeliest first."""
-
-_SYNONYMS = {name: names for names in INPUT_TYPES.values() for name in names}
+_KNOWN_INPUT_TYPES = {name for names in INPUT_TYPES.values() for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +92,7 @@ class EmbeddingService:
         self._check_number(inputs)
         prompt = None
         if options.dimensions is not None or options.prompt_name or options.input_type:
-            facts = await _facts(embedder)
+            facts = await facts_of(embedder)
             _check_dimensions(config, facts, options.dimensions)
             prompt = _prompt(config.id, facts, options)
         readable, token_encoding = await self._read(embedder, inputs, options.token_encoding)
@@ -151,16 +143,8 @@ class EmbeddingService:
         """Return what the model can read, and how token ids were understood."""
         if isinstance(inputs[0], str):
             return inputs, None
-        facts = await _facts(embedder)
+        facts = await facts_of(embedder)
         return await self._token_reader.read(inputs, declared, facts.special_token_ids)
-
-
-async def _facts(embedder: EmbeddingModel) -> ModelFacts:
-    """What the model can do. One that has never been loaded, being lazy, is loaded by giving it something to do."""
-    if embedder.facts is None:
-        await embedder.embed(["hello"])
-    assert embedder.facts is not None
-    return embedder.facts
 
 
 def _check_dimensions(config: ModelConfig, facts: ModelFacts, wanted: int | None) -> None:
@@ -195,15 +179,11 @@ def _named_prompt(model_id: str, facts: ModelFacts, name: str) -> str:
 
 
 def _prompt_for(facts: ModelFacts, input_type: str) -> str:
-    """The model's prompt of this name, or of another name for the same; a model without one needs none."""
-    names = (input_type, *_SYNONYMS.get(input_type, ()))
-    found = next((name for name in names if name in facts.prompts), None)
-    if found is not None:
-        return facts.prompts[found]
-    if input_type not in _SYNONYMS:
+    """The model's prompt for inputs of this type; a model without one needs none."""
+    if input_type not in facts.prompts and input_type not in _KNOWN_INPUT_TYPES:
         known = ", ".join(sorted({*facts.prompts, *INPUT_TYPES}))
         raise InvalidRequest(f"input_type is {input_type[:80]!r}; expected one of {known}", param="input_type")
-    return ""
+    return facts.prompt_for(input_type)
 
 
 def _cut(vectors: npt.NDArray[np.float32], length: int | None, *, normalize: bool) -> npt.NDArray[np.float32]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from server.protocols import RerankModel, RerankResult
 from server.types import Lane, Truncate
 
@@ -49,11 +46,4 @@ async def score_documents(
         max_tokens_per_doc=options.max_tokens_per_doc,
         timeout_s=timeout_s,
     )
-    return result if options.raw_scores else replace(result, scores=sigmoid(result.scores))
-
-
-def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Logits to 0..1 in float32: half precision would round good scores into ties. Never overflows; NaN stays NaN."""
-    logits = logits.astype(np.float32, copy=False)
-    decay = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1 / (1 + decay), decay / (1 + decay)).astype(np.float32, copy=False)
+    return result if options.raw_scores else replace(result, scores=result.relevance)

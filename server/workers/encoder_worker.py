@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from server.config.schema import ModelConfig
 from server.encoders.batcher import Batcher, EncodeOutcome
 from server.encoders.encoded import Encoded, unit_rows
 from server.encoders.encoder import Pairs, Speller, Texts
+from server.encoders.fingerprint import model_fingerprint
 from server.encoders.loading import load_encoder
 from server.encoders.vector_cache import VectorCache
 from server.encoders.vector_file import VectorFile, fingerprint_of
@@ -50,7 +53,8 @@ class EncoderWorker:
             portable_kernels=spec.portable_kernels,
             memory=open_kernel_cache(config, spec) if config.backend == "sentence_transformers" else None,
         )
-        self.facts = encoder.facts
+        fingerprint = model_fingerprint(weights_path, encoder.facts)
+        self.facts = msgspec.structs.replace(encoder.facts, fingerprint=fingerprint)
         self._encoder = encoder
         self._speller = ThreadPoolExecutor(1, thread_name_prefix="encoder-speller")
         self._to_spell: set[str] = set()  # from their arrival until they are answered or aborted

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import httpx
 import httpx2
@@ -17,6 +20,7 @@ from server.models.registry import ModelEntry, ModelRegistry
 from server.services import build_services
 from server.types import ModelFacts
 from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
+from tests.fakes.stores import FakeFileService, FakeVectorStoreService
 
 CHAT = ModelConfig(
     id="talker",
@@ -58,19 +62,24 @@ class Stack:
         )
     )
     reranker: FakeReranker = field(default_factory=FakeReranker)
-    limits: Limits = field(default_factory=lambda: Limits(max_body_mb=1, max_inputs=8, max_documents=8))
+    limits: Limits = field(
+        default_factory=lambda: Limits(max_body_mb=1, max_upload_mb=1, max_inputs=8, max_documents=8)
+    )
+    files: FakeFileService = field(default_factory=FakeFileService)
+    stores: FakeVectorStoreService = field(default_factory=FakeVectorStoreService)
 
     def app(self, without: tuple[str, ...] = ()) -> Starlette:
         """The application over all models but those whose ids are in `without`."""
         served = ((CHAT, self.chat), (SCRIPT, self.actor), (EMBEDDING, self.embedder), (RERANK, self.reranker))
         registry = ModelRegistry([ModelEntry(config, model) for config, model in served if config.id not in without])
         services = build_services(registry, self.limits, started_at_s=1_700_000_000, version="1.2.3")
-        return build_api(services, self.limits)
+        fakes: dict[str, Any] = {"files": self.files, "vector_stores": self.stores}
+        return build_api(dataclasses.replace(services, **fakes), self.limits)
 
 
 @pytest.fixture
-def stack() -> Stack:
-    return Stack()
+def stack(tmp_path: Path) -> Stack:
+    return Stack(files=FakeFileService(tmp_path))
 
 
 @pytest.fixture

@@ -23,6 +23,12 @@ VALID: dict[str, dict[str, Any]] = {
     "/v1/completions": {"model": "talker", "prompt": "Once"},
     "/v1/embeddings": {"model": "embedder", "input": "abc"},
     "/v1/rerank": {"model": "ranker", "query": "q", "documents": ["d"]},
+    "/v1/vector_stores": {"name": "notes"},
+    "/v1/vector_stores/vs_1": {"name": "notes"},
+    "/v1/vector_stores/vs_1/files": {"file_id": "file-1"},
+    "/v1/vector_stores/vs_1/files/file-1": {"attributes": {"year": 1999}},
+    "/v1/vector_stores/vs_1/file_batches": {"file_ids": ["file-1"]},
+    "/v1/vector_stores/vs_1/search": {"query": "q"},
 }
 NUMERIC = {
     "temperature": CHAT,
@@ -307,6 +313,16 @@ FIELDS = [
     "response_format",
     "metadata",
     "n",
+    "name",
+    "file_id",
+    "file_ids",
+    "files",
+    "attributes",
+    "chunking_strategy",
+    "expires_after",
+    "filters",
+    "ranking_options",
+    "max_num_results",
 ]
 messages = st.lists(st.fixed_dictionaries({"role": json_values | st.just("user"), "content": json_values}), max_size=3)
 mutations = st.dictionaries(st.sampled_from(FIELDS), json_values | messages, max_size=4)

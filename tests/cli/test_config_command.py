@@ -64,4 +64,4 @@ def test_show_origin_proves_the_precedence(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_schema_is_json_schema() -> None:
-    assert json.loads(run("schema").stdout)["properties"].keys() == {"server", "models"}
+    assert json.loads(run("schema").stdout)["properties"].keys() == {"models", "rag", "server"}

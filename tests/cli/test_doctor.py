@@ -75,3 +75,25 @@ def test_a_hearth_is_told_by_its_version(body: bytes, *, expected: bool) -> None
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "not a host:80", "\x00:80"])
 def test_where_nobody_answers_is_no_hearth(address: str) -> None:
     assert not is_hearth(address)
+
+
+def test_check_index_looks_at_the_data_directory_only() -> None:
+    Path("models.yaml").write_text(SCRIPTED)
+
+    result = CliRunner().invoke(app, ["--check-index", "--json"])
+
+    [finding] = json.loads(result.stdout)["findings"]
+    assert (result.exit_code, finding["name"], finding["ok"]) == (0, "data", True)
+    assert finding["value"].startswith("nothing is stored yet")
+
+
+def test_check_index_finds_a_database_that_is_none() -> None:
+    Path("models.yaml").write_text(SCRIPTED)
+    Path("data").mkdir()
+    Path("data/hearth.sqlite").write_bytes(b"no database" * 100)
+
+    result = CliRunner().invoke(app, ["--check-index", "--json"])
+
+    [finding] = json.loads(result.stdout)["findings"]
+    assert (result.exit_code, finding["name"], finding["ok"]) == (1, "data", False)
+    assert "cannot be read" in finding["value"]

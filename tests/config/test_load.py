@@ -187,7 +187,7 @@ def test_broken_yaml_is_one_error_with_line_and_column(folder: Path, text: str, 
 
 @pytest.mark.parametrize("text", ["", "# nothing", "- a", "words", "42"])
 def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
-    assert complaint(text).endswith("expected a mapping of server, models")
+    assert complaint(text).endswith("expected a mapping of server, models, rag")
 
 
 # ---- what is wrong in the file

@@ -22,6 +22,10 @@ from server.errors import from_code
 
 ROOT = Path(__file__).parents[2]
 REMEDY = "run: python -m server.config.reference"
+ENCODERS = [
+    {"id": "embedder", "kind": "embedding", "backend": "llama_cpp", "source": "file:e.gguf", "aliases": ["e"]},
+    {"id": "ranker", "kind": "rerank", "backend": "llama_cpp", "source": "file:r.gguf"},
+]
 
 
 def test_json_schema_in_docs_is_up_to_date() -> None:
@@ -69,6 +73,24 @@ def test_a_dump_with_all_defaults_is_read_again() -> None:
 def test_a_cache_file_without_a_cache_is_refused() -> None:
     with pytest.raises(ValidationError, match="cache_mb is 0, so nothing is remembered"):
         ModelConfig(id="m", kind="rerank", backend="llama_cpp", source="hf:o/r", cache_mb=0, cache_file=Path("v"))
+
+
+@pytest.mark.parametrize(
+    ("rag", "complaint"),
+    [
+        ({"embedding_model": "ranker"}, "'ranker' is not a model of kind 'embedding'; those here: embedder"),
+        ({"embedding_model": "none"}, "'none' is not a model of kind 'embedding'"),
+        ({"rerank_model": "nobody"}, "'nobody' is not a model of kind 'rerank'; those here: ranker"),
+    ],
+)
+def test_retrieval_uses_models_that_are_there(rag: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        HearthConfig.model_validate({"models": ENCODERS, "rag": rag})
+
+
+@pytest.mark.parametrize("rag", [{}, {"embedding_model": "e", "rerank_model": "none"}, {"rerank_model": "ranker"}])
+def test_models_of_retrieval_go_by_id_alias_or_none(rag: dict[str, str]) -> None:
+    HearthConfig.model_validate({"models": ENCODERS, "rag": rag})
 
 
 @pytest.mark.parametrize("code", get_args(ScriptedErrorCode))

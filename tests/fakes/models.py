@@ -95,6 +95,7 @@ class FakeEmbedder(FakeModel):
         gate: When given, answers wait for it.
         error: When given, raised in place of an answer.
         calls: The inputs of each call.
+        embedded: All inputs that were given a vector.
         options: The keyword arguments of each call.
         cancelled: Set when a call is cancelled.
     """
@@ -103,6 +104,7 @@ class FakeEmbedder(FakeModel):
     gate: asyncio.Event | None = None
     error: HearthError | None = None
     calls: list[list[str | TokenIds]] = field(default_factory=list)
+    embedded: list[str | TokenIds] = field(default_factory=list)
     options: list[dict[str, object]] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -117,6 +119,7 @@ class FakeEmbedder(FakeModel):
     ) -> EmbeddingResult:
         self.options.append({"truncate": truncate, "prompt": prompt, "lane": lane, "normalize": normalize})
         num_truncated = await self._begin(inputs, truncate=truncate)
+        self.embedded += inputs
         angles = np.array([len(each) for each in inputs], dtype=np.float32)
         vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.float32(1 if normalize else 2)
         num_cached = len(inputs) - len({repr(each) for each in inputs})

@@ -26,6 +26,8 @@ SCRIPT: dict[str, Any] = {
     ],
 }
 
+MAX_UPLOAD_MB = 8
+
 BROKEN: list[dict[str, Any]] = [
     {"id": name, "kind": "chat", "backend": "llama_cpp", "source": f"file:{name}.gguf"}
     for name in ("corrupt", "truncated", "absent")

@@ -87,6 +87,15 @@ def test_what_was_computed_is_told_and_counted(monkeypatch: pytest.MonkeyPatch, 
     assert (counts.num_items, counts.num_tokens, counts.num_cached_inputs) == (2, 3, 2)
 
 
+def test_facts_tell_which_model_it_is(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
+    with stage(monkeypatch, weights) as made, stage(monkeypatch, weights) as same:
+        (weights / "model.safetensors").write_bytes(b"other weights")
+        with stage(monkeypatch, weights) as other:
+            fingerprints = [each.worker.facts.fingerprint for each in (made, same, other)]
+
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
 def test_a_restarted_worker_finds_its_vectors_again(
     monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path: Path
 ) -> None:

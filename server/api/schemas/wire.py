@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 ModelName = Annotated[str, Field(min_length=1, max_length=16_384)]
 """Far longer than any name, so that a wrong one is still a model that was not found."""
 
+_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+
+
+def _read_integer(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
+
+
+TextInteger = Annotated[int, BeforeValidator(_read_integer)]
+"""An integer in a query string or a form, where all values are texts."""
 
 MAX_FIELDS = 256
 """Fields of one object. Each unknown one costs an error of its own, so a flood of them is refused at once."""

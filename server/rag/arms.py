@@ -1,0 +1,83 @@
+"""The two arms of a search: by meaning, among vectors, and by words. They run at the same time, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from server.protocols import EmbeddingModel
+from server.rag.search import SearchOptions, Stage, StageName
+from server.rag.stopwatch import Stopwatch
+from server.rag.store_index import StoreIndex
+
+Ids = npt.NDArray[np.int64]
+Found = tuple[Ids, npt.NDArray[np.float32]]
+"""Chunk ids and scores, [n] each, best first."""
+
+
+@dataclass(frozen=True, eq=False)
+class SearchedStore:
+    """A vector store as one search sees it. `allowed_ids` are the chunks that its filter leaves; None: all."""
+
+    id: str
+    index: StoreIndex
+    allowed_ids: Ids | None = None
+
+
+class Arms:
+    """Searches stores for each of several queries."""
+
+    def __init__(self, embedding: EmbeddingModel, num_candidates: int) -> None:
+        self._embedding = embedding
+        self._num_candidates = num_candidates
+
+    async def search(
+        self, stores: Sequence[SearchedStore], queries: Sequence[str], options: SearchOptions, watch: Stopwatch
+    ) -> list[Stage]:
+        """Return what each arm found for each query; of several stores, the best of all. First all of the dense arm."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                arms = [
+                    group.create_task(arm(stores, queries, watch))
+                    for arm, weight in ((self._dense, options.embedding_weight), (self._lexical, options.text_weight))
+                    if weight > 0
+                ]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [stage for arm in arms for stage in arm.result()]
+
+    async def _dense(self, stores: Sequence[SearchedStore], queries: Sequence[str], watch: Stopwatch) -> list[Stage]:
+        with watch.lap("embed"):
+            facts = self._embedding.facts
+            prompt = facts.prompt_for("query") if facts else ""
+            vectors = (await self._embedding.embed(queries, truncate="mean", prompt=prompt)).vectors
+        with watch.lap("dense"):
+            found = [await asyncio.to_thread(self._nearest, store, vectors) for store in stores]
+        return self._stages("dense", queries, found)
+
+    async def _lexical(self, stores: Sequence[SearchedStore], queries: Sequence[str], watch: Stopwatch) -> list[Stage]:
+        with watch.lap("lexical"):
+            found = [await asyncio.to_thread(self._by_words, store, queries) for store in stores]
+        return self._stages("lexical", queries, found)
+
+    def _nearest(self, store: SearchedStore, vectors: npt.NDArray[np.float32]) -> list[Found]:
+        ids, scores = store.index.vectors.search(vectors, self._num_candidates, allowed_ids=store.allowed_ids)
+        return [(ids[row][ids[row] >= 0], scores[row][ids[row] >= 0]) for row in range(len(vectors))]
+
+    def _by_words(self, store: SearchedStore, queries: Sequence[str]) -> list[Found]:
+        words = store.index.words
+        return [words.search(query, self._num_candidates, allowed_ids=store.allowed_ids) for query in queries]
+
+    def _stages(self, name: StageName, queries: Sequence[str], found: Sequence[Sequence[Found]]) -> list[Stage]:
+        """Join what stores have for each query; `found` is by store and query. Scores of one arm compare."""
+        stages = []
+        for row, query in enumerate(queries):
+            ids = np.concatenate([in_store[row][0] for in_store in found])
+            scores = np.concatenate([in_store[row][1] for in_store in found])
+            best = np.argsort(-scores, kind="stable")[: self._num_candidates]
+            stages.append(Stage(name, tuple(ids[best].tolist()), tuple(scores[best].tolist()), query))
+        return stages

@@ -1,0 +1,110 @@
+"""Cuts a document into chunks, by the embedding model's own tokens.
+
+A chunk is a stretch of the document's text: nothing is added, changed or put together. Every character that is not
+white space is in a chunk.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from server.rag.documents import ChunkDraft, ChunkedDocument, ChunkingStrategy, ParsedDocument, Span
+from server.rag.outline import Outline
+from server.rag.structure import Structure, Window
+from server.rag.token_bounds import TokenBounds
+
+MAX_PIECE_CHARS = 4096
+"""Below what a model of 64 tokens is asked to tokenise."""
+
+_BEFORE_WORD = re.compile(r".*\S(?= \S)", re.DOTALL)
+_BEFORE_SPACE = re.compile(r".*\S(?=\s)", re.DOTALL)
+
+
+def chunk(document: ParsedDocument, strategy: ChunkingStrategy, tokens: npt.NDArray[np.int32]) -> ChunkedDocument:
+    """Cut a document.
+
+    Args:
+        strategy: `overlap_tokens` are at most half of `max_tokens`; `parent_tokens` are 0 or not less.
+        tokens: int32 [num_tokens, 2]: start and end of each token in `document.text`, in order.
+
+    Returns:
+        Chunks in order, none inside another; the same for the same input. Without text, none.
+    """
+    assert 2 * strategy.overlap_tokens <= strategy.max_tokens, "windows would not get on"
+    bounds = TokenBounds(document.text, tokens)
+    cutter = _Cutter(Outline(document), bounds)
+    if strategy.kind == "auto":
+        strategy = ChunkingStrategy()  # whose sizes are those of auto
+    if strategy.kind != "structural":
+        return cutter.alone(_token_windows(bounds, strategy.max_tokens, strategy.overlap_tokens))
+    return cutter.nested(strategy)
+
+
+def pieces(text: str) -> list[tuple[int, int]]:
+    """Cut all of a text into pieces of at most `MAX_PIECE_CHARS`, whose tokens are together those of the text.
+
+    That holds for cuts before a single space, as tokenizers begin a word there or with its first letter. Where a piece
+    has none, it ends before other white space, or anywhere, and a token or two there may differ.
+    """
+    cuts = [0]
+    while len(text) - cuts[-1] > MAX_PIECE_CHARS:
+        limit = cuts[-1] + MAX_PIECE_CHARS
+        # The two characters behind the limit are for what follows on a piece of full length.
+        before = _BEFORE_WORD.match(text, cuts[-1], limit + 2) or _BEFORE_SPACE.match(text, cuts[-1], limit + 1)
+        cuts.append(before.end() if before else limit)
+    return list(zip(cuts, [*cuts[1:], len(text)], strict=True)) if text else []
+
+
+def _token_windows(bounds: TokenBounds, max_tokens: int, overlap_tokens: int) -> Iterator[Window]:
+    """OpenAI's windows: as many tokens as allowed, of which the next window repeats as many as it should."""
+    start = end = 0
+    while end < bounds.last:
+        end = max(end + 1, bounds.furthest(start, max_tokens))
+        yield start, end
+        start = max(start + 1, bounds.earliest(end, overlap_tokens))
+
+
+class _Cutter:
+    """Makes chunks of windows."""
+
+    def __init__(self, outline: Outline, bounds: TokenBounds) -> None:
+        self._outline = outline
+        self._bounds = bounds
+
+    def alone(self, windows: Iterator[Window]) -> ChunkedDocument:
+        """Chunks that are their own parents."""
+        spans = self._spans(windows)
+        return ChunkedDocument(tuple(spans), tuple(self._drafts(spans)))
+
+    def nested(self, strategy: ChunkingStrategy) -> ChunkedDocument:
+        """Chunks along the document's structure, each inside its parent."""
+        structure = Structure(self._outline, self._bounds)
+        sizes = {"max_tokens": strategy.max_tokens, "overlap_tokens": strategy.overlap_tokens}
+        if strategy.parent_tokens <= strategy.max_tokens:
+            return self.alone(structure.cut(0, self._bounds.last, **sizes))
+        parents: list[Span] = []
+        chunks: list[ChunkDraft] = []
+        for window in structure.cut(0, self._bounds.last, max_tokens=strategy.parent_tokens, overlap_tokens=0):
+            for parent in self._spans(iter([window])):
+                spans = self._spans(structure.cut(*window, **sizes))
+                chunks += (ChunkDraft(draft.span, len(parents), draft.num_tokens) for draft in self._drafts(spans))
+                parents.append(parent)
+        return ChunkedDocument(tuple(parents), tuple(chunks))
+
+    def _spans(self, windows: Iterator[Window]) -> list[Span]:
+        """Their text without the space around it; windows that add nothing else are left out."""
+        spans: list[Span] = []
+        for start, end in windows:
+            span = self._outline.span(self._bounds.offsets[start], self._bounds.offsets[end])
+            if span is not None and (not spans or span.end > spans[-1].end):
+                spans.append(span)
+        return spans
+
+    def _drafts(self, spans: list[Span]) -> Iterator[ChunkDraft]:
+        for index, span in enumerate(spans):
+            num_tokens = self._bounds.num_tokens(self._bounds.holding(span.start), self._bounds.at(span.end))
+            yield ChunkDraft(span, index, num_tokens)

@@ -1,0 +1,284 @@
+"""Files, vector stores, documents and chunks as SQLite keeps them: the only truth; every index can be made from it.
+
+Each method is one transaction; what it returned is on the disk. SQL lives in `rows/`, one file a concept. Where a
+client's ids are taken, `tenant` comes first, and what is another tenant's does not exist (`ObjectNotFound`).
+Knows no parser, no model, no FAISS; the bytes of uploads are `FileStore`'s.
+
+Any method raises StorageError, and one that adds something StorageFull, with nothing changed; both may pass.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from server.rag.documents import (
+    Attributes,
+    BatchRecord,
+    Chunk,
+    ChunkChange,
+    ChunkedDocument,
+    ChunkingStrategy,
+    DocumentRecord,
+    DocumentStatus,
+    FailureCode,
+    FileRecord,
+    Parent,
+    ParsedDocument,
+    StoreRecord,
+    Vectors,
+)
+from server.rag.paging import FIRST_PAGE, Page
+from server.rag.rows import batches, chunks, documents, expiry, files, jobs, pending, stores
+from server.storage.database import Database
+
+T = TypeVar("T")
+
+NewDocument = tuple[str, Attributes, ChunkingStrategy]
+"""What is asked of a file that goes into a store: its id, its attributes, how it is cut."""
+
+
+class DocumentStore:
+    """The one door to what is stored of documents. Methods may run side by side; writes take turns.
+
+    A store's generation grows by one with each change of its chunks, and each growth is told by exactly one
+    `ChunkChange`, for the index that follows the store.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        """Take an open database; closing it stays with the caller."""
+        self._database = database
+        self._clock = clock
+
+    # ---- files
+
+    async def add_file(self, tenant: str, file: FileRecord) -> None:
+        """Record an upload, once its bytes are safe. `file.id` is new."""
+        await self._database.write(lambda db: files.insert(db, tenant, file))
+
+    async def file(self, tenant: str, file_id: str) -> FileRecord:
+        return await self._database.read(lambda db: files.find(db, tenant, file_id))
+
+    async def files(
+        self, tenant: str, *, purpose: str | None = None, page: Page = FIRST_PAGE
+    ) -> tuple[list[FileRecord], bool]:
+        """List uploads, in the order in which they came. The flag tells whether there are more."""
+        return await self._database.read(lambda db: files.select(db, tenant, purpose=purpose, page=page))
+
+    async def delete_file(self, tenant: str, file_id: str) -> list[ChunkChange]:
+        """Forget a file, and take it out of every vector store: one change for each store that it was in."""
+        return await self._database.write(lambda db: files.delete(db, tenant, file_id), use_reserve=True)
+
+    async def file_ids(self) -> set[str]:
+        """Ids of all tenants' files: what `FileStore.sweep` may keep."""
+        return await self._database.read(files.all_ids)
+
+    async def expire(self, now: int) -> tuple[list[str], list[ChunkChange]]:
+        """Delete files past their time, and drop the chunks of stores past theirs; such stores stay listed.
+
+        Returns:
+            Ids of the deleted files, whose bytes the caller removes, and what changed in stores.
+        """
+        return await self._database.write(lambda db: expiry.expire(db, now), use_reserve=True)
+
+    # ---- vector stores
+
+    async def create_store(
+        self,
+        tenant: str,
+        *,
+        name: str = "",
+        description: str = "",
+        metadata: Mapping[str, str] | None = None,
+        expires_after_days: int | None = None,
+        embedding_model: str,
+        fingerprint: str,
+        dimensions: int,
+        chunking: ChunkingStrategy,
+    ) -> StoreRecord:
+        """Make an empty store with an id of its own, `vs_...`. The attributes are `StoreRecord`'s."""
+        new = stores.NewStore(
+            name=name,
+            description=description,
+            metadata=dict(metadata or {}),
+            expires_after_days=expires_after_days,
+            embedding_model=embedding_model,
+            fingerprint=fingerprint,
+            dimensions=dimensions,
+            chunking=chunking,
+        )
+        return await self._database.write(lambda db: stores.insert(db, tenant, new, now=self._now()))
+
+    async def store(self, tenant: str, store_id: str) -> StoreRecord:
+        return await self._database.read(lambda db: stores.find(db, tenant, store_id))
+
+    async def stores(self, tenant: str, page: Page = FIRST_PAGE) -> tuple[list[StoreRecord], bool]:
+        """List stores, in the order in which they were made. The flag tells whether there are more."""
+        return await self._database.read(lambda db: stores.select(db, tenant, page))
+
+    async def update_store(
+        self, tenant: str, store_id: str, *, name: str, metadata: Mapping[str, str], expires_after_days: int | None
+    ) -> StoreRecord:
+        """Replace what a client may change; pass what the record says for what stays."""
+        return await self._database.write(
+            lambda db: stores.update(
+                db, tenant, store_id, name=name, metadata=metadata, expires_after_days=expires_after_days
+            )
+        )
+
+    async def delete_store(self, tenant: str, store_id: str) -> None:
+        """Delete a store with its documents; the files stay. Its index is the caller's to drop."""
+        await self._database.write(lambda db: stores.delete(db, tenant, store_id), use_reserve=True)
+
+    async def touch(self, tenant: str, store_id: str, now: int) -> None:
+        """Note that a store was used; what expires is counted from it. Exact to the minute, to spare the disk."""
+        last = await self._database.read(lambda db: stores.last_active_at(db, tenant, store_id))
+        if now - last >= stores.TOUCH_INTERVAL_S:
+            await self._database.write(lambda db: stores.touch(db, store_id, now))
+
+    async def generation(self, store_id: str) -> int:
+        return await self._database.read(lambda db: stores.generation(db, store_id))
+
+    # ---- documents: files in a vector store
+
+    async def add_documents(
+        self, tenant: str, store_id: str, new: Sequence[NewDocument], batch_id: str | None = None
+    ) -> list[DocumentRecord]:
+        """Put files into a store as jobs, all or none; a `batch_id` is new.
+
+        A file that is in it already becomes a new job, with a new `DocumentRecord.id`, so that the old job's end
+        changes nothing; its old chunks stay, and are searched, until the new ones replace them.
+
+        Returns:
+            One record for each distinct file, in order; the last mention of a file counts.
+
+        Raises:
+            ObjectNotFound: No such store or file.
+            Conflict: The store has expired.
+        """
+        return await self._database.write(
+            lambda db: documents.insert(db, tenant, store_id, new, batch_id=batch_id, now=self._now())
+        )
+
+    async def document(self, tenant: str, store_id: str, file_id: str) -> DocumentRecord:
+        return await self._database.read(lambda db: documents.find(db, tenant, store_id, file_id))
+
+    async def documents(
+        self,
+        tenant: str,
+        store_id: str,
+        *,
+        status: DocumentStatus | None = None,
+        batch_id: str | None = None,
+        page: Page = FIRST_PAGE,
+    ) -> tuple[list[DocumentRecord], bool]:
+        """List documents in the order of their jobs; cursors are file ids. The flag tells whether there are more."""
+        return await self._database.read(
+            lambda db: documents.select(db, tenant, store_id, status=status, batch_id=batch_id, page=page)
+        )
+
+    async def set_attributes(self, tenant: str, store_id: str, file_id: str, attributes: Attributes) -> DocumentRecord:
+        """Replace a document's attributes; searches that start later filter by them."""
+        return await self._database.write(
+            lambda db: documents.set_attributes(db, tenant, store_id, file_id, attributes)
+        )
+
+    async def remove_document(self, tenant: str, store_id: str, file_id: str) -> ChunkChange:
+        """Take a file out of a store, whatever the state of its job. The file itself stays."""
+        return await self._database.write(lambda db: documents.remove(db, tenant, store_id, file_id), use_reserve=True)
+
+    async def document_text(self, tenant: str, store_id: str, file_id: str) -> str:
+        """Return what its parser made of a document.
+
+        Raises:
+            Conflict: Nothing is stored of it: not completed yet, or its store has expired.
+        """
+        return await self._database.read(lambda db: documents.text(db, tenant, store_id, file_id))
+
+    async def batch(self, tenant: str, store_id: str, batch_id: str) -> BatchRecord:
+        """Return a file batch; a document that was removed or added again since no longer counts in it."""
+        return await self._database.read(lambda db: batches.find(db, tenant, store_id, batch_id))
+
+    async def cancel_batch(self, tenant: str, store_id: str, batch_id: str) -> list[int]:
+        """Cancel what is in progress of a batch.
+
+        Returns:
+            Ids of the documents whose jobs can stop; should one complete nevertheless, that changes nothing.
+        """
+        return await self._database.write(
+            lambda db: jobs.cancel(db, batches.in_progress(db, tenant, store_id, batch_id)), use_reserve=True
+        )
+
+    # ---- jobs: documents on their way in, of all tenants
+
+    async def unfinished(self) -> list[tuple[str, DocumentRecord]]:
+        """List all documents in progress with their tenants, oldest first."""
+        return await self._database.read(jobs.unfinished)
+
+    async def fail(self, document_id: int, code: FailureCode, message: str) -> bool:
+        """End a job without success; its pending vectors go. False, and no change, if it was over already."""
+        return await self._database.write(lambda db: jobs.fail(db, document_id, code, message), use_reserve=True)
+
+    async def known_vectors(self, store_id: str, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the vectors, fp16 little-endian, that the store's chunks or its pending rows have of some hashes.
+
+        `hashes` name what was embedded, whatever the caller puts into them; 16 bytes suffice. Those that are not
+        among the keys of the answer are not known.
+        """
+        return await self._database.read(lambda db: pending.known_vectors(db, store_id, hashes))
+
+    async def keep_pending(self, document_id: int, vectors: Mapping[bytes, bytes]) -> bool:
+        """Keep what is embedded of a job, hash -> fp16 vector, for its resumption. False if the job is over."""
+        return await self._database.write(lambda db: jobs.keep_pending(db, document_id, vectors))
+
+    async def complete(
+        self,
+        document_id: int,
+        parsed: ParsedDocument,
+        chunked: ChunkedDocument,
+        vectors: Vectors,
+        hashes: Sequence[bytes],
+    ) -> ChunkChange | None:
+        """Commit a document at once: its text, parents, chunks, search rows and vectors, in place of the old ones.
+
+        Args:
+            vectors: float32 [num_chunks, dimensions of the store]; kept as fp16.
+            hashes: One for each chunk, as `known_vectors` shall know it.
+
+        Returns:
+            The change, with the vectors as any later reader finds them, rounded to fp16; None if the job is over
+            (removed, replaced, cancelled, failed), and nothing was changed.
+        """
+        return await self._database.write(
+            lambda db: jobs.complete(db, document_id, parsed, chunked, vectors=vectors, hashes=hashes)
+        )
+
+    # ---- chunks: what searches find, of one store or another
+
+    async def chunks(self, ids: Sequence[int] | npt.NDArray[np.int64]) -> list[Chunk]:
+        """Return chunks in the order of `ids`, without those that are gone."""
+        return await self._database.read(lambda db: chunks.select(db, ids))
+
+    async def parents(self, ids: Sequence[int] | npt.NDArray[np.int64]) -> list[Parent]:
+        """Return parents in the order of `ids`, without those that are gone."""
+        return await self._database.read(lambda db: chunks.select_parents(db, ids))
+
+    async def attributes(self, document_ids: Sequence[int]) -> dict[int, Attributes]:
+        """Return the attributes of documents, without those that are gone."""
+        return await self._database.read(lambda db: documents.attributes(db, document_ids))
+
+    async def vectors(self, store_id: str) -> tuple[int, npt.NDArray[np.int64], Vectors]:
+        """Return generation, chunk ids (ascending) and vectors of a store, all of one moment, to build an index of."""
+        return await self._database.read(lambda db: chunks.vectors(db, store_id))
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run queries of somebody else (words, filters) in one snapshot, off the event loop."""
+        return await self._database.read(work)
+
+    def _now(self) -> int:
+        return int(self._clock())

@@ -1,0 +1,241 @@
+"""What a document is on its way from a file to an answer: parsed, cut into chunks, stored, found.
+
+Offsets count code points of `ParsedDocument.text`, half-open; pages count from 1. Both survive to the citation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Attributes = dict[str, str | float | bool]
+"""What a client says about a document and filters by: up to 16 keys of up to 64 characters, texts of up to 512."""
+
+Vectors = npt.NDArray[np.float32]
+"""float32 [num_chunks, dimensions], rows of L2 norm 1."""
+
+BlockKind = Literal["heading", "paragraph", "list", "table", "code"]
+
+DocumentStatus = Literal["in_progress", "completed", "cancelled", "failed"]
+
+FailureCode = Literal["server_error", "unsupported_file", "invalid_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of text that a reader sees as one thing. Blocks are in order and do not overlap.
+
+    Attributes:
+        level: Of a heading: 1 is the highest; 0 of everything else.
+        page: Where it begins; None for formats without pages.
+    """
+
+    kind: BlockKind
+    start: int
+    end: int
+    page: int | None = None
+    level: int = 0
+
+
+@dataclass(frozen=True)
+class ParsedDocument:
+    """What a parser made of a file. `text` is what offsets count in, what is stored and what clients get back."""
+
+    text: str
+    blocks: tuple[Block, ...]
+    media_type: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a document's text.
+
+    Attributes:
+        page: Page on which it begins; None for formats without pages.
+        heading: The headings above it, outermost first, joined by " > "; empty if there are none.
+    """
+
+    start: int
+    end: int
+    page: int | None = None
+    heading: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDraft:
+    """A chunk before it is stored: what is embedded and searched.
+
+    Attributes:
+        parent: Position of its parent in `ChunkedDocument.parents`.
+        num_tokens: Of its text, by the embedding model's own tokenizer, special tokens left out.
+    """
+
+    span: Span
+    parent: int
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class ChunkedDocument:
+    """Chunks in order; each lies inside its parent, the larger stretch that is shown to a chat model instead."""
+
+    parents: tuple[Span, ...]
+    chunks: tuple[ChunkDraft, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkingStrategy:
+    """How documents are cut.
+
+    Attributes:
+        kind: `static` is OpenAI's, windows of tokens that ignore structure; `auto` is static with 800 and 400;
+            `structural` (ours) keeps to headings, paragraphs, sentences, tables and code.
+        overlap_tokens: Tokens at the end of a chunk that the next one repeats.
+        parent_tokens: Of `structural`: most tokens of a parent; of the others the parent is the chunk.
+    """
+
+    kind: Literal["auto", "static", "structural"] = "auto"
+    max_tokens: int = 800
+    overlap_tokens: int = 400
+    parent_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """An uploaded file. Times are Unix seconds."""
+
+    id: str
+    filename: str
+    purpose: str
+    num_bytes: int
+    sha256: str
+    created_at: int
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusCounts:
+    """Documents by status, as OpenAI's `file_counts`."""
+
+    in_progress: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.in_progress + self.completed + self.failed + self.cancelled
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreRecord:
+    """A vector store. Times are Unix seconds.
+
+    Attributes:
+        embedding_model: Id of the model whose vectors it holds.
+        fingerprint: Of that model (weights, pooling, prompts, dimensions) when the store was made.
+        generation: Grows with every change of its chunks; what an index has caught up with is told by it.
+        expires_after_days: Days after `last_active_at`; None: never.
+        is_expired: That time has come and its chunks were dropped; it is listed with its documents, and never revives.
+    """
+
+    id: str
+    name: str
+    description: str
+    metadata: dict[str, str]
+    created_at: int
+    last_active_at: int
+    expires_after_days: int | None
+    embedding_model: str
+    fingerprint: str
+    dimensions: int
+    chunking: ChunkingStrategy
+    generation: int
+    usage_bytes: int
+    counts: StatusCounts
+    is_expired: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRecord:
+    """Files that were put into a vector store together. `created_at` is in Unix seconds."""
+
+    id: str
+    store_id: str
+    created_at: int
+    counts: StatusCounts
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentRecord:
+    """A file in a vector store: the job that puts it there, and what came of it.
+
+    Attributes:
+        id: Row number; chunks refer to it.
+        batch_id: The file batch it came with, if any.
+        num_chunks, num_chunks_done: How far embedding is; 0 of 0 until the file is cut. While a job runs only it knows.
+        failure: Why it failed; None otherwise.
+        eta_s: Of a job that runs now: when it will be done if it goes on like this, as far as that can be told.
+        waiting_for: Of a job that runs now: why it does not get on, e.g. that the model is loading.
+    """
+
+    id: int
+    store_id: str
+    file_id: str
+    filename: str
+    batch_id: str | None
+    status: DocumentStatus
+    failure: tuple[FailureCode, str] | None
+    attributes: Attributes
+    chunking: ChunkingStrategy
+    created_at: int
+    usage_bytes: int
+    num_chunks: int
+    num_chunks_done: int
+    eta_s: float | None = None
+    waiting_for: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A stored chunk, with what an answer needs to cite it."""
+
+    id: int
+    document_id: int
+    file_id: str
+    filename: str
+    ordinal: int
+    text: str
+    span: Span
+    parent_id: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """A stored parent: the stretch around one or more chunks."""
+
+    id: int
+    document_id: int
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkChange:
+    """What one transaction did to a store's chunks, for the index that follows it.
+
+    Attributes:
+        added_ids: int64 [n]; `vectors` are theirs, float32 [n, dimensions].
+        removed_ids: int64 [m].
+    """
+
+    store_id: str
+    generation: int
+    added_ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    vectors: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    removed_ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))

@@ -1,0 +1,240 @@
+"""One document's way into a vector store: parse, cut, embed, commit."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from server.errors import HearthError, ObjectNotFound, StorageError
+from server.protocols import EmbeddingModel
+from server.rag.chunker import chunk
+from server.rag.document_store import DocumentStore
+from server.rag.documents import (
+    ChunkedDocument,
+    DocumentRecord,
+    FailureCode,
+    ParsedDocument,
+    StoreRecord,
+    Vectors,
+)
+from server.rag.index_shelf import IndexShelf
+from server.rag.parser import Parser
+from server.rag.parsing import ParseFailed
+from server.rag.patience import Patience, RetryPolicy
+from server.rag.token_spans import TokenSpans, token_spans
+from server.rag.uninterrupted import uninterrupted
+from server.storage.file_store import FileStore
+
+logger = logging.getLogger(__name__)
+
+_HASH_BYTES = 16
+_Slice = list[tuple[bytes, str]]  # hash and text of some chunks
+
+
+class FindEmbedder(Protocol):
+    """Gives the model that a vector store's documents are embedded with."""
+
+    async def __call__(self, store: StoreRecord) -> EmbeddingModel:
+        """Wait until the model is loaded, and return it with `facts`.
+
+        Raises:
+            Conflict: It is not the model any more that the store's vectors come from.
+            ModelUnavailable: It cannot be loaded now.
+        """
+
+
+@dataclass(frozen=True)
+class JobPolicy:
+    """How a job goes about it.
+
+    Attributes:
+        slice_size: Chunks of one call to the model, after which what is embedded is safe from a crash.
+        slices_ahead: Calls that wait in the model's queue, so that it can fill its batches.
+    """
+
+    slice_size: int = 64
+    slices_ahead: int = 2
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobTools:
+    """What all jobs work with; `suspects` is `Patience`'s."""
+
+    documents: DocumentStore
+    files: FileStore
+    shelf: IndexShelf
+    parser: Parser
+    find_embedder: FindEmbedder
+    policy: JobPolicy = field(default_factory=JobPolicy)
+    suspects: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class IngestionJob:
+    """Brings a document that is in progress to its end, whatever that is.
+
+    Cancelled, it leaves the document in progress, and what is embedded of it safe: another job goes on from there.
+    """
+
+    def __init__(self, tenant: str, document: DocumentRecord, tools: JobTools) -> None:
+        self.document = document
+        self._tenant = tenant
+        self._tools = tools
+        self._name: dict[str, object] = {"store": document.store_id, "file": document.file_id}
+        self._patience = Patience(tools.policy.retry, tools.suspects, name=self._name)
+        self._num_chunks = self._num_chunks_done = 0
+        self._embedding_since: tuple[float, int] | None = None  # monotonic time, and the chunks that were done then
+
+    def with_progress(self, document: DocumentRecord) -> DocumentRecord:
+        """Return the job's document as it was read from the database, with how far the job is."""
+        return replace(
+            document,
+            num_chunks=self._num_chunks,
+            num_chunks_done=self._num_chunks_done,
+            eta_s=self._eta_s(),
+            waiting_for=self._patience.waiting_for,
+        )
+
+    async def run(self) -> None:
+        try:
+            await self._ingest()
+        except ObjectNotFound:
+            logger.debug("document is gone", extra=self._name)  # deleted, with its store or file perhaps
+        except ParseFailed as exc:
+            await self._fail(exc.code, exc.message)
+        except HearthError as exc:
+            await self._fail("server_error", exc.message)
+        except Exception:
+            logger.exception("ingestion failed", extra=self._name)
+            await self._fail("server_error", "internal error; the server's log has the details")
+
+    async def _ingest(self) -> None:
+        documents, document = self._tools.documents, self.document
+        store = await self._patience.call(lambda: documents.store(self._tenant, document.store_id))
+        parsed = await self._parse()
+        chunked = await self._cut(store, parsed)
+        vectors, hashes = await self._embed(store, parsed, chunked)
+        # An index that is not told of a commit must be made again.
+        await self._patience.call(lambda: uninterrupted(self._commit(parsed, chunked, vectors, hashes)))
+
+    async def _fail(self, code: FailureCode, message: str) -> None:
+        try:
+            failed = await self._patience.call(lambda: self._tools.documents.fail(self.document.id, code, message))
+        except StorageError:
+            logger.exception("a failure cannot be noted; the next start tries the document again", extra=self._name)
+            return
+        if failed:
+            logger.warning("document failed", extra={**self._name, "code": code, "reason": message})
+
+    # ---- parse
+
+    async def _parse(self) -> ParsedDocument:
+        """What is not the file's fault, a process killed for memory perhaps, gets another try."""
+        path = self._tools.files.path(self.document.file_id)
+        for wait_s in (self._tools.policy.retry.first_wait_s, self._tools.policy.retry.max_wait_s):
+            try:
+                return await self._tools.parser.parse(path, self.document.filename)
+            except ParseFailed as exc:
+                if exc.code != "server_error":
+                    raise
+            await asyncio.sleep(wait_s)
+        return await self._tools.parser.parse(path, self.document.filename)
+
+    # ---- cut
+
+    async def _cut(self, store: StoreRecord, parsed: ParsedDocument) -> ChunkedDocument:
+        async def tokens() -> TokenSpans:
+            return await token_spans(parsed.text, await self._tools.find_embedder(store))
+
+        spans = await self._patience.call(tokens)
+        chunked = await asyncio.to_thread(chunk, parsed, self.document.chunking, spans)
+        if not chunked.chunks:
+            raise ParseFailed("invalid_file", "the file has no text")
+        return chunked
+
+    # ---- embed
+
+    async def _embed(
+        self, store: StoreRecord, parsed: ParsedDocument, chunked: ChunkedDocument
+    ) -> tuple[Vectors, list[bytes]]:
+        """Return a vector and a hash for each chunk. Only texts that the store has no vector of yet are computed."""
+        texts, hashes = await asyncio.to_thread(_texts_of, parsed, chunked)
+        known = await self._patience.call(lambda: self._tools.documents.known_vectors(store.id, hashes))
+        missing = list({key: text for key, text in zip(hashes, texts, strict=True) if key not in known}.items())
+        self._num_chunks, self._num_chunks_done = len(hashes), len(hashes) - len(missing)
+        self._embedding_since = time.monotonic(), self._num_chunks_done
+        slices = _slices(missing, self._tools.policy.slice_size)
+        is_long = len(missing) > self._tools.policy.slice_size
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._tools.policy.slices_ahead):
+                    group.create_task(self._embed_slices(store, slices, known, keep=is_long))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return await asyncio.to_thread(_vectors_of, known, hashes), hashes
+
+    async def _embed_slices(
+        self, store: StoreRecord, slices: Iterator[_Slice], known: dict[bytes, bytes], *, keep: bool
+    ) -> None:
+        """Take slices until there are none, and add their vectors to `known`. `keep` them from a crash, too."""
+        documents = self._tools.documents
+        for batch in slices:
+            vectors = await self._patience.call(partial(self._embed_slice, store, batch))
+            if keep and not await self._patience.call(partial(documents.keep_pending, self.document.id, vectors)):
+                raise ObjectNotFound("the job is over")
+            known.update(vectors)
+            self._num_chunks_done += len(batch)
+
+    async def _embed_slice(self, store: StoreRecord, batch: _Slice) -> dict[bytes, bytes]:
+        embedder = await self._tools.find_embedder(store)
+        assert embedder.facts is not None
+        result = await embedder.embed(
+            [text for _, text in batch],
+            truncate="mean",  # a chunk may be longer than what the model reads at a time
+            prompt=embedder.facts.prompt_for("document"),
+            lane="bulk",
+        )
+        await self._tools.find_embedder(store)  # a worker that was started meanwhile may have other weights
+        rows = result.vectors.astype("<f2")
+        return {key: row.tobytes() for (key, _), row in zip(batch, rows, strict=True)}
+
+    def _eta_s(self) -> float | None:
+        if self._embedding_since is None or self._patience.waiting_for is not None:
+            return None
+        since, num_known = self._embedding_since
+        num_embedded = self._num_chunks_done - num_known
+        num_left = self._num_chunks - self._num_chunks_done
+        return (time.monotonic() - since) / num_embedded * num_left if num_embedded else None
+
+    # ---- commit
+
+    async def _commit(
+        self, parsed: ParsedDocument, chunked: ChunkedDocument, vectors: Vectors, hashes: list[bytes]
+    ) -> None:
+        change = await self._tools.documents.complete(self.document.id, parsed, chunked, vectors, hashes)
+        if change is not None:
+            self._tools.shelf.apply(change)
+            logger.info("document completed", extra={**self._name, "chunks": len(hashes)})
+
+
+def _texts_of(parsed: ParsedDocument, chunked: ChunkedDocument) -> tuple[list[str], list[bytes]]:
+    """The text of each chunk that is embedded, and its hash."""
+    texts = [parsed.text[each.span.start : each.span.end] for each in chunked.chunks]
+    return texts, [hashlib.sha256(text.encode()).digest()[:_HASH_BYTES] for text in texts]
+
+
+def _vectors_of(known: dict[bytes, bytes], hashes: list[bytes]) -> Vectors:
+    rows = np.frombuffer(b"".join(known[key] for key in hashes), "<f2")
+    return rows.reshape(len(hashes), -1).astype(np.float32)
+
+
+def _slices(items: _Slice, size: int) -> Iterator[_Slice]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,159 @@
+"""Word search in memory: BM25 over postings that never change (`segments.py`).
+
+A query is a bag of words: chunks with any of them count; those with more, and rarer, words come first. All postings of
+all its words are looked at, common ones too: in a store about one subject, its common words say most.
+
+FTS5's own ranking reads the length of each row that matches from a table, a millisecond for a thousand rows; in a
+large store nearly all rows match some word of a question. FTS5 keeps the words, in the transaction of their chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from server.rag.index_snapshot import Ids, SnapshotStamp, read_snapshot, write_snapshot
+from server.rag.postings import Postings, checked_postings, join_postings, query_terms
+from server.rag.segments import Contents, Segment, Segments, crowded
+
+MAX_QUERY_CHARS = 10_000
+MAX_QUERY_TERMS = 64
+"""The rarest of a longer query count."""
+
+_K1, _B = 1.5, 0.75  # as in bm25s, and about as good as any
+
+Scores = npt.NDArray[np.float32]
+Found = tuple[Ids, Scores]
+
+
+class LexicalIndex:
+    """Words of one store's chunks. Any thread may call any method; searches never wait."""
+
+    def __init__(self, generation: int, postings: Iterable[Postings] = ()) -> None:
+        """Index the chunks that a store has at a generation."""
+        self._segments = Segments(generation, (each for each in postings if len(each.ids)), choose=crowded, join=_join)
+
+    @classmethod
+    def load(cls, path: Path, expected: SnapshotStamp) -> Self:
+        """Read what `save` wrote. Errors as of `read_snapshot`."""
+        index = cls(expected.generation, [checked_postings(each) for each in read_snapshot(path, expected)])
+        index._segments.note_saved()
+        return index
+
+    @property
+    def generation(self) -> int:
+        return self._segments.contents.generation
+
+    @property
+    def num_bytes(self) -> int:
+        return self._segments.contents.num_bytes
+
+    def search(self, query: str, k: int, *, allowed_ids: Ids | None = None) -> Found:
+        """Find the `k` best chunks by their words.
+
+        Args:
+            query: Any text; the first `MAX_QUERY_CHARS` count.
+            allowed_ids: Only these chunks count, exactly; None: all.
+
+        Returns:
+            Ids int64 [n] and BM25 scores float32 [n], best first, ties by id. Fewer than `k`, down to none, where no
+            more chunks have any of the words.
+        """
+        contents = self._segments.contents
+        segments = contents.segments
+        weights = _weigh(query_terms(query[:MAX_QUERY_CHARS]), segments, contents.num_alive)
+        if not weights:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        mean_length = sum(map(_length, segments)) / contents.num_alive
+        allowed = None if allowed_ids is None else np.unique(allowed_ids)
+        found = [_search(segment, weights, mean_length, k, allowed) for segment in segments]
+        ids, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        order = np.lexsort((ids, -scores))[:k]
+        return ids[order], scores[order]
+
+    def apply(self, generation: int, added: Postings, removed_ids: Ids) -> None:
+        """Take over one change. An id that is added replaces what it was before; unknown ids are not removed.
+
+        Many small changes make many segments: call `merge` from time to time.
+        """
+        self._segments.apply(generation, added if len(added.ids) else None, removed_ids)
+
+    def merge(self) -> bool:
+        """Make one segment of those that are due. False if none are: call again until then. Searches go on."""
+        return self._segments.merge()
+
+    def save(self, path: Path) -> SnapshotStamp:
+        """Write what is there now to a file, for `load`, unless it is there. OSError leaves the file that was there."""
+        return self._segments.save(lambda contents: _write(path, contents)).stamp
+
+
+def _write(path: Path, contents: Contents[Postings]) -> None:
+    write_snapshot(path, contents.stamp, [_whole(segment).arrays() for segment in contents.segments])
+
+
+def _join(segments: Sequence[Segment[Postings]]) -> Postings:
+    return join_postings([(segment.rows, segment.alive) for segment in segments])
+
+
+def _whole(segment: Segment[Postings]) -> Postings:
+    return segment.rows if segment.alive is None else _join([segment])
+
+
+def _length(segment: Segment[Postings]) -> float:
+    lengths = segment.rows.lengths if segment.alive is None else segment.rows.lengths[segment.alive]
+    return float(lengths.sum(dtype=np.float64))
+
+
+def _weigh(
+    terms: Mapping[int, int], segments: Sequence[Segment[Postings]], num_chunks: int
+) -> list[tuple[int, np.float32]]:
+    """Return the terms that chunks have, the rarest first, with what one occurrence in a chunk is worth."""
+    weighed = []
+    for term, num_times in terms.items():
+        num_with = sum(_num_with(segment, term) for segment in segments)
+        if num_with:
+            rareness = math.log(1 + (num_chunks - num_with + 0.5) / (num_with + 0.5))
+            weighed.append((rareness, term, np.float32(num_times * rareness)))
+    weighed.sort(reverse=True)
+    return [(term, weight) for _, term, weight in weighed[:MAX_QUERY_TERMS]]
+
+
+def _num_with(segment: Segment[Postings], term: int) -> int:
+    positions = segment.rows.positions[segment.rows.span(term)]
+    return len(positions) if segment.alive is None else int(np.count_nonzero(segment.alive[positions]))
+
+
+def _search(
+    segment: Segment[Postings],
+    weights: Sequence[tuple[int, np.float32]],
+    mean_length: float,
+    k: int,
+    allowed: Ids | None,
+) -> Found:
+    rows = segment.rows
+    scores = np.zeros(len(rows.ids), np.float32)
+    norms = _K1 * (1 - _B + _B / mean_length * rows.lengths)
+    for term, weight in weights:
+        span = rows.span(term)
+        positions, occurrences = rows.positions[span], rows.counts[span] * np.float32(0.5)
+        scores[positions] += weight * (_K1 + 1) * occurrences / (occurrences + norms[positions])
+    mask = segment.mask(allowed)
+    if mask is not None:
+        scores *= mask
+    best = _best(scores, k)
+    return rows.ids[best], scores[best]
+
+
+def _best(scores: Scores, k: int) -> npt.NDArray[np.int64]:
+    """Positions of the `k` best above 0, in no order; of equal ones the first."""
+    found = np.flatnonzero(scores)
+    if len(found) <= k:
+        return found
+    bound = np.partition(scores[found], len(found) - k)[len(found) - k]
+    better = found[scores[found] > bound]
+    return np.concatenate([better, found[scores[found] == bound][: k - len(better)]])

@@ -1,0 +1,1 @@
+"""The SQL of `DocumentStore`, one file a concept: functions that run inside a transaction which somebody else began."""

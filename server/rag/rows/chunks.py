@@ -1,0 +1,167 @@
+"""Rows of chunks and parents, and with them their words: both go in and out together."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from server.rag.documents import Chunk, ChunkedDocument, Parent, Span, Vectors
+from server.rag.rows import named, sequences, stores, texts, words
+
+Ids = npt.NDArray[np.int64]
+Halves = npt.NDArray[np.float16]
+
+HALF = np.dtype("<f2")
+"""How vectors lie in the database."""
+
+_ROWS_PER_FETCH = 4096  # of vectors: rows become an array a few at a time, not all side by side with it
+
+
+def insert(
+    db: sqlite3.Connection,
+    store_row: int,
+    document_id: int,
+    *,
+    text: str,
+    chunked: ChunkedDocument,
+    vectors: Halves,
+    hashes: Sequence[bytes],
+) -> Ids:
+    """Store a document's text, parents and chunks; return the chunks' ids."""
+    parent_ids = sequences.take(db, "parents", len(chunked.parents))
+    chunk_ids = sequences.take(db, "chunks", len(chunked.chunks))
+    texts.insert(db, document_id, text)
+    db.executemany(
+        "INSERT INTO parents (id, document_id, start, end, page, heading) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            (parent_id, document_id, span.start, span.end, span.page, span.heading)
+            for parent_id, span in zip(parent_ids, chunked.parents, strict=True)
+        ),
+    )
+    db.executemany(
+        "INSERT INTO chunks (id, store_row, document_id, parent_id, ordinal, start, end, page, heading, num_tokens, "
+        "hash, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                chunk_id,
+                store_row,
+                document_id,
+                parent_ids[draft.parent],
+                ordinal,
+                draft.span.start,
+                draft.span.end,
+                draft.span.page,
+                draft.span.heading,
+                draft.num_tokens,
+                hash_,
+                vector.tobytes(),
+            )
+            for ordinal, (chunk_id, draft, hash_, vector) in enumerate(
+                zip(chunk_ids, chunked.chunks, hashes, vectors, strict=True)
+            )
+        ),
+    )
+    spans = [draft.span for draft in chunked.chunks]
+    rows = (
+        (chunk_id, text[span.start : span.end], span.heading) for chunk_id, span in zip(chunk_ids, spans, strict=True)
+    )
+    words.insert(db, store_row, rows)
+    return np.array(chunk_ids, np.int64)
+
+
+def delete(db: sqlite3.Connection, store_row: int, document_id: int) -> Ids:
+    """Remove what `insert` stored of a document; return the ids of its chunks."""
+    query = "SELECT id, start, end, heading FROM chunks WHERE document_id = ? ORDER BY id"
+    rows = db.execute(query, (document_id,)).fetchall()
+    text = texts.whole(db, document_id)
+    words.delete(db, store_row, ((chunk_id, text[start:end], heading) for chunk_id, start, end, heading in rows))
+    db.execute("DELETE FROM chunks WHERE document_id = ?", (document_id,))
+    db.execute("DELETE FROM parents WHERE document_id = ?", (document_id,))
+    db.execute("DELETE FROM texts WHERE document_id = ?", (document_id,))
+    return np.array([chunk_id for chunk_id, *_ in rows], np.int64)
+
+
+def delete_all(db: sqlite3.Connection, store_row: int) -> Ids:
+    """Remove the chunks of all documents of a store; return their ids."""
+    ids = ids_of(db, store_row)
+    words.clear(db, store_row)
+    db.execute("DELETE FROM chunks WHERE store_row = ?", (store_row,))
+    db.execute("DELETE FROM parents WHERE document_id IN (SELECT id FROM documents WHERE store_row = ?)", (store_row,))
+    db.execute("DELETE FROM texts WHERE document_id IN (SELECT id FROM documents WHERE store_row = ?)", (store_row,))
+    return ids
+
+
+def ids_of(db: sqlite3.Connection, store_row: int) -> Ids:
+    rows = db.execute("SELECT id FROM chunks WHERE store_row = ? ORDER BY id", (store_row,))
+    return np.fromiter((chunk_id for (chunk_id,) in rows), np.int64)
+
+
+def select(db: sqlite3.Connection, ids: Sequence[int] | Ids) -> list[Chunk]:
+    rows = named.select(
+        db,
+        "SELECT c.id, c.document_id, f.id AS file_id, f.filename, c.ordinal, c.start, c.end, c.page, c.heading, "
+        "c.parent_id, c.num_tokens FROM json_each(?) AS wanted CROSS JOIN chunks AS c ON c.id = wanted.value "
+        "JOIN documents AS d ON d.id = c.document_id JOIN files AS f ON f.row_id = d.file_row ORDER BY wanted.key",
+        (_json(ids),),
+    )
+    return [
+        Chunk(
+            id=row["id"],
+            document_id=row["document_id"],
+            file_id=row["file_id"],
+            filename=row["filename"],
+            ordinal=row["ordinal"],
+            text=texts.cut(db, row["document_id"], row["start"], row["end"]),
+            span=_span(row),
+            parent_id=row["parent_id"],
+            num_tokens=row["num_tokens"],
+        )
+        for row in rows
+    ]
+
+
+def select_parents(db: sqlite3.Connection, ids: Sequence[int] | Ids) -> list[Parent]:
+    rows = named.select(
+        db,
+        "SELECT p.id, p.document_id, p.start, p.end, p.page, p.heading "
+        "FROM json_each(?) AS wanted CROSS JOIN parents AS p ON p.id = wanted.value ORDER BY wanted.key",
+        (_json(ids),),
+    )
+    return [
+        Parent(
+            id=row["id"],
+            document_id=row["document_id"],
+            text=texts.cut(db, row["document_id"], row["start"], row["end"]),
+            span=_span(row),
+        )
+        for row in rows
+    ]
+
+
+def vectors(db: sqlite3.Connection, store_id: str) -> tuple[int, Ids, Vectors]:
+    """Read all vectors of a store, by ascending id, and the generation that they are of."""
+    store_row = stores.row_of_any(db, store_id)
+    query = "SELECT generation, dimensions FROM vector_stores WHERE row_id = ?"
+    [(generation, dimensions)] = db.execute(query, (store_row,))
+    [(num_chunks,)] = db.execute("SELECT count(*) FROM chunks WHERE store_row = ?", (store_row,))
+    ids = np.empty(num_chunks, np.int64)
+    rows = np.empty((num_chunks, dimensions), np.float32)
+    cursor = db.execute("SELECT id, vector FROM chunks WHERE store_row = ? ORDER BY id", (store_row,))
+    for start in range(0, num_chunks, _ROWS_PER_FETCH):
+        some_ids, blobs = zip(*cursor.fetchmany(_ROWS_PER_FETCH), strict=True)
+        stop = start + len(blobs)
+        ids[start:stop] = some_ids
+        rows[start:stop] = np.frombuffer(b"".join(blobs), HALF).reshape(-1, dimensions)
+    return generation, ids, rows
+
+
+def _json(ids: Sequence[int] | Ids) -> str:
+    return json.dumps([int(each) for each in ids])
+
+
+def _span(row: sqlite3.Row) -> Span:
+    return Span(start=row["start"], end=row["end"], page=row["page"], heading=row["heading"])

@@ -1,0 +1,196 @@
+"""Rows of vector stores."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from server.errors import Conflict, ObjectNotFound
+from server.rag.documents import ChunkingStrategy, StatusCounts, StoreRecord
+from server.rag.paging import Page
+from server.rag.rows import lists, named, words
+
+TOUCH_INTERVAL_S = 60
+"""Uses of a store that follow the last noted one within it are not noted."""
+
+_SELECT = (
+    "SELECT row_id, id, name, description, metadata, created_at, last_active_at, expires_after_days, is_expired, "
+    "embedding_model, fingerprint, dimensions, chunking, generation FROM vector_stores"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewStore:
+    """A store before it has an id; attributes as in `StoreRecord`."""
+
+    name: str
+    description: str
+    metadata: dict[str, str]
+    expires_after_days: int | None
+    embedding_model: str
+    fingerprint: str
+    dimensions: int
+    chunking: ChunkingStrategy
+
+
+def insert(db: sqlite3.Connection, tenant: str, new: NewStore, *, now: int) -> StoreRecord:
+    store_id = f"vs_{secrets.token_hex(16)}"
+    made = db.execute(
+        "INSERT INTO vector_stores (id, tenant, name, description, metadata, created_at, last_active_at, "
+        "expires_after_days, embedding_model, fingerprint, dimensions, chunking) "
+        "VALUES (:id, :tenant, :name, :description, :metadata, :now, :now, "
+        ":expires_after_days, :embedding_model, :fingerprint, :dimensions, :chunking)",
+        {
+            "id": store_id,
+            "tenant": tenant,
+            "name": new.name,
+            "description": new.description,
+            "metadata": json.dumps(new.metadata),
+            "now": now,
+            "expires_after_days": new.expires_after_days,
+            "embedding_model": new.embedding_model,
+            "fingerprint": new.fingerprint,
+            "dimensions": new.dimensions,
+            "chunking": chunking_json(new.chunking),
+        },
+    )
+    assert made.lastrowid is not None
+    words.create(db, made.lastrowid)
+    return find(db, tenant, store_id)
+
+
+def find(db: sqlite3.Connection, tenant: str, store_id: str) -> StoreRecord:
+    [row] = named.select(db, f"{_SELECT} WHERE row_id = ?", (row_of(db, tenant, store_id),))
+    return _record(db, row)
+
+
+def row_of(db: sqlite3.Connection, tenant: str, store_id: str) -> int:
+    """Return the number of a tenant's store.
+
+    Raises:
+        ObjectNotFound: The tenant has none of that id.
+    """
+    query = "SELECT row_id FROM vector_stores WHERE id = ? AND tenant = ?"
+    found = db.execute(query, (store_id, tenant)).fetchone()
+    if found is None:
+        raise ObjectNotFound(f"no vector store with id {store_id!r}")
+    return int(found[0])
+
+
+def row_of_any(db: sqlite3.Connection, store_id: str) -> int:
+    """Return the number of a store, whoever's it is."""
+    found = db.execute("SELECT row_id FROM vector_stores WHERE id = ?", (store_id,)).fetchone()
+    if found is None:
+        raise ObjectNotFound(f"no vector store with id {store_id!r}")
+    return int(found[0])
+
+
+def check_alive(db: sqlite3.Connection, store_row: int) -> None:
+    [(store_id, is_expired)] = db.execute("SELECT id, is_expired FROM vector_stores WHERE row_id = ?", (store_row,))
+    if is_expired:
+        raise Conflict(f"vector store {store_id!r} has expired; create a new one with the same files")
+
+
+def select(db: sqlite3.Connection, tenant: str, page: Page) -> tuple[list[StoreRecord], bool]:
+    rows, has_more = lists.select_page(
+        db,
+        f"{_SELECT} WHERE tenant = :tenant AND row_id > :low AND row_id < :high ORDER BY row_id",
+        {"tenant": tenant},
+        page=page,
+        list_name=_list_name(tenant),
+        position_query="SELECT row_id FROM vector_stores WHERE tenant = :tenant AND id = :id",
+    )
+    return [_record(db, row) for row in rows], has_more
+
+
+def update(
+    db: sqlite3.Connection,
+    tenant: str,
+    store_id: str,
+    *,
+    name: str,
+    metadata: Mapping[str, str],
+    expires_after_days: int | None,
+) -> StoreRecord:
+    store_row = row_of(db, tenant, store_id)
+    db.execute(
+        "UPDATE vector_stores SET name = ?, metadata = ?, expires_after_days = ? WHERE row_id = ?",
+        (name, json.dumps(dict(metadata)), expires_after_days, store_row),
+    )
+    return find(db, tenant, store_id)
+
+
+def delete(db: sqlite3.Connection, tenant: str, store_id: str) -> None:
+    store_row = row_of(db, tenant, store_id)
+    lists.forget(db, documents_list(store_row))
+    lists.remember(db, _list_name(tenant), store_id, store_row)
+    db.execute("DELETE FROM vector_stores WHERE row_id = ?", (store_row,))  # and with it all that belongs to it
+    words.drop(db, store_row)
+
+
+def last_active_at(db: sqlite3.Connection, tenant: str, store_id: str) -> int:
+    store_row = row_of(db, tenant, store_id)
+    [(last,)] = db.execute("SELECT last_active_at FROM vector_stores WHERE row_id = ?", (store_row,))
+    return int(last)
+
+
+def touch(db: sqlite3.Connection, store_id: str, now: int) -> None:
+    # A clock that was set back does not shorten a store's life.
+    db.execute("UPDATE vector_stores SET last_active_at = max(last_active_at, ?) WHERE id = ?", (now, store_id))
+
+
+def generation(db: sqlite3.Connection, store_id: str) -> int:
+    [(number,)] = db.execute("SELECT generation FROM vector_stores WHERE row_id = ?", (row_of_any(db, store_id),))
+    return int(number)
+
+
+def next_generation(db: sqlite3.Connection, store_row: int) -> tuple[str, int]:
+    """Count a change of a store's chunks; return its id and the new generation."""
+    db.execute("UPDATE vector_stores SET generation = generation + 1 WHERE row_id = ?", (store_row,))
+    [(store_id, number)] = db.execute("SELECT id, generation FROM vector_stores WHERE row_id = ?", (store_row,))
+    return store_id, number
+
+
+def chunking_json(chunking: ChunkingStrategy) -> str:
+    return msgspec.json.encode(chunking).decode()
+
+
+def chunking_of(content: str) -> ChunkingStrategy:
+    return msgspec.json.decode(content, type=ChunkingStrategy)
+
+
+def documents_list(store_row: int) -> str:
+    """Name the list of a store's documents for `lists`."""
+    return f"documents of {store_row}"
+
+
+def _list_name(tenant: str) -> str:
+    return f"stores of {tenant}"
+
+
+def _record(db: sqlite3.Connection, row: sqlite3.Row) -> StoreRecord:
+    by_status = db.execute(
+        "SELECT status, count(*), sum(usage_bytes) FROM documents WHERE store_row = ? GROUP BY status", (row["row_id"],)
+    ).fetchall()
+    return StoreRecord(
+        id=row["id"],
+        name=row["name"],
+        description=row["description"],
+        metadata=json.loads(row["metadata"]),
+        created_at=row["created_at"],
+        last_active_at=row["last_active_at"],
+        expires_after_days=row["expires_after_days"],
+        embedding_model=row["embedding_model"],
+        fingerprint=row["fingerprint"],
+        dimensions=row["dimensions"],
+        chunking=chunking_of(row["chunking"]),
+        generation=row["generation"],
+        usage_bytes=sum(usage for _, _, usage in by_status),
+        counts=StatusCounts(**{status: number for status, number, _ in by_status}),
+        is_expired=bool(row["is_expired"]),
+    )

@@ -1,0 +1,132 @@
+"""Tells which cited sentences of an answer are supported by their sources: by common words, and by a cross-encoder.
+
+It finds citations of the wrong source, and figures that no source has. It is no proof: a sentence that turns the words
+of its source into the opposite passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from server.rag.citations import Citation
+from server.rag.sentences import split_sentences
+from server.rag.words import has_digit, words_of
+
+MIN_OVERLAP = 0.5
+"""Of a sentence's words, to be found in its sources."""
+
+MIN_SCORE = 0.5
+"""Of the cross-encoder, for a sentence that says it in other words, or in another language."""
+
+MAX_ROOT_CHARS = 6
+"""Words that begin alike count as the same: install, installed, installation."""
+
+Score = Callable[[str, Sequence[str]], Awaitable[Sequence[float]]]
+"""How relevant each of some texts is to a sentence, 0..1 in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A sentence of the answer with citations in it or right behind it.
+
+    Attributes:
+        start, end: Offsets into the answer, in code points; marks behind the full stop are not part of it.
+        numbers: Of the sources that it names, each once.
+    """
+
+    start: int
+    end: int
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What speaks for a statement.
+
+    Attributes:
+        overlap: How much of its words its sources have, 0..1.
+        score: Best of its sources by the cross-encoder; None where the words told enough, or there is none.
+    """
+
+    statement: Statement
+    overlap: float
+    score: float | None
+    is_supported: bool
+
+
+async def check_support(
+    answer: str, citations: Sequence[Citation], sources: Sequence[str], score: Score | None = None
+) -> list[Support]:
+    """Check each cited sentence against the sources that it names, in order.
+
+    Every number of two digits or more must stand in a source; besides, half of the words must, or `score` be high.
+
+    Args:
+        answer: As sent; `citations` are those of its `CitationFilter`.
+        sources: Texts; number n is `sources[n - 1]`.
+        score: Asked about statements that their words do not support.
+    """
+    plain = _without_marks(answer, citations)
+    vocabularies = {number: _vocabulary(sources[number - 1]) for each in citations for number in each.numbers}
+
+    async def check(statement: Statement) -> Support:
+        sentence = " ".join(plain[statement.start : statement.end].split())
+        vocabulary = set[str]().union(*(vocabularies[number] for number in statement.numbers))
+        words = words_of(sentence)
+        overlap = _overlap(words, vocabulary)
+        best = None
+        has_numbers = all(word in vocabulary for word in words if len(word) > 1 and has_digit(word))
+        if score is not None and has_numbers and overlap < MIN_OVERLAP:
+            best = max(await score(sentence, [sources[number - 1] for number in statement.numbers]))
+        is_supported = has_numbers and (overlap >= MIN_OVERLAP or (best is not None and best >= MIN_SCORE))
+        return Support(statement, overlap, best, is_supported)
+
+    return await asyncio.gather(*map(check, find_statements(answer, citations)))
+
+
+def find_statements(answer: str, citations: Sequence[Citation]) -> list[Statement]:
+    """Find the sentences that citations belong to, in order.
+
+    A mark belongs to the sentence that it stands in; between two sentences, to the one before it on the same line.
+    """
+    plain = _without_marks(answer, citations)
+    sentences = list(split_sentences(plain))
+    numbers: dict[int, list[int]] = {}  # by index of the sentence
+    for citation in citations:
+        index = bisect_right(sentences, (citation.start, len(plain))) - 1
+        if index < 0 or _is_before_line(plain, sentences, index, citation):
+            index = min(index + 1, len(sentences) - 1)
+        if index >= 0:
+            numbers.setdefault(index, []).extend(citation.numbers)
+    return [Statement(*sentences[index], tuple(dict.fromkeys(numbers[index]))) for index in sorted(numbers)]
+
+
+def _is_before_line(plain: str, sentences: list[tuple[int, int]], index: int, citation: Citation) -> bool:
+    """Whether a mark behind a sentence is on another line."""
+    _, end = sentences[index]
+    return "\n" in plain[end : citation.start]
+
+
+def _without_marks(answer: str, citations: Sequence[Citation]) -> str:
+    """The answer with space instead of marks, so that offsets stay and a full stop before a mark ends its sentence."""
+    parts: list[str] = []
+    end = 0
+    for citation in citations:
+        parts += [answer[end : citation.start], " " * (citation.end - citation.start)]
+        end = citation.end
+    return "".join([*parts, answer[end:]])
+
+
+def _overlap(words: Sequence[str], vocabulary: set[str]) -> float:
+    """The part of the words that is in the vocabulary. Short Latin words are left out: they are in every text."""
+    telling = [word for word in words if len(word) > 3 or not word.isascii() or has_digit(word)] or words
+    return sum(word[:MAX_ROOT_CHARS] in vocabulary for word in telling) / len(telling) if telling else 1.0
+
+
+def _vocabulary(text: str) -> set[str]:
+    """Its words and their beginnings."""
+    words = words_of(text)
+    return {*words, *(word[:MAX_ROOT_CHARS] for word in words)}

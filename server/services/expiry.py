@@ -1,0 +1,45 @@
+"""Lets go of files and vector stores whose time has come, minute by minute."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import NoReturn
+
+from server.errors import StorageError
+from server.rag.uninterrupted import uninterrupted
+from server.services.library import Library
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 60.0
+
+
+async def expire_for_ever(library: Library) -> NoReturn:
+    """Call `expire` once a minute, whatever happens."""
+    while True:
+        try:
+            await uninterrupted(expire(library, now=int(time.time())))
+        except StorageError as exc:
+            logger.warning("nothing expires", extra={"reason": exc.message})
+        except Exception:
+            logger.exception("nothing expires")
+        await asyncio.sleep(INTERVAL_S)
+
+
+async def expire(library: Library, *, now: int) -> None:
+    """Delete files past their time, everywhere, and empty stores past theirs. `now` is Unix time.
+
+    Raises:
+        StorageError: The rest is left to the next call.
+    """
+    file_ids, changes = await library.documents.expire(now)
+    for change in changes:
+        library.shelf.apply(change)
+    gone, stores = set(file_ids), {change.store_id for change in changes}
+    library.ingestion.cancel(lambda document: document.file_id in gone)
+    for file_id in file_ids:
+        await library.files.delete(file_id)
+    if gone or stores:
+        logger.info("expired", extra={"files": len(gone), "stores": len(stores)})

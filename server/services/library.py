@@ -1,0 +1,43 @@
+"""The open data directory, as services reach it: there, or shut for a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.errors import StorageError, StorageUnavailable
+from server.rag.document_store import DocumentStore
+from server.rag.index_shelf import IndexShelf
+from server.rag.ingestion import Ingestion
+from server.storage.file_store import FileStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """What is kept of files and vector stores, and what works on it."""
+
+    documents: DocumentStore
+    files: FileStore
+    shelf: IndexShelf
+    ingestion: Ingestion
+
+
+class LibraryDoor:
+    """Shut until the data directory is open, and for good where it cannot be opened: models are served all the same."""
+
+    def __init__(self) -> None:
+        self._library: Library | None = None
+        self._reason: StorageError = StorageUnavailable("the data directory is not open yet; try again in a moment")
+
+    @property
+    def library(self) -> Library:
+        """Raises StorageUnavailable, or whatever else it was shut with."""
+        if self._library is None:
+            raise self._reason
+        return self._library
+
+    def open(self, library: Library) -> None:
+        self._library = library
+
+    def shut(self, reason: StorageError) -> None:
+        """`reason` is for clients."""
+        self._library, self._reason = None, reason

@@ -1,0 +1,32 @@
+"""What lies where in the data directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DataLayout:
+    """Paths below the data directory; none needs to exist.
+
+    data/
+      lock            held by the server that uses the directory
+      hearth.sqlite   all that is known; copies from before an upgrade lie beside it
+      files/          the bytes of uploads, by id
+      indexes/        vectors ready to be searched; made again from the database when lost
+    """
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "hearth.sqlite"
+
+    @property
+    def files(self) -> Path:
+        return self.folder / "files"
+
+    @property
+    def indexes(self) -> Path:
+        return self.folder / "indexes"

@@ -1,0 +1,36 @@
+"""Looks at a database of documents from below, and tells what does not fit together."""
+
+from __future__ import annotations
+
+import sqlite3
+
+ORPHANS = {
+    "chunks without document": "SELECT id FROM chunks WHERE document_id NOT IN (SELECT id FROM documents)",
+    "chunks of another store than their document": "SELECT chunks.id FROM chunks JOIN documents ON "
+    "documents.id = chunks.document_id WHERE chunks.store_row != documents.store_row",
+    "chunks without parent": "SELECT id FROM chunks WHERE parent_id NOT IN (SELECT id FROM parents)",
+    "chunks without text": "SELECT id FROM chunks WHERE document_id NOT IN (SELECT document_id FROM texts)",
+    "chunks with a vector of another length": "SELECT chunks.id FROM chunks JOIN vector_stores ON "
+    "vector_stores.row_id = chunks.store_row WHERE length(chunks.vector) != 2 * vector_stores.dimensions",
+    "parents without chunk": "SELECT id FROM parents WHERE id NOT IN (SELECT parent_id FROM chunks)",
+    "texts without chunk": "SELECT document_id FROM texts WHERE document_id NOT IN (SELECT document_id FROM chunks)",
+    "pending vectors without job": "SELECT rowid FROM pending_vectors WHERE document_id NOT IN "
+    "(SELECT id FROM documents WHERE status = 'in_progress')",
+    "completed documents without chunks": "SELECT documents.id FROM documents JOIN vector_stores ON "
+    "vector_stores.row_id = documents.store_row WHERE status = 'completed' AND NOT is_expired AND "
+    "num_chunks != (SELECT count(*) FROM chunks WHERE document_id = documents.id)",
+    "foreign keys to nowhere": "PRAGMA foreign_key_check",
+}
+
+
+def findings(db: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    """Return what is wrong; empty if everything fits. Opened for writing: FTS5 is asked to check itself."""
+    found = {what: rows for what, query in ORPHANS.items() if (rows := db.execute(query).fetchall())}
+    for (store_row,) in db.execute("SELECT row_id FROM vector_stores").fetchall():
+        table = f"chunks_fts_{store_row}"
+        chunk_ids = db.execute("SELECT id FROM chunks WHERE store_row = ? ORDER BY id", (store_row,)).fetchall()
+        word_ids = db.execute(f"SELECT id FROM {table}_docsize ORDER BY id").fetchall()
+        if chunk_ids != word_ids:
+            found[f"chunks {chunk_ids} but words of"] = word_ids
+        db.execute(f"INSERT INTO {table} ({table}) VALUES ('integrity-check')")
+    return found

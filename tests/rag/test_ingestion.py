@@ -1,0 +1,124 @@
+"""Who is next, and what stops whom; what a job does is `test_ingestion_job.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from server.rag.documents import DocumentRecord, StoreRecord
+from tests.fakes.library import SMALL_CHUNKS, TENANT, FakeParser, Rig, jobs_done, open_rig
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    """One job runs at a time, and waits at the parser's gate."""
+    async with open_rig(tmp_path, parser=FakeParser(gate=asyncio.Event()), max_running=1) as rig:
+        yield rig
+
+
+async def submit(rig: Rig, store: StoreRecord, names: Sequence[str]) -> list[DocumentRecord]:
+    files = [await rig.add_file(f"this is {name}", name=name) for name in names]
+    documents = await rig.documents.add_documents(TENANT, store.id, [(each, {}, SMALL_CHUNKS) for each in files])
+    rig.library.ingestion.submit(TENANT, documents)
+    return documents
+
+
+async def finish(rig: Rig) -> None:
+    assert rig.parser.gate is not None
+    rig.parser.gate.set()
+    await jobs_done()
+
+
+async def status_of(rig: Rig, document: DocumentRecord) -> str:
+    return (await rig.documents.document(TENANT, document.store_id, document.file_id)).status
+
+
+async def test_stores_take_turns(rig: Rig) -> None:
+    await submit(rig, await rig.add_store(), ["a1", "a2", "a3"])
+    await submit(rig, await rig.add_store(), ["b1", "b2"])
+
+    await finish(rig)
+
+    assert rig.parser.names == ["a1", "a2", "b1", "a3", "b2"]
+
+
+async def test_only_so_many_run_at_a_time(tmp_path: Path) -> None:
+    parser = FakeParser(gate=asyncio.Event())
+    async with open_rig(tmp_path, parser=parser, max_running=2) as rig:
+        await submit(rig, await rig.add_store(), ["a", "b", "c"])
+        await parser.begun.get()
+        await parser.begun.get()
+
+        assert sorted(parser.names) == ["a", "b"]
+        await finish(rig)
+        assert parser.names[2:] == ["c"]
+
+
+async def test_a_waiting_job_can_be_cancelled(rig: Rig) -> None:
+    first, second = await submit(rig, await rig.add_store(), ["a", "b"])
+
+    rig.library.ingestion.cancel(lambda document: document.id == second.id)
+    await finish(rig)
+
+    assert rig.parser.names == ["a"]
+    assert [await status_of(rig, each) for each in (first, second)] == ["completed", "in_progress"]
+
+
+async def test_a_running_job_is_cancelled_at_once_and_the_next_begins(rig: Rig) -> None:
+    first, second = await submit(rig, await rig.add_store(), ["a", "b"])
+    await rig.parser.begun.get()
+
+    rig.library.ingestion.cancel(lambda document: document.id == first.id)
+    await finish(rig)
+
+    assert [await status_of(rig, each) for each in (first, second)] == ["in_progress", "completed"]
+
+
+async def test_one_that_fails_does_not_keep_others(rig: Rig) -> None:
+    rig.parser.errors = [RuntimeError("a bug")]  # type: ignore[list-item]
+    first, second = await submit(rig, await rig.add_store(), ["a", "b"])
+
+    await finish(rig)
+
+    assert [await status_of(rig, each) for each in (first, second)] == ["failed", "completed"]
+
+
+async def test_after_a_stop_another_process_goes_on(tmp_path: Path) -> None:
+    parser = FakeParser(gate=asyncio.Event())
+    async with open_rig(tmp_path, parser=parser, max_running=1) as rig:
+        documents = await submit(rig, await rig.add_store(), ["a", "b", "c"])
+        await parser.begun.get()
+        await rig.library.ingestion.stop()
+
+    async with open_rig(tmp_path) as rig:
+        await rig.library.ingestion.start()
+        await jobs_done()
+
+        assert [await status_of(rig, each) for each in documents] == ["completed"] * 3
+
+
+async def test_nothing_begins_after_a_stop(rig: Rig) -> None:
+    await rig.library.ingestion.stop()
+
+    await submit(rig, await rig.add_store(), ["a"])
+    await finish(rig)
+
+    assert rig.parser.names == []
+
+
+async def test_a_waiting_document_has_no_progress_yet(rig: Rig) -> None:
+    _, second = await submit(rig, await rig.add_store(), ["a", "b"])
+
+    assert rig.library.ingestion.with_progress(second) == second
+
+
+async def test_what_is_over_is_told_as_the_database_has_it(rig: Rig) -> None:
+    [document] = await submit(rig, await rig.add_store(), ["a"])
+    await finish(rig)
+
+    done = await rig.documents.document(TENANT, document.store_id, document.file_id)
+
+    assert rig.library.ingestion.with_progress(done) == done
