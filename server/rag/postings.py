@@ -163,7 +163,7 @@ def _table_in_memory(rows: Iterable[WordRow]) -> closing[sqlite3.Connection]:
 def _finder(ids: Ids) -> Callable[[Ids], npt.NDArray[np.int64]]:
     """Return what says where in `ids` some of them are. Millions are asked for: by a table, if it is not too large."""
     if not len(ids) or ids[-1] - ids[0] > 16 * len(ids):
-        return partial(np.searchsorted, ids)
+        return lambda wanted: np.asarray(np.searchsorted(ids, wanted), np.int64)
     places = np.zeros(ids[-1] - ids[0] + 1, np.int64)
     places[ids - ids[0]] = np.arange(len(ids))
     return lambda wanted: places[wanted - ids[0]]
