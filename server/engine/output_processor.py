@@ -32,7 +32,7 @@ class _Stream:
 class OutputProcessor:
     """Keeps the text of every live request, and sees to it that its stream ends exactly once.
 
-    `open` and `close` may be called from any thread; `process` from one only.
+    `open`, `close` and `is_awaited` may be called from any thread; `process` from one only.
 
     Args:
         abort: Makes the engine drop a request that has said a stop string; called by `process`.
@@ -52,8 +52,12 @@ class OutputProcessor:
         """Expect no more of a request that was aborted; what the engine still says about it is ignored."""
         self._streams.pop(request_id, None)
 
+    def is_awaited(self, outputs: list[TokenOutput]) -> bool:
+        """Whether they begin or end an answer, so that somebody notices when they come."""
+        return any(ending or self._has_said_nothing(request_id) for request_id, _, ending in outputs)
+
     def process(self, outputs: list[TokenOutput]) -> list[Output]:
-        """Turn one step's tokens into events, in order; at most one text and one ending for each request."""
+        """Turn the tokens of a step into events, in order; at most one text and one ending for each request."""
         events: list[Output] = []
         for request_id, token_ids, ending in outputs:
             stream = self._streams.get(request_id)
@@ -72,6 +76,10 @@ class OutputProcessor:
                 events.append((request_id, end))
                 self.close(request_id)
         return events
+
+    def _has_said_nothing(self, request_id: str) -> bool:
+        stream = self._streams.get(request_id)
+        return stream is not None and not stream.num_tokens
 
     def _read(
         self, stream: _Stream, token_ids: list[int], ending: Finished | Failed | None

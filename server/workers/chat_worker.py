@@ -7,7 +7,6 @@ channel's takes messages; the front thread renders templates and tokenises.
 from __future__ import annotations
 
 import logging
-import queue
 import sys
 import threading
 import time
@@ -32,6 +31,7 @@ from server.workers.chat_prompts import ChatPrompts
 from server.workers.child import Send, run_child
 from server.workers.front import Front
 from server.workers.messages import Abort, Generate, Heartbeat, StepOutput, StreamOutput, ToWorker, WorkerSpec
+from server.workers.output_queue import OutputQueue
 from server.workers.runtime_choice import choose_context, choose_runtime
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class ChatWorker:
         self._prompts = ChatPrompts(self._model, context_length=context_length)
         self._engine = self._make_engine(config, runtime.options)
         self._texts = OutputProcessor(self._engine.abort, is_end=self._is_end)
-        self._to_texts: queue.SimpleQueue[list[TokenOutput] | None] = queue.SimpleQueue()
+        self._to_texts = OutputQueue()
         self._front = Front(self._start, self._abort)
         self._pin_prefixes(config, num_cells=runtime.options.num_cells)
         self.facts = ModelFacts(
@@ -90,9 +90,9 @@ class ChatWorker:
             while not self._engine.is_stopped:
                 self._engine.wait_for_work()
                 if outputs := self._step():
-                    self._to_texts.put(outputs)
+                    self._to_texts.put(outputs, is_urgent=self._texts.is_awaited(outputs))
         finally:
-            self._to_texts.put(None)
+            self._to_texts.close()
             texts.join()
 
     def _step(self) -> list[TokenOutput]:
@@ -106,7 +106,7 @@ class ChatWorker:
     # ---- the text thread
 
     def _run_texts(self) -> None:
-        while (outputs := self._to_texts.get()) is not None:
+        while (outputs := self._to_texts.take()) is not None:
             events = self._texts.process(outputs)
             if events:
                 self._send(StepOutput([StreamOutput(request_id, event) for request_id, event in events]))

@@ -151,7 +151,7 @@ class StreamOutput(msgspec.Struct, frozen=True):
 
 
 class StepOutput(msgspec.Struct, frozen=True, tag="step"):
-    """All that one engine step has to say: one message per step, not per token."""
+    """All that an engine step has to say, or several quick ones: see `output_queue.py`."""
 
     outputs: list[StreamOutput]
 

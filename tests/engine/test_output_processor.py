@@ -46,6 +46,16 @@ def test_a_character_in_two_tokens_comes_with_the_second() -> None:
     assert stage.say(5) == [("a", Delta("é"))]
 
 
+def test_only_the_beginning_and_the_ending_of_an_answer_are_awaited() -> None:
+    stage = Stage()
+    assert stage.processor.is_awaited([("a", [1], None)])
+
+    stage.say(1)
+
+    assert not stage.processor.is_awaited([("a", [2], None), ("aborted", [2], None)])
+    assert stage.processor.is_awaited([("a", [2], Finished("stop", ENGINES_USAGE))])
+
+
 def test_a_stop_string_ends_the_stream_and_tells_the_engine() -> None:
     stage = Stage("two three")
 
