@@ -32,6 +32,7 @@ bench-encoders: environment ## embeddings and rerank against Infinity and plain 
 	@.venv/bin/python -m pip install --quiet --constraint constraints.txt matplotlib
 	@.venv/bin/python -m benchmarks.embeddings $(ARGS)
 	@.venv/bin/python -m benchmarks.rerank $(ARGS)
+	@.venv/bin/python -m benchmarks.emit
 	@.venv/bin/python -m benchmarks.encoder_plot
 	@.venv/bin/python -m benchmarks.encoder_table
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from benchmarks.bars import Bar, Role, Verdict, judge
+from benchmarks.emit import LIMITS_MS
 from benchmarks.encoder_bars import CURVES, EMBEDDING_BARS, OTHERS, RERANK_BARS
 from benchmarks.encoder_loads import EMBEDDING_LOADS, RERANK_LOADS
 from benchmarks.results import EMBEDDINGS, RERANK, Section, load_results
-from benchmarks.tables import NOT_YET, PAGE, markdown, refill, spread_cell, yes_no
+from benchmarks.tables import NOT_YET, PAGE, markdown, refill, significant, spread_cell, yes_no
 
 TITLES = {load.name: load.title for load in (*EMBEDDING_LOADS, *RERANK_LOADS)}
 
@@ -22,6 +23,7 @@ def fill_tables(page: str, embeddings: Section, rerank: Section) -> str:
         "embedding-bars": (lambda results: _bars(EMBEDDING_BARS, results), embeddings),
         "embedding-curves": (_curves, embeddings),
         "embedding-parity": (_parity, embeddings),
+        "embedding-emit": (_emit, embeddings.get("emit", {})),
         "embedding-machine": (_machine, embeddings),
         "rerank-bars": (lambda results: _bars(RERANK_BARS, results), rerank),
         "rerank-parity": (_parity, rerank),
@@ -67,6 +69,16 @@ def _parity(results: Section) -> str:
     distances = {role: each["max_distance"] for role, each in results.get("parity", {}).items() if role != "plain"}
     each = [f"{OTHERS.get(role, 'Hearth')} {distance:.1g}" for role, distance in distances.items()]
     return f"{', '.join(each) or 'not measured'}.\n"
+
+
+def _emit(emit: Section) -> str:
+    rows = []
+    for name, limit_ms in LIMITS_MS.items():
+        size = f"{emit[name]['num_bytes'] / 1e6:.1f} MB"
+        median, least, most = (emit[name]["ms"][key] for key in ("median", "min", "max"))
+        measured = f"{significant(median)} ms ({significant(least)} to {significant(most)})"
+        rows.append((f"`{name}`", size, measured, f"< {limit_ms:g} ms", yes_no(median < limit_ms)))
+    return markdown(("`encoding_format`", "The body", "Writing it", "Bar", "Reached"), rows)
 
 
 def _machine(results: Section) -> str:

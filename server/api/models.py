@@ -9,8 +9,14 @@ from starlette.responses import Response
 
 from server.api.json_response import JsonResponse
 from server.api.record import record_of
+from server.config.schema import Capability
 from server.services.models import ModelService, ModelView
-from server.types import EncoderCounts, ModelFacts
+from server.types import EncoderCounts, ModelFacts, ModelKind
+
+_XINFERENCE_TYPES: dict[ModelKind, str] = {"chat": "LLM", "embedding": "embedding", "rerank": "rerank"}
+_XINFERENCE_ABILITIES: dict[Capability, str] = {
+    "chat": "chat", "completion": "generate", "tools": "tools", "embedding": "embed", "rerank": "rerank",
+}  # fmt: skip
 
 
 class ModelEndpoint:
@@ -27,7 +33,7 @@ class ModelEndpoint:
 
 
 def model_body(view: ModelView) -> dict[str, Any]:
-    """OpenAI's four fields, and what operators and tools want to know besides."""
+    """OpenAI's four fields, what operators and tools want to know besides, and what Xinference's clients look at."""
     body = {
         "id": view.id,
         "object": "model",
@@ -42,10 +48,17 @@ def model_body(view: ModelView) -> dict[str, Any]:
         "aliases": view.aliases,
         "display": view.display.model_dump(),
         "runtime": _runtime(view.facts),
+        **_for_xinference(view),
     }
     if view.encoded is not None:
         body["encoded"] = _encoded(view.encoded)
     return body if view.failure is None else {**body, "error": view.failure}
+
+
+def _for_xinference(view: ModelView) -> dict[str, Any]:
+    """By these its client, and Dify's plugin for it, tell what a model may be asked."""
+    abilities = [_XINFERENCE_ABILITIES[each] for each in view.capabilities if each in _XINFERENCE_ABILITIES]
+    return {"model_name": view.id, "model_type": _XINFERENCE_TYPES[view.kind], "model_ability": abilities}
 
 
 def _encoded(counts: EncoderCounts) -> dict[str, int]:

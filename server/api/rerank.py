@@ -45,10 +45,18 @@ class RerankEndpoint:
         except HearthError as exc:
             # Of a body that could not be read, the field at fault is all that is known.
             dialect = choose_dialect(request.url.path, named or {exc.param})
-            return error_response(exc, request.scope, shape=dialect.render_error)
+            return error_response(_said_of(dialect.documents, exc), request.scope, shape=dialect.render_error)
         record.model = wanted.model or ranking.model_id
         record.usage = Usage(prompt_tokens=ranking.num_prompt_tokens)
         return JsonResponse(dialect.render(wanted, ranking), headers=_headers(ranking))
+
+
+def _said_of(name: str, error: HearthError) -> HearthError:
+    """What is wrong with `documents[n]`, said of the field as the client called it."""
+    if name == "documents" or error.param is None or not error.param.startswith("documents"):
+        return error
+    param = error.param.replace("documents", name)
+    return type(error)(error.message.replace(error.param, param), param=param, code=error.code)
 
 
 def _headers(ranking: Ranking) -> dict[str, str]:

@@ -27,11 +27,13 @@ class Dialect:
     Attributes:
         render: The answer's body.
         render_error: The body of an error, made from OpenAI's.
+        documents: What it calls them.
         truncate: What becomes of documents that are too long, where the request does not say.
     """
 
     render: Callable[[RerankRequest, Ranking], Any]
     render_error: Callable[[Body], Body]
+    documents: str = "documents"
     truncate: Literal["error", "end"] = "error"
 
 
@@ -164,4 +166,4 @@ def _tei_error(body: Body) -> Body:
 COMMON = Dialect(_common, _common_error)
 COHERE_V2 = Dialect(_cohere_v2, _common_error, truncate="end")
 VOYAGE = Dialect(_voyage, _common_error, truncate="end")
-TEI = Dialect(_tei, _tei_error)
+TEI = Dialect(_tei, _tei_error, documents="texts")

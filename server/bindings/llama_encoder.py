@@ -48,6 +48,12 @@ _MAX_PLAIN_TOKENS = 2048
 
 _CALLS_PER_SHARING_BATCH = 4
 
+_LONG_CALL = 10**12
+"""Tokens times parameters from which a call, of some ten seconds, counts its operations. Counting takes the
+interpreter's lock some hundred times, and another thread may hold it for 5 ms each time."""
+
+_NO_CALLBACK = llama_cpp.ggml_abort_callback()
+
 _MIN_SHARED_TOKENS = 16
 """A shorter prefix is cheaper to compute again than to compute first: one more call."""
 
@@ -61,6 +67,7 @@ class LlamaEncoder:
         call_tokens: Tokens of several sequences that one native call takes.
         batch_tokens: Tokens that are worth handing over at a time: more, where sequences share prefixes.
         num_threads: Compute threads.
+        num_operations: Grows with each native call, and within one that may take minutes; for other threads to see.
 
     Raises:
         LoadFailed: The cache or the compute buffers do not fit into memory.
@@ -72,6 +79,9 @@ class LlamaEncoder:
         self._logit_ids = None if isinstance(readout, str) else np.array(readout)
         self._vocab_size = model.vocab.size
         self.num_threads = num_threads
+        self.num_operations = 0
+        self._num_parameters = model.num_parameters
+        self._on_operation = llama_cpp.ggml_abort_callback(self._count_operation)  # must live as long as the context
         self.max_tokens = max_tokens
         self.row_length = self._row_length(model)
         self.call_tokens = self._choose_call_tokens(model)
@@ -89,7 +99,7 @@ class LlamaEncoder:
         self.batch_tokens = self.call_tokens * (_CALLS_PER_SHARING_BATCH if self._can_share else 1)
         self._batch = LlamaBatch(self._max_ubatch)
 
-    def encode(self, sequences: Sequence[TokenIds]) -> npt.NDArray[np.float32]:
+    def encode(self, sequences: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """Compute one row per sequence, in order: float32 [num_sequences, row_length], owned by the caller.
 
         Takes as many native calls as it needs. Sequences have 1 to `max_tokens` tokens.
@@ -212,9 +222,20 @@ class LlamaEncoder:
         assert token_ids.max() < self._vocab_size
         # Pooling looks at every token.
         self._batch.fill(token_ids, positions, seq_ids[:, None], wants_output | (self._pooling is not None))
+        is_long = self._num_parameters * len(token_ids) >= _LONG_CALL
+        llama_cpp.llama_set_abort_callback(self._handle, self._on_operation if is_long else _NO_CALLBACK, None)
         status = self._run_batch(self._handle, self._batch.handle)
+        self.num_operations += 1
         if status != 0:
             raise InternalError(f"llama.cpp cannot compute {len(token_ids)} tokens (status {status}); lower `context`")
+
+    def _count_operation(self, _data: int | None) -> bool:
+        """Called by llama.cpp after each operation of a CPU, on the thread that computes; true would abort the call.
+
+        A long input is one call: this tells one that takes many minutes from one that hangs.
+        """
+        self.num_operations += 1
+        return False
 
     def _read(self, num_sequences: int) -> npt.NDArray[np.float32]:
         """Copy the rows out of llama.cpp's buffers: sequences are numbered from 0, and end in the order of numbers."""

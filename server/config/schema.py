@@ -17,7 +17,9 @@ from server.types import ModelKind
 
 Backend = Literal["llama_cpp", "sentence_transformers", "script"]
 KvType = Literal["f16", "q8_0", "q4_0"]
-KernelName = Literal["torch-fp32", "torch-mixed-bf16", "torch-bf16", "torch-fp16", "onnx"]
+KernelName = Literal[
+    "torch-fp32", "torch-mixed-bf16", "torch-bf16", "torch-fp16", "torch-packed-fp16", "torch-packed-bf16", "onnx"
+]
 Capability = Literal["chat", "completion", "embedding", "rerank", "tools", "code", "reasoning"]
 
 ScriptedErrorCode = Literal[
@@ -135,7 +137,7 @@ class ServerSettings(_Section):
     )
     tune: bool = Field(
         True,
-        description="Measure at the first load of a chat model what runs it fastest on this machine, and remember it; "
+        description="Measure at the first load of a model what runs it fastest on this machine, and remember it; "
         "`false`: fixed rules.",
     )
     bulk_share: float = Field(
@@ -264,7 +266,8 @@ class ModelConfig(_Section):
     kernel: Literal["auto", "exact", KernelName] = Field(
         "auto",
         description="Library and number format that compute an encoder; `auto`: what was measured to be the fastest "
-        "whose results are right. `exact`: as the weights are, so fp32 in fp32, and int8 ONNX one input at a time.",
+        "whose results are right. `exact`: as the weights are, so fp32 in fp32, and int8 ONNX one input at a time. The "
+        "packed ones compute no padding; they are for GPUs.",
     )
     dimensions: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(
         (),

@@ -26,7 +26,7 @@ import numpy as np
 
 from server.encoders.bulk_pace import BulkPace
 from server.encoders.encoded import Encoded, assemble
-from server.encoders.encoder import EncodedItem, Encoder, EncoderBroken, Rows
+from server.encoders.encoder import EncodedItem, Encoder, EncoderBroken, Rows, ShowsProgress
 from server.encoders.flights import Flight, Flights
 from server.encoders.vector_cache import VectorCache
 from server.errors import HearthError, InternalError, InvalidRequest, ModelUnavailable
@@ -45,8 +45,9 @@ class Progress(NamedTuple):
     """Signs of life for the heartbeat.
 
     Attributes:
-        num_steps: Requests tokenised and forward passes returned since start, failed ones included.
-        busy_s: How long the forward pass now running has taken; 0 when idle.
+        num_steps: Requests tokenised and forward passes returned since start, failed ones included, and whatever steps
+            the encoder shows within a pass.
+        busy_s: How long the forward pass now running has taken, or has shown no step; 0 when idle.
         num_running: Items in the batch now being computed.
         num_waiting: Items that wait for a batch, and those that the tokeniser has yet to look at or to drop.
     """
@@ -123,6 +124,8 @@ class Batcher:
         self._num_untokenized = 0  # items, cancelled ones included: a tokeniser that is stuck with them must show
         self._num_running = 0
         self._forward_started_at: float | None = None
+        self._num_operations = 0  # of the encoder, as last seen, and when that was
+        self._saw_operations_at = clock()
         self._is_closed = False
         self._pools: dict[Lane, ThreadPoolExecutor] = {
             "interactive": ThreadPoolExecutor(num_tokenizer_threads, thread_name_prefix="encoder-tokenizer"),
@@ -175,11 +178,14 @@ class Batcher:
             self._changed.notify()
 
     def progress(self) -> Progress:
+        num_operations = self._encoder.num_operations if isinstance(self._encoder, ShowsProgress) else 0
         with self._changed:
-            started_at = self._forward_started_at
+            now, started_at = self._clock(), self._forward_started_at
+            if num_operations != self._num_operations:
+                self._num_operations, self._saw_operations_at = num_operations, now
             return Progress(
-                num_steps=self._num_steps,
-                busy_s=0.0 if started_at is None else self._clock() - started_at,
+                num_steps=self._num_steps + num_operations,
+                busy_s=0.0 if started_at is None else now - max(started_at, self._saw_operations_at),
                 num_running=self._num_running,
                 num_waiting=self._flights.num_queued + self._num_untokenized,
             )

@@ -17,9 +17,10 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers.utils import logging as transformers_logging
 
 from server.config.schema import KernelName, ModelConfig
-from server.encoders.encoder import MAX_BATCH_TOKENS, EncodedItem, Rows, Texts, TokenBudget, pad
-from server.encoders.tokenizer import TextTokenizer, choose_max_tokens, num_positions
-from server.encoders.torch_device import TORCH_FORMATS, choose_device, send
+from server.encoders.encoder import EncodedItem, Rows, Texts, TokenBudget, pad
+from server.encoders.packing import check_packing, pack, pack_network, packed_inputs
+from server.encoders.tokenizer import TextTokenizer, choose_max_tokens, first_position, num_positions
+from server.encoders.torch_device import TORCH_FORMATS, choose_device, send, usual_batch_tokens
 from server.encoders.vocabulary import FastTextVocabulary
 from server.errors import LoadFailed
 from server.types import ModelFacts, Token
@@ -30,8 +31,6 @@ _PROBE = "The quick brown fox jumps over the lazy dog; it's 10 o'clock, Zürich.
 class Embedder:
     """An `Encoder` of texts. Vectors are fp32, as the model pools them: who wants them of norm 1 scales them."""
 
-    budget = TokenBudget(MAX_BATCH_TOKENS)
-
     def __init__(
         self,
         model: SentenceTransformer,
@@ -39,12 +38,12 @@ class Embedder:
         *,
         kernel: KernelName,
         num_threads: int,
+        batch_tokens: int,
         details: Mapping[str, str],
     ) -> None:
         hf_config = model[0].config
-        max_tokens = choose_max_tokens(
-            config.context, own=model.max_seq_length, possible=num_positions(hf_config.to_dict())
-        )
+        positions = num_positions(hf_config.to_dict())
+        max_tokens = choose_max_tokens(config.context, own=model.max_seq_length, possible=positions)
         prompts = {**model.prompts, **config.prompts}
         # Put before inputs unless their request says otherwise, as `encode` does.
         self._default_prompt = prompts.get(model.default_prompt_name, "")
@@ -53,6 +52,8 @@ class Embedder:
         self._model = model
         self._device = model.device.type
         self._format = TORCH_FORMATS[kernel]
+        self.budget = TokenBudget(batch_tokens, is_packed=self._format.is_packed)
+        self._first_position = first_position(hf_config.to_dict())
         vocabulary = FastTextVocabulary(model.tokenizer.backend_tokenizer)
         self._tokenizer = TextTokenizer(
             vocabulary, model_id=config.id, max_tokens=max_tokens, default_prompt=self._default_prompt
@@ -72,6 +73,7 @@ class Embedder:
                 "device": str(model.device),
                 "dtype": str(self._format),
                 "threads": str(num_threads),
+                "batch_tokens": str(batch_tokens),
                 "pooling": _pooling_of(model),
                 **details,
             },
@@ -85,11 +87,17 @@ class Embedder:
 
     def forward(self, items: Sequence[EncodedItem]) -> Rows:
         """Embed items; float32 [num_items, dimensions], as the model pools them."""
-        padded = pad(items, pad_id=self._pad_id, side=self._pad_side)
-        features = {name: send(padded[name], self._device) for name in self._tensor_names}
+        features = self._lay_out(items)
         with self._format.computing(self._device):
             rows: Rows = self._model({**features, **self._constants})["sentence_embedding"].float().cpu().numpy()
         return rows
+
+    def _lay_out(self, items: Sequence[EncodedItem]) -> dict[str, Any]:
+        if self._format.is_packed:
+            packed = pack(items, first_position=self._first_position)
+            return packed_inputs(packed, self._tensor_names, self._device)
+        padded = pad(items, pad_id=self._pad_id, side=self._pad_side)
+        return {name: send(padded[name], self._device) for name in self._tensor_names}
 
     def _probe_features(self) -> tuple[list[str], dict[str, Any]]:
         """Ask the model itself how it prepares a text: the tensors that it wants, and constants besides them.
@@ -113,12 +121,19 @@ def _pooling_of(model: SentenceTransformer) -> str:
 
 
 def load_embedder(
-    folder: Path, config: ModelConfig, *, kernel: KernelName, num_threads: int, details: Mapping[str, str]
+    folder: Path,
+    config: ModelConfig,
+    *,
+    kernel: KernelName,
+    num_threads: int,
+    batch_tokens: int | None = None,
+    details: Mapping[str, str],
 ) -> Embedder:
     """Load a sentence-transformers folder. No code from the folder runs and nothing is fetched.
 
     Args:
         kernel: One of `TORCH_FORMATS`.
+        batch_tokens: What is to be computed at a time; None: what is usual on the device.
         details: What is to be told to people besides.
 
     Raises:
@@ -128,16 +143,29 @@ def load_embedder(
         raise LoadFailed(f"{folder} has no modules.json, so it is not a sentence-transformers model")
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(num_threads)
+    device, number_format = choose_device(config.device), TORCH_FORMATS[kernel]
     model = SentenceTransformer(
         str(folder),
-        device=choose_device(config.device),
+        device=device,
         trust_remote_code=False,
         local_files_only=True,
-        model_kwargs={"use_safetensors": True, "dtype": TORCH_FORMATS[kernel].weights},
+        model_kwargs={"use_safetensors": True, "dtype": number_format.weights},
     )
     while isinstance(model[-1], Normalize):
         model.pop(-1)  # whether vectors are to have norm 1 is for each request to say
     if not getattr(model.tokenizer, "is_fast", False):
         raise LoadFailed("the model has no fast tokenizer; add its tokenizer.json")
-    TORCH_FORMATS[kernel].prepare(model.eval())
-    return Embedder(model, config, kernel=kernel, num_threads=num_threads, details=details)
+    number_format.prepare(model.eval())
+    if number_format.is_packed:
+        pack_network(model[0].auto_model)
+    embedder = Embedder(
+        model,
+        config,
+        kernel=kernel,
+        num_threads=num_threads,
+        batch_tokens=batch_tokens or usual_batch_tokens(device),
+        details=details,
+    )
+    if number_format.is_packed:
+        check_packing(embedder.forward, embedder.tokenize(Texts([_PROBE, _PROBE[:20], _PROBE[20:]], "end")))
+    return embedder

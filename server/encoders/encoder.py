@@ -21,7 +21,7 @@ Rows = npt.NDArray[np.float32]
 """float32 [num_items, dimensions] of an embedder, as it pooled them; [num_items] of a reranker."""
 
 Features = dict[str, npt.NDArray[np.int64]]
-"""Padded model inputs by name, each int64 [num_items, max_len]."""
+"""Model inputs by name: those of `pad` are int64 [num_items, max_len] each."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,15 @@ class EncodedItem:
     """What the model reads at a time: a tokenised input, special tokens included, never longer than it accepts.
 
     Attributes:
-        token_ids: The model's own vocabulary.
-        type_ids: Segment of each token: 0 for the first text, 1 for the second of a pair.
+        token_ids: The model's own vocabulary. Arrays of 4 bytes, as a list takes 36 for each, and a request may have
+            more tokens than a body of 32 MB has words.
+        type_ids: Segment of each token: 0 for the first text, 1 for the second of a pair. Arrays of 1 byte.
         is_truncated: Whether text was cut off to make it fit.
         is_continuation: Whether it goes on where the item before it stopped: a further window of the same input.
     """
 
-    token_ids: TokenIds
-    type_ids: list[int]
+    token_ids: Sequence[int]
+    type_ids: Sequence[int]
     is_truncated: bool = False
     is_continuation: bool = False
 
@@ -80,8 +81,8 @@ class EncodedItem:
 
 
 MAX_BATCH_TOKENS = 1024
-"""What torch and ONNX compute at a time. Measured on 2 busy cores with texts of 8-200 words: fp32 is equally fast from
-512 to 2048, and slower beyond."""
+"""What torch and ONNX compute at a time on a CPU. Measured on 2 busy cores with texts of 8-200 words: fp32 is equally
+fast from 512 to 2048, and slower beyond."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,15 @@ class TokenBudget:
 
 class EncoderBroken(Exception):
     """A forward pass failed in a way that no later one can mend: the process has to end."""
+
+
+@runtime_checkable
+class ShowsProgress(Protocol):
+    """An encoder whose forward passes may take minutes, and that shows meanwhile that it computes."""
+
+    @property
+    def num_operations(self) -> int:
+        """Grows while a forward pass gets on; read by other threads."""
 
 
 class Encoder(Protocol[InputsT_contra]):

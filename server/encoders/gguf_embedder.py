@@ -34,6 +34,10 @@ class GgufEmbedder:
         self._network = network
         self._tokenizer = TextTokenizer(vocabulary, model_id=config.id, max_tokens=network.max_tokens)
 
+    @property
+    def num_operations(self) -> int:
+        return self._network.num_operations
+
     def tokenize(self, inputs: Texts) -> list[EncodedItem]:
         return self._tokenizer.encode(inputs)
 

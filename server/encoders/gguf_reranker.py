@@ -60,6 +60,10 @@ class GgufReranker:
         self._scoring = scoring
         self._tokenizer = PairTokenizer(vocabulary, model_id=config.id, max_tokens=network.max_tokens)
 
+    @property
+    def num_operations(self) -> int:
+        return self._network.num_operations
+
     def tokenize(self, inputs: Pairs) -> list[EncodedItem]:
         return self._tokenizer.encode(inputs)
 

@@ -1,8 +1,8 @@
 """Which kernel runs an encoder fastest on this machine, among those whose results are right.
 
-A kernel is one way to compute a model's network: a library with a number format. Candidates are loaded one after the
-other, never two at a time, run over the same inputs, and held against one that is trusted. Knows neither torch nor
-ONNX: a candidate is whatever loads an `Encoder`. Docs: docs/decisions/0011-encoder-kernels.md.
+A kernel is one way to compute a model's network: a library with a number format and a layout. Candidates are loaded
+one after the other, never two at a time, run over the same inputs, and held against one that is trusted. Knows neither
+torch nor ONNX: a candidate is whatever loads an `Encoder`. Docs: docs/decisions/0011-encoder-kernels.md.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
 
 from server.config.schema import KernelName
-from server.encoders.encoder import EncodedItem, Encoder, Rows
+from server.encoders.batch_size import find_batch_size
+from server.encoders.encoder import EncodedItem, Encoder, EncoderBroken, Rows
 from server.errors import LoadFailed
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class KernelTrial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     Attributes:
         inputs_per_s: Over inputs of mixed lengths in batches, all cores; 0 if the trial came to no end.
+        batch_tokens: Where sizes of batches were compared: the least that is about as fast as larger ones; else 0.
         against: The candidate that its results were held against; empty for the first.
         difference: From those, at worst: of embeddings 1 - cosine, of rerank scores after the sigmoid.
         failure: Why it may not serve; empty if it may.
@@ -51,6 +53,7 @@ class KernelTrial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     name: KernelName
     inputs_per_s: float = 0.0
+    batch_tokens: int = 0
     against: str = ""
     difference: float = 0.0
     failure: str = ""
@@ -64,9 +67,13 @@ class KernelFinding(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float
     measured_at: str
 
+    @property
+    def best_trial(self) -> KernelTrial:
+        return next(trial for trial in self.trials if trial.name == self.best)
+
     def describe(self) -> dict[str, str]:
         """For people: how fast the best is, and what that costs in accuracy."""
-        exact, best = self.trials[0], next(trial for trial in self.trials if trial.name == self.best)
+        exact, best = self.trials[0], self.best_trial
         speed, parity = f"{best.inputs_per_s:.0f} inputs/s", "exact"
         if best is not exact:
             speed += f", {exact.name} {exact.inputs_per_s:.0f}"
@@ -74,19 +81,31 @@ class KernelFinding(msgspec.Struct, frozen=True, kw_only=True):
         return {"kernel_speed": speed, "kernel_parity": parity}
 
 
+class Load(Protocol):
+    def __call__(self, details: Mapping[str, str], batch_tokens: int | None = None) -> Encoder[Any]:
+        """Load a model.
+
+        Args:
+            details: What is to be told to people besides what it finds out itself.
+            batch_tokens: What it is to compute at a time; None: what is usual.
+        """
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A kernel that the model's files and the machine allow.
 
     Attributes:
-        load: Loads the model with it; given what is to be told to people besides what it finds out itself.
+        load: Loads the model with it.
+        batch_sizes: How many tokens it may compute at a time, to be compared; none: as many as it says itself.
         against: The candidate, named before it, from whose results its own may differ by `tolerance` at most.
     """
 
     name: KernelName
-    load: Callable[[Mapping[str, str]], Encoder[Any]]
+    load: Load
     against: KernelName | None = None
     tolerance: float = 0.0
+    batch_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +121,11 @@ class Probe:
     tokenize: Callable[[Encoder[Any]], list[EncodedItem]]
     difference: Callable[[Rows, Rows], float]
     clock: Callable[[], float] = time.perf_counter
+
+
+class DeviceBroken(Exception):
+    """A challenger has made the device refuse whatever comes after it in this process. Another process may well serve,
+    without that challenger."""
 
 
 class KernelMemory(Protocol):
@@ -133,6 +157,7 @@ def load_with_best_kernel(
 
     Raises:
         LoadFailed: The configured kernel is none of the candidates, or as its `load` does.
+        DeviceBroken: By a trial: the process has to end, and the next one knows that trials were begun.
     """
     exact, by_name = candidates[0], {candidate.name: candidate for candidate in candidates}
     if configured == "exact":
@@ -149,7 +174,7 @@ def load_with_best_kernel(
     if finding is None:
         return _load(exact, how)
     try:
-        return _load(by_name[finding.best], how, finding.describe())
+        return _load(by_name[finding.best], how, finding)
     except Exception:
         if finding.best == exact.name:
             raise
@@ -157,8 +182,11 @@ def load_with_best_kernel(
         return _load(exact, "rule")
 
 
-def _load(candidate: Candidate, how: How, details: Mapping[str, str] | None = None) -> Encoder[Any]:
-    return candidate.load({"kernel": f"{candidate.name} ({how})", **(details or {})})
+def _load(candidate: Candidate, how: How, finding: KernelFinding | None = None) -> Encoder[Any]:
+    kernel = {"kernel": f"{candidate.name} ({how})"}
+    if finding is None:
+        return candidate.load(kernel)
+    return candidate.load(kernel | finding.describe(), finding.best_trial.batch_tokens or None)
 
 
 def _remembered_or_measured(
@@ -172,15 +200,25 @@ def _remembered_or_measured(
         if not memory.may_measure():
             logger.warning("measuring kernels has not come to its end before; the exact one is used")
             return None, "rule"
-        memory.begin()
-        found = measure_kernels(candidates, probe)
-        memory.save(found)
+        found = measure_and_remember(candidates, probe, memory)
+    except DeviceBroken:
+        raise
     except Exception:
         logger.warning("measuring kernels failed; the exact one is used", exc_info=True)
         return None, "rule"
     extra = {"best": found.best, "took_s": found.took_s, "trials": [msgspec.to_builtins(each) for each in found.trials]}
     logger.info("kernels measured", extra=extra)
     return found, "measured"
+
+
+def measure_and_remember(candidates: Sequence[Candidate], probe: Probe, memory: KernelMemory | None) -> KernelFinding:
+    """As `measure_kernels`, for the next load of the model too."""
+    if memory:
+        memory.begin()
+    found = measure_kernels(candidates, probe)
+    if memory:
+        memory.save(found)
+    return found
 
 
 # ---- trials
@@ -191,6 +229,7 @@ def measure_kernels(candidates: Sequence[Candidate], probe: Probe) -> KernelFind
 
     Raises:
         Exception: The first candidate fails; a failure of another only counts against it.
+        DeviceBroken: By another.
     """
     started = probe.clock()
     runs: dict[KernelName, _Run] = {}
@@ -211,10 +250,12 @@ def measure_kernels(candidates: Sequence[Candidate], probe: Probe) -> KernelFind
 
 @dataclass(frozen=True)
 class _Run:
-    """A trial with what later ones need: `batch_s[i]` is the time of batch i. No rows: it came to no end."""
+    """A trial with what later ones need: `batch_s[i]` is the time of batch i. All keep to the first one's `max_tokens`,
+    so that rows are in the same order. No rows: it came to no end."""
 
     trial: KernelTrial
     rows: Rows | None = None
+    max_tokens: int = 0
     batch_s: tuple[float, ...] = ()
 
 
@@ -224,39 +265,40 @@ class _GaveUp(Exception):
 
 def _try(candidate: Candidate, probe: Probe, runs: Mapping[KernelName, _Run]) -> _Run:
     if candidate.against is None:
-        rows, batch_s = _run(candidate, probe)
-        return _Run(KernelTrial(name=candidate.name, inputs_per_s=_speed(rows, batch_s)), rows, batch_s)
-    trial = KernelTrial(name=candidate.name, against=candidate.against)
+        return _run(candidate, probe)
     try:
         trusted = runs[candidate.against]
         if trusted.rows is None or trusted.trial.failure:
             raise _GaveUp(f"there is nothing to hold it against: {candidate.against} has failed")
-        rows, batch_s = _run(candidate, probe, pace=next(iter(runs.values())).batch_s)
-        difference = probe.difference(rows, trusted.rows)
+        run = _run(candidate, probe, first=next(iter(runs.values())))
+        assert run.rows is not None
+        difference = probe.difference(run.rows, trusted.rows)
+    except EncoderBroken as exc:
+        raise DeviceBroken(f"{candidate.name} broke the device: {exc}") from exc
     except Exception as exc:
         level = logging.INFO if isinstance(exc, _GaveUp) else logging.WARNING
         logger.log(level, "kernel cannot serve", extra={"kernel": candidate.name, "reason": str(exc)})
-        return _Run(msgspec.structs.replace(trial, failure=" ".join(str(exc).split()) or type(exc).__name__))
+        failure = " ".join(str(exc).split()) or type(exc).__name__
+        return _Run(KernelTrial(name=candidate.name, against=candidate.against, failure=failure))
     is_right = difference <= candidate.tolerance  # false for NaN too
     failure = "" if is_right else f"differs by {difference:.2g}, more than {candidate.tolerance:g}"
-    speed = _speed(rows, batch_s)
-    return _Run(
-        msgspec.structs.replace(trial, inputs_per_s=speed, difference=difference, failure=failure), rows, batch_s
-    )
+    return replace(run, trial=msgspec.structs.replace(run.trial, difference=difference, failure=failure))
 
 
-def _run(candidate: Candidate, probe: Probe, *, pace: Sequence[float] = ()) -> tuple[Rows, tuple[float, ...]]:
-    """Compute batches for `TRIAL_S`, but each at least twice; return rows, and for each batch its best time.
+def _run(candidate: Candidate, probe: Probe, *, first: _Run | None = None) -> _Run:
+    """Compute batches for `TRIAL_S`, but each at least twice; of each, its best time counts. Then compare sizes.
 
     Args:
-        pace: Times of the first candidate; its batches are run. Empty for that candidate itself, which leaves out
+        first: The first candidate's run; its batches are computed. None for that candidate itself, which leaves out
             those that do not fit into the time.
 
     Raises:
-        _GaveUp: This is far slower than `pace`.
+        _GaveUp: This is far slower than the first.
     """
     encoder = candidate.load({})
-    batches = _batches(probe.tokenize(encoder), encoder.budget.max_tokens)
+    items, pace = probe.tokenize(encoder), first.batch_s if first else ()
+    max_tokens = first.max_tokens if first else encoder.budget.max_tokens
+    batches = _batches(items, max_tokens)
     stopwatch = _Stopwatch(encoder, probe.clock)
     stopwatch.time(batches[0])  # buffers, generated code: paid once
     started = probe.clock()
@@ -273,7 +315,15 @@ def _run(candidate: Candidate, probe: Probe, *, pace: Sequence[float] = ()) -> t
         for index, batch in enumerate(batches[: len(best_s)]):
             best_s[index] = min(best_s[index], stopwatch.time(batch)[0])
         if probe.clock() - started > TRIAL_S:
-            return np.concatenate(rows), tuple(best_s)
+            break
+    inputs_per_s, batch_tokens = round(sum(map(len, rows)) / sum(best_s), 1), 0
+    if candidate.batch_sizes:
+        size = find_batch_size(encoder, items, candidate.batch_sizes, probe.clock)
+        inputs_per_s, batch_tokens = size.inputs_per_s, size.max_tokens
+    trial = KernelTrial(
+        name=candidate.name, inputs_per_s=inputs_per_s, batch_tokens=batch_tokens, against=candidate.against or ""
+    )
+    return _Run(trial, np.concatenate(rows), max_tokens, tuple(best_s))
 
 
 @dataclass(frozen=True)
@@ -286,10 +336,6 @@ class _Stopwatch:
         started = self.clock()
         rows = self.encoder.forward(batch)
         return self.clock() - started, rows
-
-
-def _speed(rows: Rows, batch_s: Sequence[float]) -> float:
-    return round(len(rows) / sum(batch_s), 1)
 
 
 def _batches(items: list[EncodedItem], max_tokens: int) -> list[list[EncodedItem]]:

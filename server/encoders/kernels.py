@@ -5,11 +5,12 @@ Docs: docs/decisions/0011-encoder-kernels.md.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,14 @@ from server.bindings.cpu import read_cpu
 from server.bindings.gpu import find_gpus
 from server.config.schema import KernelName, ModelConfig
 from server.encoders.encoder import EncodedItem, Encoder, Pairs, Rows, Texts
-from server.encoders.kernel_choice import Candidate, KernelMemory, Probe, load_with_best_kernel
+from server.encoders.kernel_choice import (
+    Candidate,
+    KernelFinding,
+    KernelMemory,
+    Probe,
+    load_with_best_kernel,
+    measure_and_remember,
+)
 
 COSINE_TOLERANCE = 1e-3
 """A vector may turn so far from the exact one's: 1 - cosine."""
@@ -33,46 +41,66 @@ BF16_FEATURES = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
 """Instructions without which bf16 is emulated, a hundred times slower."""
 
 
-def load_embedding_model(
+def load_fastest(folder: Path, config: ModelConfig, *, num_threads: int, memory: KernelMemory | None) -> Encoder[Any]:
+    """Load a folder with the fastest kernel. Errors as `load_with_best_kernel`."""
+    candidates, probe = _trials(folder, config, num_threads=num_threads)
+    return load_with_best_kernel(candidates, probe, configured=config.kernel, memory=memory)
+
+
+def measure_folder(
     folder: Path, config: ModelConfig, *, num_threads: int, memory: KernelMemory | None
-) -> Encoder[Texts]:
-    """Load a sentence-transformers folder with the fastest kernel. Errors as `load_embedder`."""
-    from server.encoders.embedder import load_embedder
-
-    def candidate(name: KernelName, against: KernelName | None = None) -> Candidate:
-        load = partial(load_embedder, folder, config, kernel=name, num_threads=num_threads)
-        return Candidate(name, lambda details: load(details=details), against, COSINE_TOLERANCE)
-
-    exact, *others = torch_kernels(_device(config), read_cpu().features)
-    candidates = [candidate(exact), *(candidate(name, exact) for name in others)]
-    return load_with_best_kernel(candidates, Probe(_probe_texts, turn), configured=config.kernel, memory=memory)
+) -> KernelFinding:
+    """Measure all kernels of a folder, whatever is known or configured. Errors as `measure_kernels`."""
+    candidates, probe = _trials(folder, config, num_threads=num_threads)
+    return measure_and_remember(candidates, probe, memory)
 
 
-def load_rerank_model(
-    folder: Path, config: ModelConfig, *, num_threads: int, memory: KernelMemory | None
-) -> Encoder[Pairs]:
-    """Load a folder with model.onnx or safetensors with the fastest kernel. Errors as `load_onnx_reranker`."""
+def _trials(folder: Path, config: ModelConfig, *, num_threads: int) -> tuple[list[Candidate], Probe]:
+    """The candidates, the exact one first, and what they are tried with."""
+    if config.kind == "embedding":
+        from server.encoders.embedder import load_embedder
+
+        embed = partial(load_embedder, folder, config, num_threads=num_threads)
+        return _torch_candidates(config, embed, COSINE_TOLERANCE), Probe(_probe_texts, turn)
     from server.encoders.reranker import ONNX_FILE, is_quantized_at_run_time, load_onnx_reranker, load_torch_reranker
 
-    def candidate(name: KernelName, against: KernelName | None = None) -> Candidate:
-        load = partial(load_torch_reranker, folder, config, kernel=name, num_threads=num_threads)
-        return Candidate(name, lambda details: load(details=details), against, SCORE_TOLERANCE)
-
-    exact, *others = torch_kernels(_device(config), read_cpu().features)
-    candidates = [candidate(exact), *(candidate(name, exact) for name in others)]
+    rerank = partial(load_torch_reranker, folder, config, num_threads=num_threads)
+    candidates = _torch_candidates(config, rerank, SCORE_TOLERANCE)
     if (folder / ONNX_FILE).is_file():
         load_onnx = partial(load_onnx_reranker, folder, config, num_threads=num_threads)
         tolerance = CONVERSION_TOLERANCE if is_quantized_at_run_time(folder / ONNX_FILE) else SCORE_TOLERANCE
         candidates[0] = replace(candidates[0], against="onnx", tolerance=tolerance)
-        candidates.insert(0, Candidate("onnx", lambda details: load_onnx(details=details)))
-    return load_with_best_kernel(candidates, Probe(_probe_pairs, score_shift), configured=config.kernel, memory=memory)
+        candidates.insert(0, Candidate("onnx", lambda details, _batch_tokens=None: load_onnx(details=details)))
+    return candidates, Probe(_probe_pairs, score_shift)
+
+
+def _torch_candidates(config: ModelConfig, load: Callable[..., Encoder[Any]], tolerance: float) -> list[Candidate]:
+    device = _device(config)
+    exact, *others = torch_kernels(device, read_cpu().features)
+
+    def candidate(name: KernelName, against: KernelName | None = None) -> Candidate:
+        def load_it(details: Mapping[str, str], batch_tokens: int | None = None) -> Encoder[Any]:
+            return load(kernel=name, batch_tokens=batch_tokens, details=details)
+
+        return Candidate(name, load_it, against, tolerance, batch_sizes=_batch_sizes(device))
+
+    return [candidate(exact), *(candidate(name, exact) for name in others)]
 
 
 def torch_kernels(device: str, cpu_features: Collection[str]) -> tuple[KernelName, ...]:
     """Torch's number formats for a device, the exact one first, then by how much they change results."""
     if device == "cuda":
-        return "torch-fp32", "torch-fp16", "torch-bf16"
+        return "torch-fp32", "torch-fp16", "torch-packed-fp16", "torch-bf16", "torch-packed-bf16"
     return ("torch-fp32", "torch-mixed-bf16", "torch-bf16") if BF16_FEATURES & set(cpu_features) else ("torch-fp32",)
+
+
+def _batch_sizes(device: str) -> tuple[int, ...]:
+    """What is compared: nothing on a CPU, where one size is right for all (docs/decisions/0011-encoder-kernels.md)."""
+    if device != "cuda":
+        return ()
+    from server.encoders.torch_device import GPU_BATCH_TOKENS
+
+    return GPU_BATCH_TOKENS
 
 
 def _device(config: ModelConfig) -> str:

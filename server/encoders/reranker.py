@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from tokenizers import Tokenizer
 
 from server.config.schema import KernelName, ModelConfig
 from server.encoders.encoder import MAX_BATCH_TOKENS, EncodedItem, Features, Pairs, Rows, TokenBudget, pad
+from server.encoders.known_pairs import EXAMPLES
 from server.encoders.onnx_weights import read_classifier
-from server.encoders.tokenizer import PairTokenizer, choose_max_tokens, num_positions
+from server.encoders.tokenizer import PairTokenizer, choose_max_tokens, first_position, num_positions
 from server.encoders.vocabulary import FastPairVocabulary
 from server.errors import LoadFailed
 from server.types import ModelFacts
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
 ONNX_FILE = "model.onnx"
 
 Network = Callable[[Features], npt.NDArray[np.float32]]
-"""Padded features in, logits [num_items, num_labels] out."""
+"""Features as laid out in, logits [num_items, num_labels] out."""
+
+LayOut = Callable[[Sequence[EncodedItem]], Features]
+"""`pad` or `pack`, with what the model wants of them."""
 
 
 class Reranker:
@@ -47,18 +52,19 @@ class Reranker:
         tokenizer: Tokenizer,
         config: ModelConfig,
         *,
-        pad_id: int,
+        lay_out: LayOut,
+        budget: TokenBudget,
         facts: ModelFacts,
         alone: ThreadPoolExecutor | None = None,
     ) -> None:
         self.facts = facts
+        self.budget = budget
         self._network = network
+        self._lay_out = lay_out
         self._alone = alone
-        self.budget = TokenBudget(MAX_BATCH_TOKENS, is_packed=alone is not None)
         self._tokenizer = PairTokenizer(
             FastPairVocabulary(tokenizer), model_id=config.id, max_tokens=facts.context_length
         )
-        self._pad_id = pad_id
 
     def tokenize(self, inputs: Pairs) -> list[EncodedItem]:
         return self._tokenizer.encode(inputs)
@@ -74,7 +80,7 @@ class Reranker:
         return logits[:, 0]
 
     def _run(self, items: Sequence[EncodedItem]) -> Rows:
-        return self._network(pad(items, pad_id=self._pad_id))
+        return self._network(self._lay_out(items))
 
 
 def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, details: Mapping[str, str]) -> Reranker:
@@ -116,7 +122,9 @@ def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, d
     )
     # One thread a pair is faster than all threads for one pair after the other.
     alone = ThreadPoolExecutor(num_threads, thread_name_prefix="encoder-pair") if is_quantized else None
-    return Reranker(run, tokenizer, config, pad_id=_pad_id(folder, tokenizer), facts=facts, alone=alone)
+    budget = TokenBudget(MAX_BATCH_TOKENS, is_packed=alone is not None)
+    lay_out = partial(pad, pad_id=_pad_id(folder, tokenizer))
+    return Reranker(run, tokenizer, config, lay_out=lay_out, budget=budget, facts=facts, alone=alone)
 
 
 def is_quantized_at_run_time(path: Path) -> bool:
@@ -125,13 +133,23 @@ def is_quantized_at_run_time(path: Path) -> bool:
 
 
 def load_torch_reranker(
-    folder: Path, config: ModelConfig, *, kernel: KernelName, num_threads: int, details: Mapping[str, str]
+    folder: Path,
+    config: ModelConfig,
+    *,
+    kernel: KernelName,
+    num_threads: int,
+    batch_tokens: int | None = None,
+    details: Mapping[str, str],
 ) -> Reranker:
-    """Load a sequence classifier from safetensors, or else the weights of model.onnx; arguments and errors as above."""
+    """Load a sequence classifier from safetensors, or else the weights of model.onnx; arguments and errors as above.
+
+    `batch_tokens` is what is to be computed at a time; None: what is usual on the device.
+    """
     import torch
     import transformers
 
-    from server.encoders.torch_device import TORCH_FORMATS, choose_device, send
+    from server.encoders.packing import check_packing, pack, pack_classifier, packed_inputs
+    from server.encoders.torch_device import TORCH_FORMATS, choose_device, send, usual_batch_tokens
 
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(num_threads)
@@ -148,12 +166,22 @@ def load_torch_reranker(
         own = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
         tokenizer, pad_id, input_names = own.backend_tokenizer, own.pad_token_id or 0, own.model_input_names
 
+    is_packed = number_format.is_packed
+    lay_out: LayOut = partial(pad, pad_id=pad_id)
+    if is_packed:
+        pack_classifier(model)
+        lay_out = partial(pack, first_position=first_position(model.config.to_dict()))
+
     def run(features: Features) -> npt.NDArray[np.float32]:
-        tensors = {name: send(features[name], device) for name in input_names}
+        if is_packed:
+            tensors = packed_inputs(features, input_names, device)
+        else:
+            tensors = {name: send(features[name], device) for name in input_names}
         with number_format.computing(device):
             logits: npt.NDArray[np.float32] = model(**tensors).logits.float().cpu().numpy()
         return logits
 
+    budget = TokenBudget(batch_tokens or usual_batch_tokens(device), is_packed=is_packed)
     facts = ModelFacts(
         context_length=_max_tokens(folder, config),
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -163,10 +191,15 @@ def load_torch_reranker(
             "device": device,
             "dtype": str(number_format),
             "threads": str(num_threads),
+            "batch_tokens": str(budget.max_tokens),
             **details,
         },
     )
-    return Reranker(run, tokenizer, config, pad_id=pad_id, facts=facts)
+    reranker = Reranker(run, tokenizer, config, lay_out=lay_out, budget=budget, facts=facts)
+    if is_packed:
+        query, documents = EXAMPLES[0][0], [document for _, document in EXAMPLES]
+        check_packing(reranker.forward, reranker.tokenize(Pairs(query, documents, "end")))
+    return reranker
 
 
 def _from_safetensors(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:

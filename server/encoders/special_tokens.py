@@ -5,6 +5,7 @@ The `tokenizers` library adds them while it tokenises; we add them to token ids,
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,14 +51,14 @@ class SpecialTokens:
 
     def around(self, *texts: TokenIds, is_truncated: bool = False, is_continuation: bool = False) -> EncodedItem:
         """Make an item of tokenised texts."""
-        token_ids, type_ids = [*self.gaps[0]], [*self.gap_types[0]]
+        token_ids, type_ids = array("i", self.gaps[0]), array("b", self.gap_types[0])
         for text, text_type, gap, gap_types in zip(
             texts, self.text_types, self.gaps[1:], self.gap_types[1:], strict=True
         ):
-            token_ids += text
-            token_ids += gap
-            type_ids += [text_type] * len(text)
-            type_ids += gap_types
+            token_ids.extend(text)
+            token_ids.extend(gap)
+            type_ids.extend(array("b", [text_type]) * len(text))
+            type_ids.extend(gap_types)
         return EncodedItem(token_ids, type_ids, is_truncated=is_truncated, is_continuation=is_continuation)
 
     @property

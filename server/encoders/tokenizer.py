@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from server.encoders.encoder import EncodedItem, Pairs, Texts
 from server.encoders.vocabulary import PairVocabulary, TextVocabulary
-from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed
+from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, RequestTooLarge
 from server.types import Token, TokenIds, Truncate
 
 USUAL_CHARS_PER_TOKEN = 12
@@ -24,6 +24,9 @@ MAX_CHARS_PER_TOKEN = 64
 
 MAX_WINDOWS = 256
 """Most windows of one input: each costs as much as an input of its own."""
+
+MAX_FURTHER_WINDOWS = 32_768
+"""Most windows of a request, besides one for each input. 32 MB of English take about as many of 256 tokens."""
 
 _COUNT_FROM_PADDING = frozenset(
     {
@@ -61,6 +64,7 @@ class TextTokenizer:
             InvalidRequest: A token id is not in the vocabulary.
             ContextLengthExceeded: An input is too long and `truncate` is "error", it would take too many windows, or
                 the prompt leaves no room.
+            RequestTooLarge: The inputs together would take too many windows.
         """
         prompt = self._default_prompt if texts.prompt is None else texts.prompt
         prompt_ids = self._encode_prompt(prompt)
@@ -77,6 +81,12 @@ class TextTokenizer:
             else:
                 tokens = self._encode_whole(prompt + source, index)
             items += self._fit(tokens, texts.truncate, index)
+            if len(items) - (index + 1) > MAX_FURTHER_WINDOWS:
+                raise RequestTooLarge(
+                    f"input has {len(texts)} texts, of which the first {index + 1} take more than "
+                    f"{MAX_FURTHER_WINDOWS} windows; send less at a time",
+                    param="input",
+                )
         return items
 
     def spell(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[Token]]:
@@ -266,10 +276,15 @@ def _is_countable(text: str, max_tokens: int) -> bool:
 def num_positions(hf_config: Mapping[str, Any]) -> int | None:
     """How many tokens a network can tell the places of, by its config.json; None where that does not say."""
     positions: int | None = hf_config.get("max_position_embeddings")
-    if positions is None or hf_config.get("model_type") not in _COUNT_FROM_PADDING:
-        return positions
+    return None if positions is None else positions - first_position(hf_config)
+
+
+def first_position(hf_config: Mapping[str, Any]) -> int:
+    """Which position a text's first token has."""
+    if hf_config.get("model_type") not in _COUNT_FROM_PADDING:
+        return 0
     pad_id: int | None = hf_config.get("pad_token_id")
-    return positions - (1 if pad_id is None else pad_id) - 1
+    return 2 if pad_id is None else pad_id + 1
 
 
 def choose_max_tokens(configured: int | None, *, own: int | None, possible: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Where torch computes, and in which number format."""
+"""Where torch computes, in which number format, and how much at a time."""
 
 from __future__ import annotations
 
@@ -11,26 +11,34 @@ import numpy.typing as npt
 import torch
 
 from server.config.schema import KernelName
-from server.encoders.encoder import EncoderBroken
+from server.encoders.encoder import MAX_BATCH_TOKENS, EncoderBroken
 from server.errors import LoadFailed
+
+GPU_BATCH_TOKENS = (4096, 8192, 16_384, 32_768, 65_536, 131_072)
+"""What a GPU may compute at a time. A small model is said to keep it busy from some ten thousand tokens on only."""
+
+USUAL_GPU_BATCH_TOKENS = 16_384
+"""Where it was not measured which of those is enough."""
 
 
 @dataclass(frozen=True)
 class TorchFormat:
-    """A number format of torch's kernels.
+    """A number format of torch's kernels, and how inputs are laid out for them.
 
     Attributes:
         weights: What a model is loaded as.
         products: What matrix products are computed in, if that differs: their weights are kept in it, and the rest
             of the network (sums, norms) stays in `weights`.
+        is_packed: Whether inputs are laid end to end, as `packing.py` does, in place of being padded.
     """
 
     weights: torch.dtype
     products: torch.dtype | None = None
+    is_packed: bool = False
 
     def __str__(self) -> str:
         names = [str(dtype).removeprefix("torch.") for dtype in (self.weights, self.products) if dtype]
-        return ", products in ".join(names)
+        return ", products in ".join(names) + ", packed" * self.is_packed
 
     def prepare(self, model: torch.nn.Module) -> None:
         """Change a loaded model's weights to what it is computed with."""
@@ -59,6 +67,8 @@ TORCH_FORMATS: dict[KernelName, TorchFormat] = {
     "torch-mixed-bf16": TorchFormat(torch.float32, torch.bfloat16),
     "torch-bf16": TorchFormat(torch.bfloat16),
     "torch-fp16": TorchFormat(torch.float16),
+    "torch-packed-fp16": TorchFormat(torch.float16, is_packed=True),
+    "torch-packed-bf16": TorchFormat(torch.bfloat16, is_packed=True),
 }
 
 
@@ -69,6 +79,11 @@ def choose_device(configured: Literal["auto", "cpu", "cuda"]) -> str:
     if configured == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return configured
+
+
+def usual_batch_tokens(device: str) -> int:
+    """How much is computed at a time where nothing was measured."""
+    return USUAL_GPU_BATCH_TOKENS if device == "cuda" else MAX_BATCH_TOKENS
 
 
 def send(array: npt.NDArray[Any], device: str) -> torch.Tensor:

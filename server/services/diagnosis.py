@@ -170,7 +170,7 @@ def _tell_runtime(model: ModelConfig, machine: Machine) -> Finding:
 def _tell_kernel(model: ModelConfig, machine: Machine) -> Finding:
     name, found = f"kernel {model.id}", machine.kernel(model)
     if found is None:
-        return Finding(name, "not measured; the first load does it")
+        return Finding(name, f"not measured; the first load does it, or: hearth tune {model.id}")
     return Finding(name, f"{found.best}: {'; '.join(found.describe().values())} (measured {found.measured_at})")
 
 

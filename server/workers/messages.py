@@ -131,7 +131,8 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
 
     Attributes:
         num_steps: Pieces of work finished since start: requests prepared, engine steps or encoder batches.
-        busy_s: How long the engine step or encoder batch now running has taken; 0 when idle.
+        busy_s: How long the engine step or encoder batch now running has taken, or an encoder's has shown no progress;
+            0 when idle.
         num_running, num_waiting: Work in hand, of whatever size. While there is some, `num_steps` must grow.
         encoded: What an encoder has computed so far; None of other models.
     """

@@ -1,4 +1,7 @@
-"""The process of `hearth tune`: reads a `WorkerSpec` from standard input, writes a `Tuning` to standard output."""
+"""The process of `hearth tune`: reads a `WorkerSpec` from standard input, writes what it found to standard output.
+
+That is a `Tuning` of a chat model, a `KernelFinding` of an embedding or rerank model.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ import msgspec
 from server.bindings.build_info import load_build_info
 from server.bindings.llama_model import LlamaModel, num_gpu_layers
 from server.config.schema import ModelConfig
+from server.encoders.kernel_choice import KernelFinding
 from server.errors import HearthError
 from server.telemetry.logs import configure_logs
 from server.workers.messages import LOAD_FAILED_EXIT_CODE, WorkerSpec
 from server.workers.runtime_choice import choose_context, measure
 from server.workers.tuning import Tuning
+from server.workers.tuning_cache import open_kernel_cache
 
 BUDGET_S = 60.0
 """Somebody asked for it: time enough to compare everything, and long prompts."""
@@ -23,20 +28,22 @@ BUDGET_S = 60.0
 def main() -> None:
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
     configure_logs("warning", "text")
+    config = ModelConfig.model_validate_json(spec.model_json)
+    assert spec.weights_path is not None
+    tune = _tune_chat if config.kind == "chat" else _tune_encoder
     try:
-        sys.stdout.write(msgspec.json.encode(_tune(spec)).decode())
+        found = tune(config, spec, Path(spec.weights_path))
     except HearthError as exc:
         sys.stderr.write(f"{exc.message}\n")
         sys.exit(LOAD_FAILED_EXIT_CODE)
+    sys.stdout.write(msgspec.json.encode(found).decode())
 
 
-def _tune(spec: WorkerSpec) -> Tuning:
-    config = ModelConfig.model_validate_json(spec.model_json)
+def _tune_chat(config: ModelConfig, spec: WorkerSpec, weights: Path) -> Tuning:
     build = load_build_info()
     gpu_layers = num_gpu_layers(config, has_gpu=build.cuda)
-    assert spec.weights_path is not None
     with LlamaModel(
-        Path(spec.weights_path),
+        weights,
         gpu_layers=gpu_layers,
         use_extra_bufts=build.use_extra_bufts and not spec.portable_kernels,
     ) as model:
@@ -48,6 +55,12 @@ def _tune(spec: WorkerSpec) -> Tuning:
             has_gpu_layers=gpu_layers != 0,
             budget_s=BUDGET_S,
         )
+
+
+def _tune_encoder(config: ModelConfig, spec: WorkerSpec, weights: Path) -> KernelFinding:
+    from server.encoders.loading import measure_encoder
+
+    return measure_encoder(config, weights, num_threads=spec.num_threads, memory=open_kernel_cache(config, spec))
 
 
 if __name__ == "__main__":

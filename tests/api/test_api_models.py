@@ -28,7 +28,22 @@ async def test_models_are_listed_with_what_clients_want_to_know(client: httpx.As
         "aliases": ["openai/talker"],
         "display": {"parameters": None, "architecture": None, "hf_repo": None},
         "runtime": {"architecture": None, "num_parameters": None, "load_s": 0.0, "details": {}},
+        "model_name": "talker",
+        "model_type": "LLM",
+        "model_ability": ["chat", "generate"],
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "ability"), [("embedder", "embedding", ["embed"]), ("ranker", "rerank", ["rerank"])]
+)
+async def test_xinferences_clients_can_tell_what_a_model_is(
+    client: httpx.AsyncClient, name: str, model_type: str, ability: list[str]
+) -> None:
+    """Its own client takes another class for each type and fails without one; Dify's plugin looks as well."""
+    body = (await client.get(f"/v1/models/{name}")).json()
+
+    assert (body["model_name"], body["model_type"], body["model_ability"]) == (name, model_type, ability)
 
 
 async def test_a_loaded_model_shows_what_its_worker_found_out(client: httpx.AsyncClient, stack: Stack) -> None:

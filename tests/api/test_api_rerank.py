@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.errors import Overloaded
+from server.errors import ContextLengthExceeded, Overloaded
 from tests.api.conftest import Stack
 
 REQUEST = {"model": "ranker", "query": "red cat", "documents": ["a dog", "a red cat", {"text": "a cat"}, "a dog"]}
@@ -76,8 +76,9 @@ async def test_the_model_sees_duplicates_and_tells_what_it_did_not_compute(
     assert body["usage"]["cached_inputs"] == 1
 
 
-@pytest.mark.parametrize(("top_n", "expected"), [(1, 1), (4, 4), (100, 4), (None, 4)])
+@pytest.mark.parametrize(("top_n", "expected"), [(1, 1), (4, 4), (100, 4), (None, 4), (0, 4)])
 async def test_top_n_bounds_the_answer(client: httpx.AsyncClient, top_n: int | None, expected: int) -> None:
+    """0 is what vLLM's clients send for all."""
     body = (await client.post("/v1/rerank", json={**REQUEST, "top_n": top_n})).json()
 
     assert len(body["results"]) == expected
@@ -286,6 +287,8 @@ async def test_too_many_documents_are_refused_before_the_model_sees_them(
         ({"documents": [{"title": 5}], "rank_fields": ["title"]}, "documents", "invalid_type"),
         ({"query": ""}, "query", "invalid_value"),
         ({"timeout_ms": 0}, "timeout_ms", "invalid_value"),
+        ({"top_n": -1}, "top_n", "invalid_value"),
+        ({"top_k": 0}, "top_k", "invalid_value"),
         ({"priority": "soon"}, "priority", "invalid_value"),
         ({"return_documents": "perhaps"}, "return_documents", "invalid_type"),
         ({"topn": 3}, "topn", "unknown_parameter"),
@@ -316,6 +319,18 @@ async def test_teis_errors_are_strings(client: httpx.AsyncClient, stack: Stack) 
         {"error": "model 'ranker' holds 9 requests", "error_type": "Overloaded"},
     )
     assert busy.headers["retry-after"]
+
+
+async def test_teis_clients_read_of_texts_and_not_of_documents(client: httpx.AsyncClient, stack: Stack) -> None:
+    long = ContextLengthExceeded("documents[1] and the query have 900 tokens", param="documents[1]")
+    stack.reranker.error = long
+    of_one = (await client.post("/rerank", json=TEI_REQUEST)).json()["error"]
+    of_all = (await client.post("/rerank", json={**TEI_REQUEST, "texts": ["x"] * 9})).json()["error"]
+    others = (await client.post("/rerank", json=REQUEST)).json()["error"]
+
+    assert of_one == "texts[1] and the query have 900 tokens"
+    assert of_all.startswith("texts has 9 items")
+    assert (others["message"], others["param"]) == (long.message, long.param)
 
 
 async def test_an_unknown_model_is_named_where_old_clients_look(client: httpx.AsyncClient) -> None:

@@ -159,7 +159,7 @@ async def test_a_number_out_of_range_is_refused_by_name(client: httpx.AsyncClien
         ("/v1/rerank", {"query": ""}, "query", "invalid_value"),
         ("/v1/rerank", {"documents": []}, "documents", "invalid_value"),
         ("/v1/rerank", {"documents": [{"title": "x"}]}, "documents", "invalid_type"),
-        ("/v1/rerank", {"top_n": 0}, "top_n", "invalid_value"),
+        ("/v1/rerank", {"top_n": -1}, "top_n", "invalid_value"),
     ],
 )
 async def test_a_wrong_field_is_refused_by_name(

@@ -200,6 +200,45 @@ def test_progress_shows_the_batch_that_runs(make_harness: MakeHarness) -> None:
     assert harness.batcher.progress().num_steps >= 3
 
 
+def test_a_pass_that_gets_on_is_not_one_that_hangs(make_harness: MakeHarness) -> None:
+    """A single long input may take many minutes."""
+    harness = make_harness()
+    holder = harness.hold()
+
+    harness.clock.now_s = 200
+    harness.encoder.num_operations = 5
+    getting_on = harness.batcher.progress()
+    harness.clock.now_s = 290
+    harness.encoder.num_operations = 9
+    later = harness.batcher.progress()
+    harness.clock.now_s = 600
+    hanging = harness.batcher.progress()
+    harness.encoder.gate.set()
+    rows_of(holder)
+
+    assert (getting_on.busy_s, later.busy_s, hanging.busy_s) == (0, 0, 310)
+    assert later.num_steps - getting_on.num_steps == 4  # the keeper looks at these too
+    assert hanging.num_steps == later.num_steps
+
+
+def test_the_largest_request_is_computed_in_batches_like_any_other(make_harness: MakeHarness) -> None:
+    """2,048 inputs, split inside, and another request does not wait for the end of it."""
+    harness = make_harness(max_batch_tokens=1024)
+    holder = harness.hold()
+    largest = harness.submit("largest", [f"{n} word" + " of many" * 50 for n in range(2048)])
+    harness.settle()
+    small = harness.submit("small", ["word"])
+    harness.settle()
+    harness.encoder.gate.set()
+
+    rows_of(holder)
+    rows_of(small)
+    num_batches_before_small = next(n for n, batch in enumerate(harness.encoder.batches) if batch == ["word"])
+    assert len(rows_of(largest).rows) == 2048
+    assert num_batches_before_small <= 12
+    assert max(102 * len(batch) for batch in harness.encoder.batches) <= 1024
+
+
 def test_close_fails_what_has_not_been_computed(make_harness: MakeHarness) -> None:
     harness = make_harness()
     running = harness.hold()

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from server.config.schema import KernelName
-from server.encoders.encoder import EncodedItem, Encoder, Rows, Texts, TokenBudget
+from server.encoders.encoder import EncodedItem, Encoder, EncoderBroken, Rows, Texts, TokenBudget
 from server.encoders.kernel_choice import (
     Candidate,
+    DeviceBroken,
     KernelFinding,
     Probe,
     load_with_best_kernel,
@@ -34,7 +36,7 @@ class FakeKernel:
     budget = TokenBudget(1024)
 
     def __init__(
-        self, clock: Clock, *, token_s: float, error: float, first_s: float, details: Mapping[str, str]
+        self, clock: Clock, *, token_s: float, error: float, first_s: float, batch_s: float, details: Mapping[str, str]
     ) -> None:
         self.facts = ModelFacts(context_length=256, details=dict(details))
         self.num_forwards = 0
@@ -43,6 +45,7 @@ class FakeKernel:
         self._token_s = token_s
         self._error = error
         self._first_s = first_s
+        self._batch_s = batch_s
 
     def tokenize(self, inputs: Texts) -> list[EncodedItem]:
         return [EncodedItem([0] * len(text.split()), []) for text in inputs.inputs if isinstance(text, str)]
@@ -51,7 +54,7 @@ class FakeKernel:
         self.num_forwards += 1
         self.largest_batch = max(self.largest_batch, len(items) * max(item.num_tokens for item in items))
         self._clock.now_s += self._token_s * sum(item.num_tokens for item in items)
-        self._clock.now_s += self._first_s if self.num_forwards == 1 else 0
+        self._clock.now_s += self._batch_s + (self._first_s if self.num_forwards == 1 else 0)
         return np.array([item.num_tokens + self._error for item in items], np.float32)
 
 
@@ -74,16 +77,21 @@ class Machine:
         token_s: float = 1e-4,
         error: float = 0.0,
         first_s: float = 0.0,
-        broken: str = "",
+        batch_s: float = 0.0,
+        broken: str | Exception = "",
+        batch_sizes: tuple[int, ...] = (),
     ) -> Candidate:
-        def load(details: Mapping[str, str]) -> Encoder[Texts]:
+        def load(details: Mapping[str, str], batch_tokens: int | None = None) -> Encoder[Texts]:
             if broken:
-                raise RuntimeError(broken)
-            kernel = FakeKernel(self.clock, token_s=token_s, error=error, first_s=first_s, details=details)
+                raise broken if isinstance(broken, Exception) else RuntimeError(broken)
+            times = {"token_s": token_s, "first_s": first_s, "batch_s": batch_s}
+            kernel = FakeKernel(self.clock, error=error, details=details, **times)
+            if batch_tokens is not None:
+                kernel.budget = TokenBudget(batch_tokens)
             self.loaded.append(kernel)
             return kernel
 
-        return Candidate(name, load, against, tolerance=0.1)
+        return Candidate(name, load, against, tolerance=0.1, batch_sizes=batch_sizes)
 
     def measure(self, *candidates: Candidate) -> KernelFinding:
         return measure_kernels(candidates, self.probe)
@@ -132,6 +140,35 @@ def test_trials_have_batches_of_the_models_own_size(machine: Machine, monkeypatc
     machine.measure(machine.candidate("torch-fp32"))
 
     assert machine.loaded[0].largest_batch == 2 * 220
+
+
+def test_all_compute_the_first_ones_batches_whatever_their_own_size(machine: Machine) -> None:
+    """Else their results would not be in the same order, nor their times those of the same work."""
+    fp32 = machine.candidate("torch-fp32")
+    bf16 = machine.candidate("torch-bf16", "torch-fp32", token_s=5e-5)
+    own_size = replace(bf16, load=lambda details, batch_tokens=None: bf16.load(details, batch_tokens or 300))
+
+    found = machine.measure(fp32, own_size)
+
+    assert [kernel.budget.max_tokens for kernel in machine.loaded] == [1024, 300]
+    assert machine.loaded[0].largest_batch == machine.loaded[1].largest_batch > 300
+    assert (found.best, found.trials[1].difference) == ("torch-bf16", 0)
+
+
+def test_the_best_size_of_the_best_kernel_is_what_it_is_loaded_with(machine: Machine) -> None:
+    """Half precision halves the work, so that a batch must be larger before its fixed cost does not matter."""
+    sizes = (4096, 8192, 16_384, 32_768)
+    fp32 = machine.candidate("torch-fp32", token_s=1e-6, batch_s=1e-4, batch_sizes=sizes)
+    fp16 = machine.candidate("torch-fp16", "torch-fp32", token_s=5e-7, batch_s=4e-4, batch_sizes=sizes)
+    memory = FakeMemory()
+
+    first = load_with_best_kernel([fp32, fp16], machine.probe, configured="auto", memory=memory)
+    again = load_with_best_kernel([fp32, fp16], machine.probe, configured="auto", memory=memory)
+
+    assert memory.found is not None
+    assert [trial.batch_tokens for trial in memory.found.trials] == [4096, 16_384]
+    assert first.budget.max_tokens == again.budget.max_tokens == 16_384
+    assert first.facts.details["kernel"] == "torch-fp16 (measured)"
 
 
 def test_a_little_faster_is_not_worth_a_change(machine: Machine) -> None:
@@ -267,6 +304,27 @@ def test_a_remembered_kernel_that_fails_gives_way_to_the_exact_one(machine: Mach
     encoder = load_with_best_kernel([fp32, gone], machine.probe, configured="auto", memory=memory)
 
     assert encoder.facts.details == {"kernel": "torch-fp32 (rule)"}
+
+
+def test_a_device_that_breaks_ends_the_process_and_is_not_tried_for_ever(machine: Machine) -> None:
+    """CUDA refuses all that comes after: only another process can serve, and it finds that trials were begun."""
+    broken = machine.candidate("torch-packed-fp16", "torch-fp32", broken=EncoderBroken("the GPU failed"))
+    memory = FakeMemory()
+
+    with pytest.raises(DeviceBroken, match="torch-packed-fp16 broke the device: the GPU failed"):
+        load_with_best_kernel(
+            [machine.candidate("torch-fp32"), broken], machine.probe, configured="auto", memory=memory
+        )
+    assert memory.events == ["begin"]
+
+
+def test_a_device_that_is_broken_from_the_start_is_an_error_like_others(machine: Machine) -> None:
+    """Another process would fare no better."""
+    broken = machine.candidate("torch-fp32", broken=EncoderBroken("no kernel image for this device"))
+    candidates = [broken, machine.candidate("torch-fp16", "torch-fp32")]
+
+    with pytest.raises(EncoderBroken, match="no kernel image"):
+        load_with_best_kernel(candidates, machine.probe, configured="auto", memory=FakeMemory())
 
 
 def test_errors_of_the_model_itself_are_not_swallowed(machine: Machine) -> None:

@@ -43,7 +43,7 @@ HERE = torch_kernels("cpu", read_cpu().features)
         ("cpu", {"avx2", "avx512f"}, ["torch-fp32"]),
         ("cpu", {"avx512_bf16"}, ["torch-fp32", "torch-mixed-bf16", "torch-bf16"]),
         ("cpu", {"amx_bf16"}, ["torch-fp32", "torch-mixed-bf16", "torch-bf16"]),
-        ("cuda", {"avx2"}, ["torch-fp32", "torch-fp16", "torch-bf16"]),
+        ("cuda", {"avx2"}, ["torch-fp32", "torch-fp16", "torch-packed-fp16", "torch-bf16", "torch-packed-bf16"]),
     ],
 )
 def test_number_formats_are_tried_only_where_the_machine_has_them(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.config.schema import Backend, ModelConfig
+from server.encoders.kernel_choice import DeviceBroken
 from server.encoders.loading import load_encoder
 from server.errors import LoadFailed
 from server.types import ModelKind
@@ -56,6 +57,19 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 def test_a_folder_without_weights_is_refused(kind: ModelKind, tmp_path: Path) -> None:
     with pytest.raises(LoadFailed, match="has no weights in safetensors"):
         load_encoder(model(kind), tmp_path, num_threads=1)
+
+
+def test_a_device_that_a_trial_broke_is_not_the_models_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that cannot be loaded is given up; a worker that dies is started again, and leaves the trial out."""
+
+    def break_device(*_arguments: object, **_options: object) -> None:
+        raise DeviceBroken("torch-packed-fp16 broke the device")
+
+    monkeypatch.setattr("server.encoders.loading.load_fastest", break_device)
+    (tmp_path / "model.safetensors").touch()
+
+    with pytest.raises(DeviceBroken):
+        load_encoder(model(), tmp_path, num_threads=1)
 
 
 @pytest.mark.integration

@@ -144,6 +144,21 @@ def test_a_pair_may_fill_a_model_that_counts_from_its_padding(tmp_path: Path) ->
     assert np.isfinite(rerank(reranker, ["paris " * 100])).all()
 
 
+@pytest.mark.parametrize("is_roberta", [False, True])
+def test_packed_pairs_score_as_padded_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_roberta: bool) -> None:
+    """Of both ways in which a head takes the first token, and to count positions; in fp32, as a CPU computes well."""
+    import torch
+
+    from server.encoders.torch_device import TORCH_FORMATS, TorchFormat
+
+    monkeypatch.setitem(TORCH_FORMATS, "torch-packed-fp16", TorchFormat(torch.float32, is_packed=True))
+    save_tiny_classifier(tmp_path, seed=PASSING_SEED, is_roberta=is_roberta)
+    packed = load_torch_reranker(tmp_path, tiny_config(), kernel="torch-packed-fp16", num_threads=1, details={})
+    padded = load_torch_reranker(tmp_path, tiny_config(), kernel="torch-fp32", num_threads=1, details={})
+
+    np.testing.assert_allclose(rerank(packed, DOCUMENTS), rerank(padded, DOCUMENTS), atol=1e-3)
+
+
 def test_weights_that_rank_nonsense_are_refused(tmp_path: Path) -> None:
     save_tiny_classifier(tmp_path, seed=FAILING_SEED)
 

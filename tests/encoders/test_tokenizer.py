@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordLevel
@@ -15,7 +17,7 @@ from server.encoders.tokenizer import (
     num_positions,
 )
 from server.encoders.vocabulary import FastPairVocabulary, FastTextVocabulary
-from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed
+from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed, RequestTooLarge
 from server.types import Token, TokenIds, Truncate
 
 CLS, SEP, WORD = 1, 2, 3
@@ -41,7 +43,7 @@ def words(count: int) -> str:
 
 
 def ids_of(items: list[EncodedItem]) -> list[TokenIds]:
-    return [item.token_ids for item in items]
+    return [list(item.token_ids) for item in items]
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def pairs() -> PairTokenizer:
 def test_a_text_that_just_fits_is_kept_whole(texts: TextTokenizer, truncate: Truncate) -> None:
     [item] = texts.encode(Texts([words(6)], truncate))
 
-    assert item.token_ids == [CLS, *[WORD] * 6, SEP]
+    assert [*item.token_ids] == [CLS, *[WORD] * 6, SEP]
     assert not item.is_truncated and not item.is_continuation
 
 
@@ -79,7 +81,7 @@ def test_truncation_cuts_its_side_and_keeps_the_special_tokens(
 ) -> None:
     [item] = texts.encode(Texts(["a b c d e f g h"], truncate))
 
-    assert item.token_ids == [CLS, *kept, SEP]
+    assert [*item.token_ids] == [CLS, *kept, SEP]
     assert item.is_truncated
 
 
@@ -90,7 +92,7 @@ def test_words_after_a_long_gap_are_not_lost(texts: TextTokenizer, truncate: Tru
 
     [item] = texts.encode(Texts([f"a{gap}b"], truncate))
 
-    assert item.token_ids == [CLS, A, B, SEP]
+    assert [*item.token_ids] == [CLS, A, B, SEP]
     assert not item.is_truncated
 
 
@@ -99,7 +101,7 @@ def test_of_a_text_that_cannot_fit_a_part_is_tokenised(texts: TextTokenizer, tru
     """Tokenising takes hundreds of bytes for each character: gigabytes for what a body may hold."""
     [item] = texts.encode(Texts(["a" + " " * MAX_CHARS_PER_TOKEN * MAX_TOKENS + "b"], truncate))
 
-    assert (item.token_ids, item.is_truncated) == ([CLS, kept, SEP], True)
+    assert ([*item.token_ids], item.is_truncated) == ([CLS, kept, SEP], True)
 
 
 def test_a_text_that_cannot_fit_is_refused_by_its_characters(texts: TextTokenizer) -> None:
@@ -113,6 +115,31 @@ def test_windows_are_of_like_length_and_lose_nothing(texts: TextTokenizer) -> No
     assert ids_of(items) == [[CLS, A, SEP], [CLS, A, B, C, D, SEP], [CLS, E, F, G, H, SEP], [CLS, B, SEP]]
     assert [item.is_continuation for item in items] == [False, False, True, False]
     assert not any(item.is_truncated for item in items)
+
+
+def test_a_request_takes_so_many_windows_and_no_more(texts: TextTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their rows are kept until the last is there, and each is a forward pass's work."""
+    monkeypatch.setattr("server.encoders.tokenizer.MAX_FURTHER_WINDOWS", 3)
+
+    assert len(texts.encode(Texts([words(12)] * 3 + ["a"] * 9, "mean"))) == 15
+    with pytest.raises(RequestTooLarge, match="input has 5 texts, of which the first 4 take more than 3 windows"):
+        texts.encode(Texts([words(12)] * 5, "mean"))
+
+
+def test_items_take_hardly_more_memory_than_the_text_they_come_from() -> None:
+    """A request may have 2,048 inputs in 32 MB of text, and wait for minutes; here, as many in a sixteenth of that."""
+    tokenizer = TextTokenizer(FastTextVocabulary(word_tokenizer()), model_id="m", max_tokens=256)
+    inputs = [words(200)] * 1024 + [words(2)] * 1000 + [words(8000)] * 24
+    num_bytes = sum(map(len, inputs))
+
+    tracemalloc.start()
+    items = tokenizer.encode(Texts(inputs, "mean"))
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert sum(item.num_tokens - 2 for item in items) == 200 * 1024 + 2 * 1000 + 8000 * 24
+    assert kept < 1.5 * num_bytes
+    assert peak < 2 * num_bytes
 
 
 def test_a_text_longer_than_a_slice_loses_nothing_in_windows(texts: TextTokenizer) -> None:
@@ -215,7 +242,7 @@ def test_a_token_id_outside_the_vocabulary_is_named(texts: TextTokenizer, wrong:
 def test_too_many_token_ids_are_cut(texts: TextTokenizer, truncate: Truncate, kept: int) -> None:
     [item] = texts.encode(Texts([[A] * 10 + [B] * 10], truncate))
 
-    assert (item.token_ids, item.is_truncated) == ([CLS, *[kept] * 6, SEP], True)
+    assert ([*item.token_ids], item.is_truncated) == ([CLS, *[kept] * 6, SEP], True)
 
 
 def test_too_many_token_ids_are_refused(texts: TextTokenizer) -> None:
@@ -229,8 +256,8 @@ def test_too_many_token_ids_are_refused(texts: TextTokenizer) -> None:
 def test_pairs_have_segments(pairs: PairTokenizer) -> None:
     [item] = pairs.encode(Pairs("word", ["word word"]))
 
-    assert item.token_ids == [CLS, WORD, SEP, WORD, WORD, SEP]
-    assert item.type_ids == [0, 0, 0, 1, 1, 1]
+    assert [*item.token_ids] == [CLS, WORD, SEP, WORD, WORD, SEP]
+    assert [*item.type_ids] == [0, 0, 0, 1, 1, 1]
 
 
 def test_too_long_a_document_is_named_with_both_counts(pairs: PairTokenizer) -> None:
@@ -252,7 +279,7 @@ def test_a_document_is_named_by_its_place_among_all(pairs: PairTokenizer) -> Non
 def test_only_the_document_is_cut(pairs: PairTokenizer) -> None:
     [item] = pairs.encode(Pairs("word word", [words(1000)], "end"))
 
-    assert item.type_ids == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [*item.type_ids] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert item.is_truncated
 
 
@@ -281,7 +308,7 @@ def test_a_document_that_cannot_fit_is_not_tokenised(pairs: PairTokenizer) -> No
         pairs.encode(Pairs("word", [document]))
     [item] = pairs.encode(Pairs("word", [document], "end"))
 
-    assert (item.token_ids, item.is_truncated) == ([CLS, WORD, SEP, SEP], True)
+    assert ([*item.token_ids], item.is_truncated) == ([CLS, WORD, SEP, SEP], True)
 
 
 @pytest.mark.parametrize("truncate", ["error", "end"])

@@ -28,6 +28,7 @@ class FakeEncoder:
         entered: Set when a forward pass begins.
         gate: Forward passes wait for it; set by default.
         poison: A forward pass with a text that contains this raises.
+        num_operations: As a test says; see `ShowsProgress`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class FakeEncoder:
         self.gate = threading.Event()
         self.gate.set()
         self.poison = poison
+        self.num_operations = 0
         self._words: dict[str, int] = {}
         self._by_id: list[str] = []
         self._lock = threading.Lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from server.bindings.llama_model import LlamaModel
 from server.config.schema import ModelConfig
 from server.encoders.batcher import Batcher, EncodeOutcome
 from server.encoders.encoded import Encoded, unit_rows
-from server.encoders.encoder import Pairs, Rows, Texts
+from server.encoders.encoder import Pairs, Rows, ShowsProgress, Texts
 from server.encoders.gguf_embedder import GgufEmbedder, load_gguf_embedder
 from server.encoders.gguf_reranker import GgufReranker, load_gguf_reranker
 from server.encoders.gguf_vocabulary import GgufTextVocabulary
@@ -123,6 +124,35 @@ def test_an_input_may_fill_the_model(minilm: GgufEmbedder) -> None:
 
     assert item.num_tokens == minilm.facts.context_length == 512
     assert np.isfinite(minilm.forward([item, item])).all()
+
+
+def test_a_long_call_shows_that_it_gets_on(minilm: GgufEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long input is one call, which may take many minutes: the watchdog must not take it for one that hangs."""
+    monkeypatch.setattr("server.bindings.llama_encoder._LONG_CALL", 0)
+    assert isinstance(minilm, ShowsProgress)
+    seen = [minilm.num_operations]
+    watched = threading.Event()
+
+    def watch() -> None:
+        while not watched.wait(0.001):
+            seen.append(minilm.num_operations)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    minilm.forward(minilm.tokenize(Texts(["word " * 2000], "end")))
+    watched.set()
+    watcher.join()
+
+    assert minilm.num_operations - seen[0] > 50
+    assert len(set(seen)) > 2  # in between, too
+
+
+def test_every_call_counts(minilm: GgufEmbedder) -> None:
+    before = minilm.num_operations
+
+    minilm.forward(minilm.tokenize(Texts(["word " * 100] * 3, "end")))
+
+    assert minilm.num_operations - before == 3  # each is longer than a call that takes several
 
 
 def test_too_long_an_input_is_refused(minilm: GgufEmbedder) -> None:

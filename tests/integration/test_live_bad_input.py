@@ -81,7 +81,7 @@ def test_numbers_that_json_does_not_have(http: httpx.Client, number: str) -> Non
         (RERANKS, {"query": "", "documents": ["a"]}, (400, "invalid_value", "query")),
         (RERANKS, {"query": "a", "documents": []}, (400, "invalid_value", "documents")),
         (RERANKS, {"query": "a", "documents": ["short", LONG * 2]}, (400, "context_length_exceeded", "documents[1]")),
-        (RERANKS, {"query": "a", "documents": ["b"], "top_n": 0}, (400, "invalid_value", "top_n")),
+        (RERANKS, {"query": "a", "documents": ["b"], "top_n": -1}, (400, "invalid_value", "top_n")),
     ],
     ids=lambda value: str(value)[:60],
 )

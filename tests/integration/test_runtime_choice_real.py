@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from server.bindings.llama_context import LlamaContext
 from server.bindings.llama_model import LlamaModel
@@ -16,6 +17,7 @@ from server.workers.runtime_choice import choose_runtime
 from server.workers.tuning_cache import open_cache
 from tests.fakes.tiny_models import write_hybrid, write_recurrent, write_windowed
 from tests.integration.conftest import RunHearth
+from tests.integration.live_models import DEFAULTS, REPOSITORY, RERANK
 
 pytestmark = pytest.mark.integration
 
@@ -66,6 +68,25 @@ def test_tune_prints_what_it_measured_and_remembers_it(
     assert table[0].split() == ["KV", "FLASH", "TYPE", "THREADS", "UBATCH", "PREFILL", "STEP", "SHARED", "SCORE"]
     assert len([line for line in table if line.rstrip().endswith("best")]) == 1
     assert table[-1].endswith("remembered for the next load")
+
+
+def test_tune_measures_an_encoders_kernels_for_its_next_load(
+    tmp_path: Path, run_hearth: RunHearth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    server = {"weights_dir": str(REPOSITORY / "weights")}
+    models = [model for model in DEFAULTS if model["id"] == RERANK]
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump({"server": server, "models": models}))
+
+    table = run_hearth("tune", RERANK).stdout.splitlines()
+
+    assert table[0].split() == ["KERNEL", "INPUTS/S", "BATCH", "DIFFERENCE", "FROM"]
+    assert [line.split()[0] for line in table[1:3]] == ["onnx", "torch-fp32"]
+    [remembered] = (tmp_path / "cache" / "hearth" / "tuning").glob("*.json")
+    assert json.loads(remembered.read_text())["tuning"]["best"] in table[-1]
+    doctor = json.loads(run_hearth("doctor", "--json").stdout)
+    [kernel] = [each for each in doctor["findings"] if each["name"] == f"kernel {RERANK}"]
+    assert "measured 20" in kernel["value"]  # what the next load would look up
 
 
 def test_tune_says_why_it_cannot(tmp_path: Path, run_hearth: RunHearth) -> None:

@@ -106,7 +106,7 @@ def test_what_was_measured_about_an_encoder_is_told(tmp_path: Path) -> None:
     before = report(tmp_path, model)["kernel e"]
     after = report(tmp_path, model, machine=dataclasses.replace(MACHINE, kernel=lambda _model: found))
 
-    assert before == Finding("kernel e", "not measured; the first load does it")
+    assert before == Finding("kernel e", "not measured; the first load does it, or: hearth tune e")
     assert after["kernel e"].value == (
         "torch-bf16: 287 inputs/s, torch-fp32 100; differs from torch-fp32 by 0.0004 at most (measured"
         " 2026-01-01T00:00:00Z)"

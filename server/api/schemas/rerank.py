@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, ValidationInfo
 
-from server.api.schemas.sampling import MAX_TIMEOUT_S
+from server.api.schemas.sampling import MAX_INT32, MAX_TIMEOUT_S
 from server.api.schemas.scoring import Count, Flag, ScoringFields
 from server.api.schemas.wire import WireModel, invalid
 from server.services.relevant_spans import SpanOptions
@@ -74,7 +74,7 @@ class RerankRequest(ScoringFields):
     rank_fields: Annotated[list[str], Field(default_factory=list, max_length=MAX_RANK_FIELDS)]
     texts: Annotated[list[WireDocument] | None, PlainValidator(_parse_texts)] = None
     documents: Annotated[list[WireDocument], PlainValidator(_parse_documents), Field(validate_default=True)] = None  # type: ignore[assignment]  # never stays None
-    top_n: Count = None
+    top_n: Annotated[int | None, Field(ge=0, le=MAX_INT32)] = None
     top_k: Count = None
     return_documents: Flag = False
     return_text: Flag = False
@@ -88,7 +88,8 @@ class RerankRequest(ScoringFields):
 
     @property
     def num_wanted(self) -> int | None:
-        return self.top_n if self.top_n is not None else self.top_k
+        """None: all. vLLM's clients say 0 for that, which is its default; nobody wants no results."""
+        return (self.top_n if self.top_n is not None else self.top_k) or None
 
     @property
     def wants_documents(self) -> bool:
