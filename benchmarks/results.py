@@ -15,6 +15,7 @@ CHAT = _FOLDER / "chat.json"
 EMBEDDINGS = _FOLDER / "embeddings.json"
 RERANK = _FOLDER / "rerank.json"
 RETRIEVAL = _FOLDER / "retrieval.json"
+STRUCTURED = _FOLDER / "structured.json"
 
 
 def load_results(path: Path = CHAT) -> Section:

@@ -73,21 +73,84 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
+class ToolCallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """More of one tool call: `id` and `name` with its first delta and never again, `arguments` in pieces.
+
+    Attributes:
+        index: Which call of the answer, from 0.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One turn of a conversation, its content already flattened to text."""
+    """One turn of a conversation, its content already flattened to text.
+
+    Attributes:
+        reasoning: What the assistant thought before; templates show of it what their model was trained with.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str = ""
+    reasoning: str = ""
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
 
 
-class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
-    """Messages, to be rendered by the model's own chat template in the worker."""
+class Tool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A function that the client offers.
+
+    Attributes:
+        parameters: JSON Schema of the arguments, an object, as JSON text.
+        strict: The arguments must satisfy the schema, however the call came about.
+    """
+
+    name: str
+    description: str = ""
+    parameters: str = '{"type": "object", "properties": {}}'
+    strict: bool = False
+
+
+class ToolUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an answer may call.
+
+    Attributes:
+        tools: All that the model is told of; names are unique.
+        names: Those that it may call.
+        is_required: The answer consists of at least one call.
+        is_parallel: It may have several.
+    """
+
+    tools: tuple[Tool, ...] = ()
+    names: tuple[str, ...] = ()
+    is_required: bool = False
+    is_parallel: bool = True
+
+
+NO_TOOLS = ToolUse()
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+TemplateOption = str | int | float | bool
+
+
+class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", omit_defaults=True):
+    """Messages, to be rendered by the model's own chat template in the worker.
+
+    Attributes:
+        tool_use: What the answer may call.
+        reasoning_effort: How much to think first; None: as the model does by itself.
+        template_options: Variables that the template reads, by name.
+    """
 
     param: ClassVar[str] = "messages"  # the request field that errors name
     messages: tuple[ChatMessage, ...]
+    tool_use: ToolUse = NO_TOOLS
+    reasoning_effort: ReasoningEffort | None = None
+    template_options: dict[str, TemplateOption] = {}
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
@@ -122,11 +185,30 @@ class Urgency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 NO_HURRY = Urgency()
 
 
+GrammarKind = Literal["json_object", "json_schema", "regex", "lark", "gbnf", "answer"]
+"""What a grammar is written in. `answer` is Lark of our own around what the client wants: it may name control tokens by
+their ids (`<[7]>`), and another grammar as `@content`."""
+
+
+class Grammar(msgspec.Struct, frozen=True):
+    """What a generated text has to be. Whether it can be honoured, the model's worker finds out.
+
+    Attributes:
+        text: The JSON schema, the regular expression or the grammar; empty for any JSON object.
+        param: The request field that errors name.
+    """
+
+    kind: GrammarKind
+    text: str
+    param: str
+
+
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One generation.
 
     Attributes:
         request_id: Unique among live requests.
+        grammar: Only tokens that it allows are picked; None: all.
         tenant: Only requests of one tenant share what the model has computed of their prompts.
         arrived_at: `time.monotonic()`, which all processes of one machine have in common.
     """
@@ -134,17 +216,25 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     prompt: Prompt
     sampling: SamplingParams
+    grammar: Grammar | None = None
     urgency: Urgency = NO_HURRY
     tenant: str = DEFAULT_TENANT
     arrived_at: float = msgspec.field(default_factory=time.monotonic)
 
+    @property
+    def may_have_grammar(self) -> bool:
+        """Whether it takes compiling a grammar: its own, or one for the calls of tools."""
+        return self.grammar is not None or (isinstance(self.prompt, ChatPrompt) and bool(self.prompt.tool_use.names))
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Token counts of one request. `cached_tokens` of the prompt were not computed again."""
+    """Token counts of one request. `cached_tokens` of the prompt were not computed again; `reasoning_tokens` of the
+    completion are no part of its content."""
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):
@@ -155,10 +245,12 @@ class Started(msgspec.Struct, frozen=True, tag="started"):
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
-    """More of the answer: whole code points only, never part of a stop string."""
+    """More of the answer: whole code points only, never part of a stop string. Reasoning comes before text, text before
+    calls."""
 
     text: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    reasoning: str = ""
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):

@@ -60,6 +60,7 @@ HOMES = {
     "torch": ("server.encoders",),
     "transformers": ("server.encoders",),
     "llama_cpp": ("server.bindings",),
+    "llguidance": ("server.engine",),
     "faiss": ("server.rag.vector_index",),
     "charset_normalizer": ("server.rag.loaders",),
     "ir_measures": ("server.rag.evaluation",),
@@ -73,7 +74,7 @@ HOMES = {
     "structlog": ("server.telemetry",),
 }
 
-MODEL_RUNTIMES = ("llama_cpp", "torch", "sentence_transformers", "transformers", "onnxruntime")
+MODEL_RUNTIMES = ("llama_cpp", "llguidance", "torch", "sentence_transformers", "transformers", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def test_no_home_outlives_its_package() -> None:
 def test_nobody_imports_the_main_module_of_a_worker() -> None:
     """It imports a model runtime, and is started by name in a process of its own."""
     mains = {"server.workers.chat_worker", "server.workers.encoder_worker", "server.workers.script_worker"}
-    mains.add("server.rag.parser_child")
+    mains |= {"server.rag.parser_child", "server.engine.grammar_child"}
 
     assert mains <= FILES.keys()
     assert [str(found) for found in OWN if found.target in mains] == []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.api.answer_json import delta_bodies, message_body
 from server.api.body import JsonBody
 from server.api.disconnect import run_while_connected
 from server.api.json_response import JsonResponse
@@ -19,7 +20,7 @@ from server.api.sse import EventStream, sse_data
 from server.api.usage import usage_body
 from server.services.chat import ChatService
 from server.services.generation import Answer, Generation
-from server.types import Delta, Finished, Started, ToolCall
+from server.types import Delta, Finished, Started
 
 
 class ChatEndpoint:
@@ -34,10 +35,10 @@ class ChatEndpoint:
         record.model = chat.model
         generation = self._service.generate(
             chat.model,
-            chat.to_messages(),
+            chat.to_prompt(),
             sampling=chat.sampling(),
+            grammar=chat.text_grammar(),
             urgency=chat.urgency(),
-            uses_tools=bool(chat.tools),
         )
         record.generation_id = generation.id
         if chat.stream:
@@ -66,11 +67,7 @@ async def _collect(generation: Generation) -> Answer:
 
 
 def _completion(head: dict[str, Any], answer: Answer) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-    if answer.tool_calls:
-        message["content"] = answer.text or None
-        message["tool_calls"] = [_tool_call(call) for call in answer.tool_calls]
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.ending.reason}
+    choice = {"index": 0, "message": message_body(answer), "logprobs": None, "finish_reason": answer.ending.reason}
     return {**head, "choices": [choice], "usage": usage_body(answer.ending.usage)}
 
 
@@ -85,7 +82,6 @@ async def _chunks(
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return sse_data({**head, "choices": [choice]})
 
-    num_tool_calls = 0
     ending: Finished | None = None
     async with aclosing(generation.events) as events:
         async for event in events:
@@ -93,8 +89,8 @@ async def _chunks(
                 case Started():
                     yield chunk({"role": "assistant", "content": "", "refusal": None})
                 case Delta():
-                    yield chunk(_delta(event, num_tool_calls))
-                    num_tool_calls += len(event.tool_calls)
+                    for delta in delta_bodies(event):
+                        yield chunk(delta)
                 case Finished():
                     ending = event
                     yield chunk({}, event.reason)
@@ -102,21 +98,6 @@ async def _chunks(
     _note_ending(record, ending)
     if include_usage:
         yield sse_data({**head, "choices": [], "usage": usage_body(ending.usage)})
-
-
-def _delta(event: Delta, num_earlier_calls: int) -> dict[str, Any]:
-    delta: dict[str, Any] = {"content": event.text} if event.text else {}
-    if event.tool_calls:
-        delta["tool_calls"] = _indexed_calls(event.tool_calls, num_earlier_calls)
-    return delta
-
-
-def _indexed_calls(calls: Sequence[ToolCall], first_index: int) -> list[dict[str, Any]]:
-    return [{"index": first_index + offset, **_tool_call(call)} for offset, call in enumerate(calls)]
-
-
-def _tool_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _note_ending(record: RequestRecord, ending: Finished) -> None:

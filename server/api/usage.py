@@ -15,7 +15,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": usage.reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
@@ -29,4 +29,5 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
         prompt_tokens=sum(usage.prompt_tokens for usage in counted),
         completion_tokens=sum(usage.completion_tokens for usage in counted),
         cached_tokens=sum(usage.cached_tokens for usage in counted),
+        reasoning_tokens=sum(usage.reasoning_tokens for usage in counted),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 
 import llama_cpp
 import numpy as np
@@ -20,7 +21,8 @@ class LlamaVocab:
         size: Number of token ids; valid ids are 0 .. size - 1.
         pieces: Bytes that each token id adds to a text; empty for control tokens.
         is_end: bool [size], true for end-of-generation tokens.
-        control_texts: Text of every control token, e.g. "<|im_end|>"; message text must never become one of them.
+        control_ids: Ids of all control tokens by their texts, e.g. "<|im_end|>"; message text must never become one.
+        control_texts: Their texts, longest first.
         bos, eos: Texts of these tokens, empty where the model has none.
         adds_bos: Whether a prompt starts with the BOS token.
         adds_eos, adds_sep: Whether an encoder's text ends with the EOS token; whether a pair has the SEP token between.
@@ -43,7 +45,8 @@ class LlamaVocab:
         self.is_end: npt.NDArray[np.bool_] = np.fromiter(
             (llama_cpp.llama_vocab_is_eog(handle, token_id) for token_id in range(self.size)), np.bool_, self.size
         )
-        self.control_texts = self._control_texts()
+        self.control_ids = self._control_ids()
+        self.control_texts = tuple(sorted(self.control_ids, key=len, reverse=True))
         self.bos = self.text_of(self.bos_id)
         self.eos = self.text_of(self.eos_id)
 
@@ -70,13 +73,21 @@ class LlamaVocab:
             return ""
         return self._piece(token_id, special=True).decode("utf-8", "replace")
 
-    def _control_texts(self) -> tuple[str, ...]:
+    def pieces_with(self, control_texts: Iterable[str]) -> list[bytes]:
+        """`pieces`, in which these control tokens have their texts: for who must see where the model writes them."""
+        pieces = list(self.pieces)
+        for text in control_texts:
+            if text in self.control_ids:
+                pieces[self.control_ids[text]] = text.encode()
+        return pieces
+
+    def _control_ids(self) -> dict[str, int]:
         controls = (
-            self.text_of(token_id)
+            (self.text_of(token_id), token_id)
             for token_id in range(self.size)
             if llama_cpp.llama_vocab_get_attr(self._handle, token_id) & _CONTROL_ATTRIBUTES
         )
-        return tuple(sorted({text for text in controls if text}, key=len, reverse=True))
+        return {text: token_id for text, token_id in controls if text}
 
     def _piece(self, token_id: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)

@@ -59,16 +59,21 @@ def _converse(client: ServerClient, options: dict[str, object], first: list[Mess
 
 
 def _answer(client: ServerClient, options: dict[str, object], messages: list[Message]) -> str:
-    """Print the answer as it comes; return all of it."""
-    said = []
+    """Print the answer as it comes, and what is thought before it to standard error; return the answer."""
+    said: list[str] = []
+    is_thinking = False
     try:
         for event in client.stream("/v1/chat/completions", {**options, "messages": messages, "stream": True}):
             for choice in event["choices"]:
                 delta = choice["delta"]
-                said.append(delta.get("content") or "")
-                typer.echo(said[-1], nl=False)
-                for call in delta.get("tool_calls") or []:
-                    typer.echo(f"[{call['function']['name']}({call['function']['arguments']})]", nl=False)
+                thought, content = delta.get("reasoning_content") or "", delta.get("content") or ""
+                if thought:
+                    typer.secho(thought, dim=True, nl=False, err=True)
+                elif content and is_thinking:
+                    typer.echo("\n", err=True)
+                is_thinking = bool(thought) or (is_thinking and not content)
+                said.append(content)
+                typer.echo(content, nl=False)
     finally:  # an error message, too, begins on a line of its own
         if said:
             typer.echo()

@@ -20,6 +20,19 @@ KvType = Literal["f16", "q8_0", "q4_0"]
 KernelName = Literal[
     "torch-fp32", "torch-mixed-bf16", "torch-bf16", "torch-fp16", "torch-packed-fp16", "torch-packed-bf16", "onnx"
 ]
+ToolFormatName = Literal[
+    "hermes",
+    "qwen_xml",
+    "llama3",
+    "mistral",
+    "mistral_list",
+    "gemma",
+    "function_gemma",
+    "deepseek",
+    "deepseek_r1",
+    "harmony",
+]
+ReasoningFormatName = Literal["think", "mistral", "gemma"]
 Capability = Literal["chat", "completion", "embedding", "rerank", "tools", "code", "reasoning"]
 
 ScriptedErrorCode = Literal[
@@ -32,7 +45,7 @@ KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
     ("llama_cpp", "chat"): (
         *(*_WEIGHTS, "gpu_layers", "max_sequences", "kv_cells"),
         *("kv", "kv_type", "flash_attention", "batch_tokens", "ubatch_tokens"),
-        *("drafting", "pinned_prefixes", "defaults"),
+        *("drafting", "pinned_prefixes", "defaults", "tool_format", "reasoning_format"),
     ),
     ("llama_cpp", "embedding"): (*_WEIGHTS, *_CACHE, "gpu_layers", "dimensions", "prompts"),
     ("llama_cpp", "rerank"): (*_WEIGHTS, *_CACHE, "gpu_layers"),
@@ -188,8 +201,11 @@ class ScriptRule(_Section):
     match: Annotated[str, AfterValidator(_check_regex)] = Field(
         "", description="Regular expression searched in the last user message; empty matches all."
     )
+    reasoning: str = Field("", description="What is thought before the answer.")
     text: str = Field("", description="Answer; `{input}` stands for the last user message.")
-    tool_calls: tuple[ScriptedToolCall, ...] = Field((), description="Tool calls after the text.")
+    tool_calls: tuple[ScriptedToolCall, ...] = Field(
+        (), description="Tool calls after the text, where the request offers these functions."
+    )
     delay_ms: float = Field(0, ge=0, le=600_000, description="Wait before each piece of the answer (words are pieces).")
     error: ScriptedError | None = Field(None, description="End with this error after the text.")
 
@@ -297,6 +313,16 @@ class ModelConfig(_Section):
         le=1024,
         description="Compute threads; default: all cores, or what was measured to be faster for chat.",
     )
+    tool_format: Literal["auto", ToolFormatName] = Field(
+        "auto",
+        description="How the model writes tool calls. `auto`: as its chat template shows it; where that shows nothing "
+        "known, the model is told to write them as Hermes does.",
+    )
+    reasoning_format: Literal["auto", "none", ReasoningFormatName] = Field(
+        "auto",
+        description="What the model puts around its reasoning: `<think>`, Mistral's `[THINK]`, Gemma's channel. "
+        "`auto`: as its chat template shows it; `none`: reasoning is content. gpt-oss has channels for all of it.",
+    )
     defaults: SamplingDefaults = Field(
         default_factory=SamplingDefaults, description="Sampling values for requests that do not name their own."
     )
@@ -339,9 +365,6 @@ class ModelConfig(_Section):
             if capability not in CAPABILITIES[self.kind]:
                 message = f"kind {self.kind!r} has no capability {capability!r}"
                 raise _error_at(("capabilities",), f"{message}; expected some of {', '.join(CAPABILITIES[self.kind])}")
-            if capability == "tools" and self.backend != "script":
-                message = f"backend {self.backend!r} does not offer 'tools' yet, only 'script' does; remove it"
-                raise _error_at(("capabilities",), message)
 
     @property
     def effective_capabilities(self) -> tuple[Capability, ...]:
@@ -349,7 +372,7 @@ class ModelConfig(_Section):
         if self.capabilities is not None:
             return self.capabilities
         by_kind: dict[ModelKind, tuple[Capability, ...]] = {
-            "chat": ("chat", "completion"),
+            "chat": ("chat", "completion", "tools"),
             "embedding": ("embedding",),
             "rerank": ("rerank",),
         }

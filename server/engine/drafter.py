@@ -72,7 +72,7 @@ class Drafter:
         if text is None:
             text = self._texts[sequence.request_id] = _Text(sequence.token_ids, self._trust)
         room = sequence.max_tokens - sequence.num_generated - 1
-        text.read(max_guesses=0 if sequence.sampler_state.has_penalties else min(room, MAX_DRAFT))
+        text.read(max_guesses=0 if sequence.sampler_state.has_memory else min(room, MAX_DRAFT))
         return text
 
     def _choose_lengths(self, texts: list[_Text]) -> list[int]:

@@ -16,8 +16,9 @@ from server.engine.backend import Backend, BatchFailed, Logits, OutOfCells
 from server.engine.batch import Batch
 from server.engine.sampler import NO_TOKEN, Sampler
 from server.engine.scheduler import Run, Scheduler
-from server.engine.sequence import Sequence
+from server.engine.sequence import Sequence, SequenceStatus
 from server.engine.step_cost import StepCost
+from server.engine.token_mask import TokenMasks
 from server.errors import DeadlineExceeded, InternalError
 from server.types import Failed, Finished, FinishReason, TokenIds
 
@@ -58,6 +59,7 @@ class Engine:
         self._cost = cost
         self._is_end = is_end
         self._clock = clock
+        self._masks = TokenMasks()
         self._batch = Batch(backend.max_batch_tokens)
         self._sequences: dict[str, Sequence] = {}
         self._outputs: list[TokenOutput] = []  # of the step that runs: survives an exception in it
@@ -137,6 +139,7 @@ class Engine:
             self._learn_cost(runs, self._clock() - started_at)
             for run, picked in zip(runs, picks, strict=True):
                 self._advance(run, picked)
+            self._prepare_masks(runs)
             self._scheduler.drop_costly()
         except OutOfCells:
             self._on_out_of_cells(runs)
@@ -175,6 +178,7 @@ class Engine:
         Each row is sampled as if the draft before it were right. What follows a wrong one is void: the tokens are
         those that computing one after the other would have given.
         """
+        self._masks.wait()
         if all(run.num_outputs == 1 for run in runs):
             states = [run.sequence.sampler_state for run in runs]
             return [[token_id] for token_id in self._sampler.sample(logits, states)]
@@ -188,7 +192,7 @@ class Engine:
         """Append a run's new tokens up to the first that ends its sequence."""
         sequence = run.sequence
         if NO_TOKEN in picked:
-            self._fail(sequence, "the model's logits are not numbers")
+            self._fail_without_token(sequence)
             return
         reason: FinishReason | None = None
         num_new = 0
@@ -204,6 +208,12 @@ class Engine:
             self._outputs.append((sequence.request_id, picked[:num_new], Finished(reason, sequence.usage)))
         elif picked:
             self._outputs.append((sequence.request_id, picked, None))
+
+    def _prepare_masks(self, runs: list[Run]) -> None:
+        """Let grammars find out what may follow the new tokens, while the next step computes these."""
+        live = (run.sequence for run in runs if run.sequence.status is SequenceStatus.RUNNING)
+        masks = (sequence.sampler_state.mask for sequence in live)
+        self._masks.prepare([mask for mask in masks if mask and mask.is_behind])
 
     def _reason_to_end(self, sequence: Sequence, token_id: int) -> FinishReason | None:
         if self._is_end(token_id):
@@ -222,6 +232,15 @@ class Engine:
         self._remove(sequence, keep=False)
         failed = Failed(InternalError.code, f"the engine failed this request: {reason}")
         self._outputs.append((sequence.request_id, [], failed))
+
+    def _fail_without_token(self, sequence: Sequence) -> None:
+        """Nothing could be picked: the grammar is at its wits' end, or else the logits are NaN."""
+        mask = sequence.sampler_state.mask
+        if mask is None or mask.failure is None:
+            self._fail(sequence, "the model's logits are not numbers")
+        else:
+            self._remove(sequence)
+            self._outputs.append((sequence.request_id, [], mask.failure))
 
     def _fail_late(self, sequence: Sequence) -> None:
         self._remove(sequence)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec import structs
 
 from server.engine.detokenizer import Detokenizer
 from server.engine.engine import TokenOutput
@@ -22,11 +25,35 @@ Output = tuple[str, StreamEvent]
 """(request_id, event)"""
 
 
+class AnswerReader(Protocol):
+    """Finds content, reasoning and tool calls in the text of one answer."""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """What comes next is reasoning, as far as it is known yet."""
+
+    @property
+    def num_calls(self) -> int:
+        """Calls that have begun to be delivered."""
+
+    @property
+    def is_full(self) -> bool:
+        """Nothing that follows would be taken."""
+
+    def push(self, text: str) -> Delta | None:
+        """Read more text; None where nothing can be said yet."""
+
+    def finish(self) -> Delta | None:
+        """Read what was held back, at the end of the text."""
+
+
 @dataclass(slots=True)
 class _Stream:
     sequence: Sequence
     detokenizer: Detokenizer
+    reader: AnswerReader | None
     num_tokens: int = 0  # those seen here; the engine may be ahead
+    num_reasoning_tokens: int = 0
 
 
 class OutputProcessor:
@@ -44,9 +71,9 @@ class OutputProcessor:
         self._is_end = is_end
         self._streams: dict[str, _Stream] = {}
 
-    def open(self, sequence: Sequence, detokenizer: Detokenizer) -> None:
-        """Expect tokens of a sequence; before the engine has it."""
-        self._streams[sequence.request_id] = _Stream(sequence, detokenizer)
+    def open(self, sequence: Sequence, detokenizer: Detokenizer, reader: AnswerReader | None = None) -> None:
+        """Expect tokens of a sequence; before the engine has it. Without a reader, all text is content."""
+        self._streams[sequence.request_id] = _Stream(sequence, detokenizer, reader)
 
     def close(self, request_id: str) -> None:
         """Expect no more of a request that was aborted; what the engine still says about it is ignored."""
@@ -57,21 +84,20 @@ class OutputProcessor:
         return any(ending or self._has_said_nothing(request_id) for request_id, _, ending in outputs)
 
     def process(self, outputs: list[TokenOutput]) -> list[Output]:
-        """Turn the tokens of a step into events, in order; at most one text and one ending for each request."""
+        """Turn the tokens of a step into events, in order."""
         events: list[Output] = []
         for request_id, token_ids, ending in outputs:
             stream = self._streams.get(request_id)
             if stream is None:
                 continue
             try:
-                text, end = self._read(stream, token_ids, ending)
+                deltas, end = self._answer(stream, token_ids, ending)
             except Exception:
                 # The loop must survive a bug: this request ends, with the traceback in the log, and the others go on.
                 logger.exception("text could not be made", extra={"request_id": request_id})
-                text, end = "", Failed(InternalError.code, "internal error; the server's log has details")
+                deltas, end = [], Failed(InternalError.code, "internal error; the server's log has details")
                 self._abort(request_id)
-            if text:
-                events.append((request_id, Delta(text)))
+            events += [(request_id, delta) for delta in deltas if delta]
             if end:
                 events.append((request_id, end))
                 self.close(request_id)
@@ -80,6 +106,26 @@ class OutputProcessor:
     def _has_said_nothing(self, request_id: str) -> bool:
         stream = self._streams.get(request_id)
         return stream is not None and not stream.num_tokens
+
+    def _answer(
+        self, stream: _Stream, token_ids: list[int], ending: Finished | Failed | None
+    ) -> tuple[list[Delta | None], Finished | Failed | None]:
+        """What the tokens add to the answer, and its ending."""
+        reader = stream.reader
+        was_reasoning = reader is not None and reader.is_reasoning
+        text, end = self._read(stream, token_ids, ending)
+        if reader is None:
+            return [Delta(text) if text else None], end
+        stream.num_reasoning_tokens += len(token_ids) if was_reasoning else 0
+        deltas = [reader.push(text)]
+        if end is None and reader.is_full:
+            end = self._stop(stream, is_over=False)
+        if isinstance(end, Finished):
+            deltas.append(reader.finish())
+            usage = structs.replace(end.usage, reasoning_tokens=stream.num_reasoning_tokens)
+            is_calling = end.reason == "stop" and reader.num_calls > 0
+            end = Finished("tool_calls" if is_calling else end.reason, usage)
+        return deltas, end
 
     def _read(
         self, stream: _Stream, token_ids: list[int], ending: Finished | Failed | None

@@ -1,6 +1,6 @@
 """Picking the next token of each sequence from its logits; exact, in the order of llama.cpp's default chain.
 
-bias -> penalties -> top_k -> top_p -> min_p -> temperature -> draw
+grammar -> bias -> penalties -> top_k -> top_p -> min_p -> temperature -> draw
 
 What the truncations leave are the largest logits, of equal ones those with the lower ids. The draw walks along their
 probabilities in order of id, up to a number in [0, 1). That defines each choice; all else here is about being quick.
@@ -72,7 +72,8 @@ class Sampler:
             logits: float32 [num_rows, vocab_size].
             states: Row i belongs to `states[i]`; a state may have several rows.
             ahead: Row i picks the token that many places behind the next one of its sequence; by default the next one.
-                Above 0 only where there are no penalties: they depend on tokens that are not accepted yet.
+                Above 0 only where there are no penalties and no grammar: they depend on tokens that are not accepted
+                yet.
 
         Returns:
             Token ids; `NO_TOKEN` where the largest logit is no finite number.
@@ -84,7 +85,7 @@ class Sampler:
         with np.errstate(over="ignore"):  # far below the best, or divided by a tiny temperature, a logit becomes -inf
             for i, (row, state, places) in enumerate(zip(logits, states, ahead, strict=True)):
                 if state.changes_logits:
-                    assert places == 0 or not state.has_penalties
+                    assert places == 0 or not state.has_memory
                     self._adjust(row, state)
                 if state.params.temperature == 0:
                     token_ids[i] = _pick_best(row)
@@ -98,6 +99,8 @@ class Sampler:
         return token_ids
 
     def _adjust(self, row: _Float32s, state: SamplerState) -> None:
+        if state.mask is not None:
+            row += state.mask.offsets
         row[state.bias_ids] += state.bias_values
         if state.params.ignore_eos:
             row[self._end_ids] = -np.inf

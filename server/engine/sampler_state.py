@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from server.engine.token_mask import TokenMask
 from server.types import SamplingParams, TokenIds
 
 OFF = math.inf
@@ -24,31 +25,35 @@ class SamplerState:
         truncation: temperature, top_k, top_p and log(min_p); what is off is infinite.
         bias_ids, bias_values: `logit_bias` as arrays.
         seen: The tokens that penalties hit; None without penalties.
+        mask: Which tokens its grammar allows; None without a grammar.
         changes_logits: Whether the sequence's logits must be changed before they are sampled.
     """
 
-    def __init__(self, params: SamplingParams, prompt: TokenIds) -> None:
+    def __init__(self, params: SamplingParams, prompt: TokenIds, mask: TokenMask | None = None) -> None:
         self.params = params
+        self.mask = mask
         self.num_generated = 0
         self.truncation = _truncation(params)
         self.bias_ids = np.array(list(params.logit_bias), np.intp)
         self.bias_values = np.array(list(params.logit_bias.values()), np.float32)
         has_penalties = params.repeat_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
         self.seen = SeenTokens(params, prompt) if has_penalties else None
-        self.changes_logits = has_penalties or bool(params.logit_bias) or params.ignore_eos
+        self.changes_logits = has_penalties or bool(params.logit_bias) or params.ignore_eos or mask is not None
         self._random = np.random.Generator(np.random.PCG64(_entropy(params.seed)))
         self._numbers = array("d")
 
     @property
-    def has_penalties(self) -> bool:
+    def has_memory(self) -> bool:
         """Whether the tokens before it change which token may come next: such a sequence is never drafted for."""
-        return self.seen is not None
+        return self.seen is not None or self.mask is not None
 
     def accept(self, token_id: int) -> None:
         """Take note that a token has been appended to the sequence."""
         self.num_generated += 1
         if self.seen is not None:
             self.seen.count(token_id)
+        if self.mask is not None:
+            self.mask.accept(token_id)
 
     def uniform(self, ahead: int = 0) -> float:
         """The number in [0, 1) that decides the token `ahead` places behind the next one.

@@ -22,7 +22,7 @@ from server.types import (
     Prompt,
     StreamEvent,
     TextPrompt,
-    ToolCall,
+    ToolCallDelta,
     Usage,
 )
 
@@ -69,19 +69,24 @@ def play(
         )
         return
     delay_s = rule.delay_ms / 1000
-    pieces = _PIECE.findall(_cut_at_stop(rule.text.replace("{input}", text), stop))
-    tool_calls = _tool_calls(rule)
-    reason: FinishReason = "tool_calls" if tool_calls else "stop"
-    if max_tokens is not None and len(pieces) > max_tokens:
-        pieces, tool_calls, reason = pieces[:max_tokens], (), "length"
-    for piece in pieces:
-        yield ScriptStep(delay_s, Delta(piece))
+    thoughts = [Delta(reasoning=piece) for piece in _PIECE.findall(rule.reasoning)]
+    answer = [Delta(piece) for piece in _PIECE.findall(_cut_at_stop(rule.text.replace("{input}", text), stop))]
+    said, calls = [*thoughts, *answer], _calls(rule, prompt)
+    reason: FinishReason = "tool_calls" if calls else "stop"
+    if max_tokens is not None and len(said) > max_tokens:
+        said, calls, reason = said[:max_tokens], [], "length"
+    for delta in said:
+        yield ScriptStep(delay_s, delta)
     if rule.error is not None:
         yield ScriptStep(delay_s, Failed(rule.error.code, rule.error.message))
         return
-    if tool_calls:
-        yield ScriptStep(delay_s, Delta(tool_calls=tool_calls))
-    usage = Usage(prompt_tokens=num_prompt_tokens(prompt), completion_tokens=len(pieces) + len(tool_calls))
+    for call in calls:
+        yield ScriptStep(delay_s, Delta(tool_calls=(call,)))
+    usage = Usage(
+        prompt_tokens=num_prompt_tokens(prompt),
+        completion_tokens=len(said) + len(calls),
+        reasoning_tokens=min(len(thoughts), len(said)),
+    )
     yield ScriptStep(0, Finished(reason, usage))
 
 
@@ -93,7 +98,14 @@ def _cut_at_stop(text: str, stop: Sequence[str]) -> str:
     return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
 
 
-def _tool_calls(rule: ScriptRule) -> tuple[ToolCall, ...]:
-    return tuple(
-        ToolCall(f"call_{uuid.uuid4().hex[:24]}", call.name, json.dumps(call.arguments)) for call in rule.tool_calls
-    )
+def _calls(rule: ScriptRule, prompt: Prompt) -> list[ToolCallDelta]:
+    """The calls that the request allows: of each first the name, then its arguments, a word at a time."""
+    if not isinstance(prompt, ChatPrompt):
+        return []
+    use = prompt.tool_use
+    allowed = [call for call in rule.tool_calls if call.name in use.names]
+    deltas: list[ToolCallDelta] = []
+    for index, call in enumerate(allowed if use.is_parallel else allowed[:1]):
+        deltas.append(ToolCallDelta(index, f"call_{uuid.uuid4().hex[:24]}", call.name))
+        deltas += [ToolCallDelta(index, arguments=piece) for piece in _PIECE.findall(json.dumps(call.arguments))]
+    return deltas

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from server.engine.sampler_state import SamplerState
+from server.engine.token_mask import TokenMask
 from server.types import DEFAULT_TENANT, SamplingParams, TokenIds, Usage
 
 
@@ -23,6 +24,7 @@ class Sequence:
     Args:
         prompt: At least one token.
         max_tokens: Generated tokens after which it ends, at least 1; prompt and they fit into one context.
+        mask: Which tokens may be generated; None: all.
         tenant: Whose cells it may share.
         priority: Lower runs first, whatever the rest says.
         arrived_at, deadline_at: Seconds of the engine's clock; after `deadline_at` it fails.
@@ -42,6 +44,7 @@ class Sequence:
         sampling: SamplingParams,
         *,
         max_tokens: int,
+        mask: TokenMask | None = None,
         tenant: str = DEFAULT_TENANT,
         priority: int = 0,
         arrived_at: float = 0.0,
@@ -57,7 +60,7 @@ class Sequence:
         self.arrived_at = arrived_at
         self.deadline_at = deadline_at
         self.pins_prefix = pins_prefix
-        self.sampler_state = SamplerState(sampling, prompt)
+        self.sampler_state = SamplerState(sampling, prompt, mask)
         self.token_ids = list(prompt)
         self.num_prompt_tokens = len(prompt)
         self.num_computed_tokens = 0

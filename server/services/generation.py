@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from server.config.schema import SamplingDefaults
 from server.errors import InternalError
-from server.types import Delta, Finished, SamplingParams, Started, ToolCall
+from server.types import Delta, Finished, SamplingParams, Started, ToolCall, ToolCallDelta
 
 GenerationEvent = Started | Delta | Finished
 
@@ -51,19 +51,34 @@ class Answer:
     """Everything a stream has said so far."""
 
     pieces: list[str] = field(default_factory=list)
-    tool_calls: list[ToolCall] = field(default_factory=list)
+    reasoning_pieces: list[str] = field(default_factory=list)
+    call_deltas: list[ToolCallDelta] = field(default_factory=list)
     finished: Finished | None = None
 
     def add(self, event: GenerationEvent) -> None:
         if isinstance(event, Delta):
             self.pieces.append(event.text)
-            self.tool_calls.extend(event.tool_calls)
+            self.reasoning_pieces.append(event.reasoning)
+            self.call_deltas.extend(event.tool_calls)
         elif isinstance(event, Finished):
             self.finished = event
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self.reasoning_pieces)
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls, in the order in which they began."""
+        firsts = {delta.index: delta for delta in reversed(self.call_deltas)}
+        arguments: dict[int, list[str]] = {}
+        for delta in self.call_deltas:
+            arguments.setdefault(delta.index, []).append(delta.arguments)
+        return [ToolCall(firsts[index].id, firsts[index].name, "".join(texts)) for index, texts in arguments.items()]
 
     @property
     def ending(self) -> Finished:

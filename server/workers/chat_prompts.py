@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
 from server.bindings.llama_model import LlamaModel
+from server.config.schema import ModelConfig
 from server.errors import ContextLengthExceeded, InvalidRequest
-from server.prompting.chat_template import ChatTemplate, PromptPiece
-from server.types import ChatMessage, GenerateRequest, Prompt, TextPrompt, TokenIds, TokensPrompt
+from server.prompting.chat_template import ChatTemplate
+from server.prompting.model_speech import speech_of
+from server.prompting.quarantine import PromptPiece
+from server.prompting.reasoning_effort import effort_options
+from server.prompting.spelled_tools import spell_calls, write_instructions
+from server.types import (
+    ChatMessage,
+    ChatPrompt,
+    GenerateRequest,
+    Prompt,
+    TemplateOption,
+    TextPrompt,
+    TokenIds,
+    TokensPrompt,
+)
 
 FALLBACK_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
@@ -14,25 +32,44 @@ FALLBACK_TEMPLATE = (
 """ChatML, for weights that carry no template; llama.cpp does the same."""
 
 
+@dataclass(frozen=True)
+class ReadPrompt:
+    """A prompt as the model sees it.
+
+    Attributes:
+        is_thinking: It ends where reasoning has begun, so that the answer goes on with it.
+    """
+
+    token_ids: TokenIds
+    is_thinking: bool = False
+
+
 class ChatPrompts:
     """Reads prompts with one model's template and vocabulary.
 
     Args:
         context_length: Tokens that prompt and answer may have together.
+
+    Attributes:
+        speech: How the model calls tools and thinks.
     """
 
-    def __init__(self, model: LlamaModel, *, context_length: int) -> None:
+    def __init__(self, model: LlamaModel, config: ModelConfig, *, context_length: int) -> None:
         self._vocab = model.vocab
         self._context_length = context_length
-        self._template = ChatTemplate(
-            model.metadata("tokenizer.chat_template") or FALLBACK_TEMPLATE,
-            control_texts=model.vocab.control_texts,
-            bos=model.vocab.bos,
-            eos=model.vocab.eos,
+        source = model.metadata("tokenizer.chat_template") or FALLBACK_TEMPLATE
+        tool_source = model.metadata("tokenizer.chat_template.tool_use") or source
+        self._template = self._make_template(source)
+        self._tool_template = self._template if tool_source == source else self._make_template(tool_source)
+        self.speech = speech_of(
+            tool_source,
+            self._tool_template.abilities,
+            tool_format=config.tool_format,
+            reasoning_format=config.reasoning_format,
         )
 
-    def read(self, request: GenerateRequest) -> TokenIds:
-        """Token ids of a request's prompt, which leave room for an answer.
+    def read(self, request: GenerateRequest) -> ReadPrompt:
+        """A request's prompt, which leaves room for an answer.
 
         Raises:
             InvalidRequest: The prompt is empty, or the template refuses it, or it or the sampling names tokens that the
@@ -40,14 +77,15 @@ class ChatPrompts:
             ContextLengthExceeded: It leaves no room.
         """
         self._check_logit_bias(request)
-        token_ids = self._tokenize(request.prompt)
+        pieces = self._pieces_of(request.prompt)
+        token_ids = self._tokenize(request.prompt, pieces)
         if len(token_ids) >= self._context_length:
             raise ContextLengthExceeded(
                 f"the prompt has {len(token_ids)} tokens but the model accepts {self._context_length}, prompt and"
                 f" answer together; shorten it by at least {len(token_ids) - self._context_length + 1}",
                 param=request.prompt.param,
             )
-        return token_ids
+        return ReadPrompt(token_ids, isinstance(request.prompt, ChatPrompt) and self._ends_in_thought(pieces))
 
     def beginning(self, system_prompt: str) -> TokenIds:
         """The tokens with which every conversation under this system prompt begins.
@@ -66,17 +104,44 @@ class ChatPrompts:
         pairs = enumerate(zip(one, other, strict=False))
         return one[: next((at for at, (a, b) in pairs if a != b), len(one))]
 
-    def _tokenize(self, prompt: Prompt) -> TokenIds:
+    def _make_template(self, source: str) -> ChatTemplate:
+        vocab = self._vocab
+        return ChatTemplate(source, control_texts=vocab.control_texts, bos=vocab.bos, eos=vocab.eos)
+
+    def _pieces_of(self, prompt: Prompt) -> list[PromptPiece]:
+        """The text of a prompt; none where it has tokens."""
+        match prompt:
+            case ChatPrompt():
+                return self._render(prompt)
+            case TextPrompt():
+                return [PromptPiece(prompt.text, parse_special=True)]
+            case TokensPrompt():
+                return []
+
+    def _render(self, prompt: ChatPrompt) -> list[PromptPiece]:
+        speech, tools = self.speech, prompt.tool_use.tools
+        messages: Sequence[ChatMessage] = prompt.messages
+        if speech.needs_spelling:
+            messages = spell_calls(messages, speech.tools.frame)
+        template = self._tool_template if tools else self._template
+        return template.render(
+            messages,
+            tools=tools,
+            instruct=partial(write_instructions, frame=speech.tools.frame) if speech.needs_instructions else None,
+            options=_options_of(prompt, template),
+        )
+
+    def _ends_in_thought(self, pieces: Sequence[PromptPiece]) -> bool:
+        tags, last = self.speech.thoughts, pieces[-1]
+        return tags is not None and last.parse_special and last.text.rstrip().endswith(tags.opening)
+
+    def _tokenize(self, prompt: Prompt, pieces: list[PromptPiece]) -> TokenIds:
         if isinstance(prompt, TokensPrompt):
             unknown = next((token_id for token_id in prompt.token_ids if not 0 <= token_id < self._vocab.size), None)
             if unknown is not None:
                 raise InvalidRequest(f"token id {unknown} is not in 0..{self._vocab.size - 1}", param="prompt")
             token_ids = prompt.token_ids
         else:
-            if isinstance(prompt, TextPrompt):
-                pieces = [PromptPiece(prompt.text, parse_special=True)]
-            else:
-                pieces = self._template.render(prompt.messages)
             self._check_size(pieces, prompt)
             token_ids = self._tokens_of(pieces)
         if not token_ids:
@@ -107,3 +172,18 @@ class ChatPrompts:
             if not 0 <= token_id < self._vocab.size:
                 last = self._vocab.size - 1
                 raise InvalidRequest(f"logit_bias names token id {token_id}; ids are 0..{last}", param="logit_bias")
+
+
+def _options_of(prompt: ChatPrompt, template: ChatTemplate) -> Mapping[str, TemplateOption]:
+    """Variables for the template.
+
+    Raises:
+        InvalidRequest: It does not read one of them.
+    """
+    known = template.abilities.options
+    for name in prompt.template_options:
+        if name not in known:
+            able = ", ".join(sorted(known)) or "none"
+            message = f"the template of this model reads no {name!r}; it reads: {able}"
+            raise InvalidRequest(message, param=f"chat_template_kwargs.{name}")
+    return {**effort_options(prompt.reasoning_effort, known), **prompt.template_options}

@@ -1,7 +1,8 @@
 """The process of one GGUF chat model: `python -m server.workers.chat_worker`.
 
 Threads: the main one runs the engine; the text thread turns its tokens into events while the next step computes; the
-channel's takes messages; the front thread renders templates and tokenises.
+channel's takes messages; a front thread renders templates and tokenises, another one does so for requests with a
+grammar, which it has compiled by a thread that may be given up; a last one computes masks while the engine's computes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from server.bindings.llama_model import ALL_LAYERS, LlamaModel, num_gpu_layers
 from server.config.schema import ModelConfig
 from server.engine.detokenizer import Detokenizer
 from server.engine.engine import Engine, TokenOutput
+from server.engine.grammar_compiler import GrammarCompiler
 from server.engine.kv_cache import KVCache
 from server.engine.llama_backend import LlamaBackend
 from server.engine.output_processor import OutputProcessor
@@ -26,7 +28,8 @@ from server.engine.scheduler import Scheduler, SchedulerOptions
 from server.engine.sequence import Sequence
 from server.engine.step_cost import StepCost
 from server.errors import HearthError, InternalError, LoadFailed
-from server.types import Failed, GenerateRequest, ModelFacts, SamplingParams, Started, StreamEvent
+from server.types import Failed, GenerateRequest, ModelFacts, SamplingParams, Started, StreamEvent, TokenIds
+from server.workers.answer_plans import AnswerPlan, AnswerPlans
 from server.workers.chat_prompts import ChatPrompts
 from server.workers.child import Send, run_child
 from server.workers.front import Front
@@ -61,7 +64,9 @@ class ChatWorker:
             has_gpu_layers=gpu_layers != 0,
         )
         self._context_length = context_length
-        self._prompts = ChatPrompts(self._model, context_length=context_length)
+        self._prompts = ChatPrompts(self._model, config, context_length=context_length)
+        self._grammars = self._make_grammars()
+        self._plans = AnswerPlans(self._prompts.speech, self._model.vocab, self._grammars)
         self._engine = self._make_engine(config, runtime.options)
         self._texts = OutputProcessor(self._engine.abort, is_end=self._is_end)
         self._to_texts = OutputQueue()
@@ -136,12 +141,14 @@ class ChatWorker:
         self._texts.close(request_id)
         self._engine.abort(request_id)
 
-    # ---- the front thread
+    # ---- the front threads
 
     def _start(self, request: GenerateRequest) -> None:
         """Turn a request into a sequence of the engine, or refuse it."""
         try:
-            sequence = self._sequence_of(request)
+            prompt = self._prompts.read(request)
+            plan = self._plans.plan(request, is_thinking=prompt.is_thinking)
+            sequence = self._sequence_of(request, prompt.token_ids, plan)
         except HearthError as exc:
             self._reply(request, Failed(exc.code, exc.message, exc.param))
         except Exception:
@@ -149,14 +156,13 @@ class ChatWorker:
             self._reply(request, Failed(InternalError.code, "internal error; the server's log has details"))
         else:
             self._reply(request, Started(sequence.num_prompt_tokens))
-            self._texts.open(sequence, Detokenizer(self._model.vocab.pieces, request.sampling.stop))
+            self._texts.open(sequence, Detokenizer(plan.pieces, request.sampling.stop), plan.reader)
             self._engine.add(sequence)
 
     def _reply(self, request: GenerateRequest, event: StreamEvent) -> None:
         self._send(StepOutput([StreamOutput(request.request_id, event)]))
 
-    def _sequence_of(self, request: GenerateRequest) -> Sequence:
-        prompt = self._prompts.read(request)
+    def _sequence_of(self, request: GenerateRequest, prompt: TokenIds, plan: AnswerPlan) -> Sequence:
         room = self._context_length - len(prompt)
         max_tokens, timeout_s = request.sampling.max_tokens, request.urgency.timeout_s
         return Sequence(
@@ -164,6 +170,7 @@ class ChatWorker:
             prompt,
             request.sampling,
             max_tokens=room if max_tokens is None else min(max_tokens, room),
+            mask=plan.mask,
             tenant=request.tenant,
             priority=request.urgency.priority,
             arrived_at=request.arrived_at,
@@ -184,6 +191,10 @@ class ChatWorker:
             cost,
         )
         return Engine(backend, scheduler, Sampler(self._model.vocab.is_end), cost, is_end=self._is_end)
+
+    def _make_grammars(self) -> GrammarCompiler:
+        vocab = self._model.vocab
+        return GrammarCompiler(vocab.pieces, vocab.is_end, lambda text: vocab.tokenize(text, parse_special=False))
 
     def _is_end(self, token_id: int) -> bool:
         return bool(self._model.vocab.is_end[token_id])

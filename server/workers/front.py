@@ -1,7 +1,11 @@
-"""The front thread of a chat worker: prepares requests for the engine, in order, while aborts go straight past it."""
+"""The front threads of a chat worker: prepare requests for the engine, in order, while aborts go straight past them.
+
+Requests with a grammar have one of their own: to compile it may take a second, which those without must not wait for.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,36 +13,39 @@ from server.types import GenerateRequest
 
 
 class Front:
-    """Prepares requests one after the other on a thread of its own.
+    """Prepares requests one after the other, those with a grammar on one thread and all others on another.
 
     `submit` and `abort` are called by one thread, the channel's, and return at once.
 
     Args:
-        prepare: Called on the front thread; gives the request to the engine or refuses it, and must not raise.
-        abort: Drops a request from the engine before its next step; ignores one that is not there. Called on either
-            thread.
+        prepare: Called on a front thread; gives the request to the engine or refuses it, and must not raise.
+        abort: Drops a request from the engine before its next step; ignores one that is not there. Called on any of
+            these threads.
 
     Attributes:
-        num_prepared: Requests that the front thread is done with.
+        num_prepared: Requests that the front threads are done with.
     """
 
     def __init__(self, prepare: Callable[[GenerateRequest], None], abort: Callable[[str], None]) -> None:
         self._prepare = prepare
         self._abort = abort
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="front")
+        self._grammar_pool = ThreadPoolExecutor(1, thread_name_prefix="front of grammars")
+        self._counting = threading.Lock()
         self._here: dict[str, GenerateRequest] = {}  # from their arrival until the engine has them
         self._num_received = 0
         self.num_prepared = 0
 
     @property
     def num_waiting(self) -> int:
-        """Requests that the front thread has yet to prepare or to drop: a thread that is stuck with them must show."""
+        """Requests that a front thread has yet to prepare or to drop: a thread that is stuck with them must show."""
         return self._num_received - self.num_prepared
 
     def submit(self, request: GenerateRequest) -> None:
         self._here[request.request_id] = request
         self._num_received += 1
-        self._pool.submit(self._work, request)
+        pool = self._grammar_pool if request.may_have_grammar else self._pool
+        pool.submit(self._work, request)
 
     def abort(self, request_id: str) -> None:
         """Drop a request wherever it is: still here, or in the engine."""
@@ -52,7 +59,8 @@ class Front:
             # here, or after it, and follows the request into the engine.
             if not self._leave(request.request_id):
                 self._abort(request.request_id)
-        self.num_prepared += 1
+        with self._counting:
+            self.num_prepared += 1
 
     def _leave(self, request_id: str) -> bool:
         """Take a request off the list; false if it is not on it. Atomic: of two threads one gets it."""

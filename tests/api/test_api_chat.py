@@ -10,7 +10,18 @@ import orjson
 import pytest
 
 from server.errors import ContextLengthExceeded, Overloaded, WorkerCrashed
-from server.types import ChatMessage, ChatPrompt, Delta, Finished, SamplingParams, Started, ToolCall, Urgency, Usage
+from server.types import (
+    ChatMessage,
+    ChatPrompt,
+    Delta,
+    Finished,
+    SamplingParams,
+    Started,
+    ToolCall,
+    ToolCallDelta,
+    Urgency,
+    Usage,
+)
 from tests.api.conftest import Stack
 from tests.fakes.asgi import AsgiConnection
 from tests.fakes.models import saying
@@ -128,25 +139,79 @@ async def test_an_answer_can_be_echoed_as_it_came(client: httpx.AsyncClient) -> 
 
 
 async def test_tool_calls_are_answered_and_streamed(client: httpx.AsyncClient, stack: Stack) -> None:
-    usage = Usage(prompt_tokens=5, completion_tokens=9)
-    stack.actor.steps = (
+    stack.chat.steps = (
         Started(5),
-        Delta(tool_calls=(CALL,)),
-        Delta(tool_calls=(CALL,)),
-        Finished("tool_calls", usage),
+        Delta("Look."),
+        Delta(tool_calls=(ToolCallDelta(0, "call_1", "weather", '{"city":'),)),
+        Delta(tool_calls=(ToolCallDelta(0, arguments='"Oslo"}'), ToolCallDelta(1, "call_2", "weather"))),
+        Delta(tool_calls=(ToolCallDelta(1, arguments="{}"),)),
+        Finished("tool_calls", Usage(prompt_tokens=5, completion_tokens=9)),
     )
-    request = {**HELLO, "model": "actor", "tools": TOOLS, "tool_choice": "auto"}
-    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}}
+    request = {**HELLO, "tools": TOOLS}
 
     [choice] = (await client.post(URL, json=request)).json()["choices"]
-    _role, first, second, end, _done = events_of(await client.post(URL, json={**request, "stream": True}))
+    _role, content, *calls, end, _done = events_of(await client.post(URL, json={**request, "stream": True}))
+
+    assert choice["message"]["content"] == "Look."
+    assert choice["message"]["tool_calls"] == [
+        {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}},
+        {"id": "call_2", "type": "function", "function": {"name": "weather", "arguments": "{}"}},
+    ]
+    assert choice["finish_reason"] == end["choices"][0]["finish_reason"] == "tool_calls"
+    assert content["choices"][0]["delta"] == {"content": "Look."}
+    assert [event["choices"][0]["delta"]["tool_calls"] for event in calls] == [
+        [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":'}}],
+        [
+            {"index": 0, "function": {"arguments": '"Oslo"}'}},
+            {"index": 1, "id": "call_2", "type": "function", "function": {"name": "weather", "arguments": ""}},
+        ],
+        [{"index": 1, "function": {"arguments": "{}"}}],
+    ]
+
+
+async def test_an_answer_of_calls_alone_has_no_content(client: httpx.AsyncClient, stack: Stack) -> None:
+    call = ToolCallDelta(0, "call_1", "weather", "{}")
+    stack.chat.steps = (Started(5), Delta(tool_calls=(call,)), Finished("tool_calls", Usage(prompt_tokens=5)))
+
+    [choice] = (await client.post(URL, json={**HELLO, "tools": TOOLS})).json()["choices"]
 
     assert choice["message"]["content"] is None
-    assert choice["message"]["tool_calls"] == [call, call]
-    assert choice["finish_reason"] == "tool_calls"
-    assert first["choices"][0]["delta"] == {"tool_calls": [{"index": 0, **call}]}
-    assert second["choices"][0]["delta"] == {"tool_calls": [{"index": 1, **call}]}
-    assert end["choices"][0]["finish_reason"] == "tool_calls"
+
+
+async def test_reasoning_is_apart_from_content_and_counted(client: httpx.AsyncClient, stack: Stack) -> None:
+    usage = Usage(prompt_tokens=5, completion_tokens=9, reasoning_tokens=4)
+    stack.chat.steps = (Started(5), Delta("Yes", reasoning="Hm"), Delta("."), Finished("stop", usage))
+
+    body = (await client.post(URL, json=HELLO)).json()
+    _role, *chunks, _end, _done = events_of(await client.post(URL, json={**HELLO, "stream": True}))
+
+    assert body["choices"][0]["message"]["reasoning_content"] == "Hm"
+    assert body["choices"][0]["message"]["content"] == "Yes."
+    assert body["usage"]["completion_tokens_details"]["reasoning_tokens"] == 4
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"reasoning_content": "Hm"},
+        {"content": "Yes"},
+        {"content": "."},
+    ]
+
+
+async def test_echoed_reasoning_effort_and_template_options_reach_the_model(
+    client: httpx.AsyncClient, stack: Stack
+) -> None:
+    thought = {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm"}
+    request = {
+        **HELLO,
+        "messages": [*HELLO["messages"], thought, *HELLO["messages"]],
+        "reasoning_effort": "low",
+        "chat_template_kwargs": {"enable_thinking": True, "budget": 3},
+    }
+
+    await client.post(URL, json=request)
+
+    prompt = stack.chat.requests[0].prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.messages[1] == ChatMessage(role="assistant", content="Yes.", reasoning="Hm")
+    assert (prompt.reasoning_effort, prompt.template_options) == ("low", {"enable_thinking": True, "budget": 3})
 
 
 @pytest.mark.parametrize("stream", [False, True])

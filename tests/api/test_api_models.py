@@ -20,7 +20,7 @@ async def test_models_are_listed_with_what_clients_want_to_know(client: httpx.As
         "created": 1_700_000_000,
         "owned_by": "local",
         "kind": "chat",
-        "capabilities": ["chat", "completion"],
+        "capabilities": ["chat", "completion", "tools"],
         "context_length": 4096,
         "dimensions": None,
         "state": "ready",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import openai
 import pytest
 from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletionUserMessageParam
+from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionUserMessageParam
 
 from server.errors import ModelUnavailable, WorkerCrashed
-from server.types import Delta, Started
+from server.types import Delta, Finished, Started, ToolCallDelta, Usage
 from tests.api.conftest import Stack
 
 HI: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Hi"}]
@@ -76,3 +76,25 @@ async def test_errors_become_the_sdks_classes(openai_client: AsyncOpenAI, stack:
     assert bad_request.value.param == "temperature"
     assert unavailable.value.status_code == 503
     assert unavailable.value.request_id
+
+
+async def test_streamed_tool_calls_fit_together(openai_client: AsyncOpenAI, stack: Stack) -> None:
+    stack.chat.steps = (
+        Started(5),
+        Delta("Look.", reasoning="Hm."),
+        Delta(tool_calls=(ToolCallDelta(0, "call_1", "weather"),)),
+        Delta(tool_calls=(ToolCallDelta(0, arguments='{"city": '),)),
+        Delta(tool_calls=(ToolCallDelta(0, arguments='"Oslo"}'), ToolCallDelta(1, "call_2", "weather", "{}"))),
+        Finished("tool_calls", Usage(prompt_tokens=5, completion_tokens=9)),
+    )
+    tool: ChatCompletionFunctionToolParam = {"type": "function", "function": {"name": "weather"}}
+
+    async with openai_client.chat.completions.stream(model="talker", messages=HI, tools=[tool]) as stream:
+        choice = (await stream.get_final_completion()).choices[0]
+
+    calls = choice.message.tool_calls or []
+    assert [(call.id, call.function.name, call.function.arguments) for call in calls] == [
+        ("call_1", "weather", '{"city": "Oslo"}'),
+        ("call_2", "weather", "{}"),
+    ]
+    assert (choice.message.content, choice.finish_reason) == ("Look.", "tool_calls")

@@ -291,9 +291,9 @@ def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
             "models.yaml:1: models.m.ubatch_tokens: ubatch_tokens is 512 but batch_tokens is 256; lower it",
         ),
         (
-            GGUF.replace("}]", ", capabilities: [chat, tools]}]"),
-            "models.yaml:1: models.m.capabilities: backend 'llama_cpp' does not offer 'tools' yet, only 'script' does;"
-            " remove it",
+            GGUF.replace("}]", ", reasoning_format: aloud}]"),
+            "models.yaml:1: models.m.reasoning_format is 'aloud'; expected one of 'auto', 'none', 'think', 'mistral',"
+            " 'gemma'",
         ),
         (
             GGUF.replace("chat", "embedding").replace("}]", ", defaults: {temperature: 0}}]"),

@@ -6,9 +6,9 @@ import pytest
 
 from server.engine.detokenizer import Detokenizer
 from server.engine.engine import TokenOutput
-from server.engine.output_processor import Output, OutputProcessor
+from server.engine.output_processor import AnswerReader, Output, OutputProcessor
 from server.engine.sequence import Sequence
-from server.types import Delta, Failed, Finished, SamplingParams, Usage
+from server.types import Delta, Failed, Finished, FinishReason, SamplingParams, ToolCallDelta, Usage
 
 PIECES = [b"", b"one ", b"two ", b"three ", "é".encode()[:1], "é".encode()[1:]]
 END = 0
@@ -18,11 +18,11 @@ ENGINES_USAGE = Usage(prompt_tokens=2, completion_tokens=9)
 class Stage:
     """A processor with one open request, and whom it told the engine to drop."""
 
-    def __init__(self, *stop: str, pieces: list[bytes] = PIECES) -> None:
+    def __init__(self, *stop: str, pieces: list[bytes] = PIECES, reader: AnswerReader | None = None) -> None:
         self.aborted: list[str] = []
         self.processor = OutputProcessor(self.aborted.append, is_end=lambda token_id: token_id == END)
         sequence = Sequence("a", [1, 2], SamplingParams(), max_tokens=9)
-        self.processor.open(sequence, Detokenizer(pieces, stop))
+        self.processor.open(sequence, Detokenizer(pieces, stop), reader)
 
     def say(self, *token_ids: int, ending: Finished | Failed | None = None) -> list[Output]:
         outputs: list[TokenOutput] = [("a", list(token_ids), ending)]
@@ -104,4 +104,68 @@ def test_a_text_that_cannot_be_made_fails_its_request_only() -> None:
     [(_, ending)] = stage.say(7)
 
     assert isinstance(ending, Failed)
+    assert stage.aborted == ["a"]
+
+
+class Shouter:
+    """Takes "one " for reasoning and "two " for a call, and holds back everything else until the end."""
+
+    def __init__(self, *, max_calls: int = 9) -> None:
+        self.held = ""
+        self.num_calls = 0
+        self.max_calls = max_calls
+        self.is_reasoning = True
+
+    @property
+    def is_full(self) -> bool:
+        return self.num_calls == self.max_calls
+
+    def push(self, text: str) -> Delta | None:
+        self.is_reasoning = text == "one "
+        if text == "two ":
+            self.num_calls += 1
+            return Delta(tool_calls=(ToolCallDelta(0, "id", "f", "{}"),))
+        self.held += text if text != "one " else ""
+        return Delta(reasoning=text) if text == "one " else None
+
+    def finish(self) -> Delta | None:
+        return Delta(self.held) if self.held else None
+
+
+def test_a_reader_makes_the_deltas_and_gives_up_what_it_held_at_the_end() -> None:
+    stage = Stage(reader=Shouter())
+
+    events = stage.say(1) + stage.say(3) + stage.say(END, ending=Finished("stop", ENGINES_USAGE))
+
+    assert [event for _, event in events[:2]] == [Delta(reasoning="one "), Delta("three ")]
+    ending = events[-1][1]
+    assert isinstance(ending, Finished)
+    assert (ending.reason, ending.usage.reasoning_tokens) == ("stop", 2)  # the second was read while it lasted
+
+
+@pytest.mark.parametrize(("reason", "told"), [("stop", "tool_calls"), ("length", "length")])
+def test_an_answer_with_calls_ends_with_them_unless_it_was_cut(reason: FinishReason, told: str) -> None:
+    events = Stage(reader=Shouter()).say(2, ending=Finished(reason, ENGINES_USAGE))
+
+    assert isinstance(events[-1][1], Finished)
+    assert events[-1][1].reason == told
+
+
+def test_a_full_answer_ends_there_and_tells_the_engine() -> None:
+    stage = Stage(reader=Shouter(max_calls=1))
+
+    events = stage.say(2)
+
+    assert isinstance(events[-1][1], Finished)
+    assert (events[-1][1].reason, stage.aborted, stage.say(1)) == ("tool_calls", ["a"], [])
+
+
+def test_a_reader_that_breaks_fails_its_request_only() -> None:
+    reader = Shouter()
+    reader.push = lambda _: 1 / 0  # type: ignore[assignment,return-value]
+    stage = Stage(reader=reader)
+
+    [(_, failed)] = stage.say(1)
+
+    assert isinstance(failed, Failed)
     assert stage.aborted == ["a"]

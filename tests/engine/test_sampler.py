@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from server.engine.sampler import NO_TOKEN, Sampler
 from server.engine.sampler_state import SamplerState
+from server.engine.token_mask import TokenMask
 from server.types import SamplingParams
 
 LOGITS = [0.0, 2.0, 1.5, -1.0, 3.0, 0.5, 2.5, -2.0, 1.0, 0.2, -0.3, 0.9]
@@ -150,7 +152,7 @@ def test_every_choice_is_that_of_the_definition(
     random = np.random.default_rng(seed)
     rows = np.stack([random_row(random, vocab_size) for _ in params])
     states = [state(each) for each in params]
-    aheads = [0 if each.has_penalties else ahead for each in states]
+    aheads = [0 if each.has_memory else ahead for each in states]
 
     token_ids = sampler(vocab_size).sample(rows.copy(), states, aheads)
 
@@ -410,3 +412,30 @@ def test_a_masked_row_makes_no_other_row_expensive() -> None:
 
 def test_no_rows_no_tokens() -> None:
     assert sampler(12).sample(np.empty((0, 12), np.float32), []) == []
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 10**6), num_allowed=st.integers(1, 12))
+def test_a_mask_leaves_what_the_logits_of_the_allowed_tokens_give(seed: int, num_allowed: int) -> None:
+    """As if the vocabulary had no other tokens, whatever stands out among those that are ruled out."""
+    random = np.random.default_rng(seed)
+    allowed = np.sort(random.permutation(len(LOGITS))[:num_allowed])
+    offsets = np.full(len(LOGITS), -np.inf, np.float32)
+    offsets[allowed] = 0
+    params = SamplingParams(temperature=0.7, top_p=0.9, min_p=0.05, seed=seed)
+    masked = SamplerState(params, [], mask=cast(TokenMask, SimpleNamespace(offsets=offsets)))
+    few = SamplerState(params, [])
+    logits = random.normal(0, 3, len(LOGITS)).astype(np.float32)
+
+    [picked] = sampler(len(LOGITS)).sample(logits[None].copy(), [masked])
+    [place] = sampler(num_allowed).sample(logits[None, allowed].copy(), [few])
+
+    assert picked == allowed[place]
+
+
+def test_where_a_mask_allows_nothing_nothing_is_picked() -> None:
+    nothing = SimpleNamespace(offsets=np.full(len(LOGITS), -np.inf, np.float32))
+
+    for params in (SamplingParams(temperature=0), SamplingParams(top_k=3), SamplingParams()):
+        owner = SamplerState(params, [], mask=cast(TokenMask, nothing))
+        assert sampler(len(LOGITS)).sample(np.array([LOGITS], np.float32), [owner]) == [NO_TOKEN]

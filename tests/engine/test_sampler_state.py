@@ -78,5 +78,5 @@ def test_the_prompt_counts_for_repeats_only() -> None:
 
 @pytest.mark.parametrize("name", ["repeat_penalty", "presence_penalty", "frequency_penalty"])
 def test_a_penalty_makes_a_sequence_depend_on_its_past(name: str) -> None:
-    assert state(**{name: 0.5}).has_penalties
-    assert not state(top_k=3, logit_bias={1: 1.0}, ignore_eos=True, min_p=0.1).has_penalties
+    assert state(**{name: 0.5}).has_memory
+    assert not state(top_k=3, logit_bias={1: 1.0}, ignore_eos=True, min_p=0.1).has_memory

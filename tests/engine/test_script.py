@@ -5,7 +5,22 @@ import pytest
 from server.config.schema import ScriptedError, ScriptedToolCall, ScriptRule
 from server.engine.script import play
 from server.errors import InvalidRequest
-from server.types import ChatMessage, ChatPrompt, Delta, Failed, Finished, Prompt, StreamEvent, TextPrompt, TokensPrompt
+from server.services.generation import Answer
+from server.types import (
+    ChatMessage,
+    ChatPrompt,
+    Delta,
+    Failed,
+    Finished,
+    Prompt,
+    Started,
+    StreamEvent,
+    TextPrompt,
+    TokensPrompt,
+    Tool,
+    ToolCall,
+    ToolUse,
+)
 
 ECHO = ScriptRule(text="you said {input}")
 CHAT = ChatPrompt((ChatMessage(role="user", content="hello there"), ChatMessage(role="assistant", content="yes?")))
@@ -51,15 +66,51 @@ def test_a_stop_string_ends_the_text_before_it() -> None:
     assert text_of(events(ECHO, stop=("xyz", "hello"))) == "you said "
 
 
-def test_tool_calls_follow_the_text() -> None:
-    call = ScriptedToolCall(name="weather", arguments={"city": "Köln"})
+WEATHER = ScriptedToolCall(name="weather", arguments={"city": "Köln am Rhein"})
 
-    *_, delta, finished = events(ScriptRule(text="wait", tool_calls=(call,)))
 
-    assert isinstance(delta, Delta)
-    assert [(call.name, call.arguments) for call in delta.tool_calls] == [("weather", '{"city": "K\\u00f6ln"}')]
+def offered(*names: str, is_parallel: bool = True) -> ChatPrompt:
+    tools = tuple(Tool(name=name) for name in names)
+    return ChatPrompt(CHAT.messages, ToolUse(tools=tools, names=names, is_parallel=is_parallel))
+
+
+def calls_of(said: list[StreamEvent]) -> list[ToolCall]:
+    answer = Answer()
+    for event in said:
+        if isinstance(event, Started | Delta | Finished):
+            answer.add(event)
+    return answer.tool_calls
+
+
+def test_tool_calls_follow_the_text_in_pieces() -> None:
+    said = events(ScriptRule(text="wait", tool_calls=(WEATHER, WEATHER)), prompt=offered("weather"))
+
+    calls = calls_of(said)
+    assert [(call.name, call.arguments) for call in calls] == [("weather", '{"city": "K\\u00f6ln am Rhein"}')] * 2
+    assert calls[0].id != calls[1].id
+    assert len([event for event in said if isinstance(event, Delta) and event.tool_calls]) == 10
+    assert isinstance(said[-1], Finished)
+    assert said[-1].reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "num_calls"),
+    [(CHAT, 0), (offered("time"), 0), (TextPrompt("x"), 0), (offered("weather", is_parallel=False), 1)],
+)
+def test_only_what_the_request_offers_is_called(prompt: Prompt, num_calls: int) -> None:
+    said = events(ScriptRule(text="x", tool_calls=(WEATHER, WEATHER)), prompt=prompt)
+
+    assert len(calls_of(said)) == num_calls
+    assert isinstance(said[-1], Finished)
+    assert said[-1].reason == ("tool_calls" if num_calls else "stop")
+
+
+def test_reasoning_comes_before_the_text() -> None:
+    *said, finished = events(ScriptRule(reasoning="well then", text="yes"))
+
+    assert said == [Delta(reasoning="well "), Delta(reasoning="then"), Delta("yes")]
     assert isinstance(finished, Finished)
-    assert finished.reason == "tool_calls"
+    assert (finished.usage.completion_tokens, finished.usage.reasoning_tokens) == (3, 2)
 
 
 def test_an_error_ends_the_answer_after_its_text() -> None:

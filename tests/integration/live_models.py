@@ -20,6 +20,7 @@ SCRIPT: dict[str, Any] = {
     "script": [
         {"match": "^slow", "text": "one two three four five six seven eight nine ten", "delay_ms": 150},
         {"match": "^tool", "tool_calls": [{"name": "get_weather", "arguments": {"city": "Paris"}}]},
+        {"match": "^think", "reasoning": "well then", "text": "yes"},
         {"match": "^fail", "text": "half an ", "error": {"code": "overloaded", "message": "as the script says"}},
         {"match": "^crash", "text": "half an ", "delay_ms": 100, "error": {"code": "worker_crashed"}},
         {"text": "you said {input}"},

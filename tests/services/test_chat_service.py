@@ -1,33 +1,35 @@
-"""Whom a chat request may offer tools to."""
+"""What a chat request may ask of whom."""
 
 from __future__ import annotations
 
 import pytest
 
-from server.config.schema import Capability, ModelConfig, ScriptRule
+from server.config.schema import ModelConfig, ScriptRule
 from server.errors import InvalidRequest
 from server.models.registry import ModelEntry, ModelRegistry
 from server.services.chat import ChatService
-from server.services.generation import Generation
+from server.types import ChatMessage, ChatPrompt, Grammar, Tool, ToolUse
 from tests.fakes.models import FakeChatModel
 
 SCRIPT = ModelConfig(id="m", kind="chat", backend="script", script=(ScriptRule(text="x"),))
 LLAMA = ModelConfig(id="m", kind="chat", backend="llama_cpp", source="file:x.gguf")
-WITH_TOOLS: tuple[Capability, ...] = ("chat", "tools")
+PROMPT = ChatPrompt((ChatMessage(role="user", content="Hi"),), ToolUse(tools=(Tool(name="f"),), names=("f",)))
 
 
-def offer_tools(config: ModelConfig) -> Generation:
-    service = ChatService(ModelRegistry([ModelEntry(config, FakeChatModel())]))
-    return service.generate("m", (), sampling={}, uses_tools=True)
+@pytest.mark.parametrize("config", [SCRIPT, LLAMA])
+async def test_every_chat_model_takes_tools(config: ModelConfig) -> None:
+    model = FakeChatModel()
+
+    generation = ChatService(ModelRegistry([ModelEntry(config, model)])).generate("m", PROMPT, sampling={})
+    _ = [event async for event in generation.events]
+
+    assert model.requests[0].prompt == PROMPT
 
 
-def test_a_script_with_the_capability_takes_tools() -> None:
-    assert offer_tools(SCRIPT.model_copy(update={"capabilities": WITH_TOOLS})).model_id == "m"
+def test_a_script_follows_no_grammar() -> None:
+    service = ChatService(ModelRegistry([ModelEntry(SCRIPT, FakeChatModel())]))
 
+    with pytest.raises(InvalidRequest, match=r"written in models\.yaml") as refusal:
+        service.generate("m", PROMPT, sampling={}, grammar=Grammar("regex", "a", "grammar"))
 
-@pytest.mark.parametrize("config", [SCRIPT, LLAMA, LLAMA.model_copy(update={"capabilities": WITH_TOOLS})])
-def test_tools_are_refused_where_no_worker_would_hear_of_them(config: ModelConfig) -> None:
-    with pytest.raises(InvalidRequest, match="cannot call tools") as refusal:
-        offer_tools(config)
-
-    assert (refusal.value.code, refusal.value.param) == ("unsupported_parameter", "tools")
+    assert (refusal.value.code, refusal.value.param) == ("unsupported_parameter", "grammar")

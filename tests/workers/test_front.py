@@ -4,8 +4,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from msgspec import structs
 
-from server.types import GenerateRequest
+from server.types import GenerateRequest, Grammar
 from server.workers.front import Front
 from tests.fakes.scripted import request, until_true
 
@@ -86,6 +87,26 @@ async def test_a_request_aborted_while_it_is_prepared_does_not_stay_in_the_engin
     await until_true(lambda: front.num_waiting == 0)
 
     assert engine.has == []
+
+
+async def test_a_request_without_a_grammar_does_not_wait_for_one_with(engine: Engine) -> None:
+    """Compiling a grammar may take seconds."""
+    compiling = threading.Event()
+
+    def prepare(asked: GenerateRequest) -> None:
+        assert not asked.grammar or compiling.wait(5)
+        engine.has.append(asked.request_id)
+
+    front = Front(prepare, engine.abort)
+    slow, quick = structs.replace(request(), grammar=Grammar("json_object", "", "response_format")), request()
+    front.submit(slow)
+    front.submit(quick)
+    await until_true(lambda: front.num_waiting == 1)
+
+    assert engine.has == [quick.request_id]
+    compiling.set()
+    await until_true(lambda: front.num_waiting == 0)
+    assert engine.has == [quick.request_id, slow.request_id]
 
 
 async def test_an_abort_at_any_moment_leaves_nothing_behind(front: Front, engine: Engine) -> None:

@@ -17,10 +17,14 @@ from server.types import (
     SamplingParams,
     Started,
     StreamEvent,
+    TemplateOption,
     TextPrompt,
     Token,
     TokensPrompt,
+    Tool,
     ToolCall,
+    ToolCallDelta,
+    ToolUse,
     Usage,
 )
 from server.workers.messages import (
@@ -54,11 +58,20 @@ MESSAGES = (
     ChatMessage(role="tool", content="rain", tool_call_id="call_1", name="weather"),
 )
 SAMPLING = SamplingParams(max_tokens=3, temperature=0.1, logit_bias={17: -100.0}, seed=-1, stop=("a", "b"))
-PROMPTS: list[Prompt] = [ChatPrompt(MESSAGES), TextPrompt("<|im_start|>"), TokensPrompt([0, 1, 2**31 - 1])]
+TOOL_USE = ToolUse(tools=(Tool(name="weather", strict=True), Tool(name="time")), names=("time",), is_required=True)
+OPTIONS: dict[str, TemplateOption] = {"a": "b", "c": 1, "d": 0.5, "e": True}
+PROMPTS: list[Prompt] = [
+    ChatPrompt(MESSAGES),
+    ChatPrompt(MESSAGES, TOOL_USE, "low", OPTIONS),
+    TextPrompt("<|im_start|>"),
+    TokensPrompt([0, 1, 2**31 - 1]),
+]
 EVENTS: list[StreamEvent] = [
     Started(5),
     Delta("text"),
-    Delta(tool_calls=(CALL,)),
+    Delta(
+        tool_calls=(ToolCallDelta(1, CALL.id, CALL.name), ToolCallDelta(1, arguments=CALL.arguments)), reasoning="hm"
+    ),
     Finished("tool_calls", Usage(prompt_tokens=1, completion_tokens=2, cached_tokens=1)),
     Failed("context_length_exceeded", "too long", "messages"),
 ]

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, FailFast, Field, ValidationInfo, field_validator
+import orjson
+from pydantic import AfterValidator, BeforeValidator, Discriminator, FailFast, Field, ValidationInfo, field_validator
 
 from server.api.schemas.sampling import MAX_INT32, SamplingFields
+from server.api.schemas.tools import (
+    MAX_TOOLS,
+    FunctionName,
+    FunctionTool,
+    ToolChoice,
+    check_choice,
+    check_names,
+    to_tool_use,
+)
 from server.api.schemas.wire import ModelName, WireModel, invalid, only
 from server.services.generation import SamplingOptions
-from server.types import ChatMessage, ToolCall
+from server.types import ChatMessage, ChatPrompt, Grammar, ReasoningEffort, TemplateOption, ToolCall
 
 MAX_MESSAGES = 10_000
 MAX_PARTS = 1024
-MAX_TOOLS = 128
+MAX_TEMPLATE_OPTIONS = 32
+MAX_OPTION_CHARS = 1024
+RESPONSE_FORMAT = "response_format"
 
 
 def _flatten(content: Any) -> Any:
@@ -36,9 +48,16 @@ def _text_of(part: Any) -> str:
     raise invalid('expected parts like {"type": "text", "text": "..."}', code="invalid_type")
 
 
+def _check_option(value: TemplateOption) -> TemplateOption:
+    if isinstance(value, str) and len(value) > MAX_OPTION_CHARS:
+        raise invalid(f"expected at most {MAX_OPTION_CHARS} characters")
+    return value
+
+
 Content = Annotated[str, BeforeValidator(_flatten)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
-FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+TemplateOptionName = Annotated[str, Field(min_length=1, max_length=64)]
+TemplateOptionValue = Annotated[TemplateOption, AfterValidator(_check_option)]
 
 
 class SystemMessage(WireModel):
@@ -72,7 +91,10 @@ class MessageToolCall(WireModel):
 
 
 class AssistantMessage(WireModel):
-    """Clients echo our answers, so the fields of an answer that say nothing to the model are taken and dropped."""
+    """Clients echo our answers, so the fields of an answer that say nothing to the model are taken and dropped.
+
+    `reasoning` is what other servers call `reasoning_content`.
+    """
 
     role: Literal["assistant"]
     tool_calls: Annotated[list[MessageToolCall], FailFast(), Field(default_factory=list, max_length=MAX_TOOLS)]
@@ -81,6 +103,7 @@ class AssistantMessage(WireModel):
     refusal: str | None = None
     annotations: list[Any] | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
 
     @field_validator("content", mode="after")
     @classmethod
@@ -91,7 +114,13 @@ class AssistantMessage(WireModel):
 
     def to_message(self) -> ChatMessage:
         calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in self.tool_calls)
-        return ChatMessage(role=self.role, content=self.content or "", name=self.name, tool_calls=calls)
+        return ChatMessage(
+            role=self.role,
+            content=self.content or "",
+            reasoning=self.reasoning_content or self.reasoning or "",
+            name=self.name,
+            tool_calls=calls,
+        )
 
 
 class ToolMessage(WireModel):
@@ -107,32 +136,76 @@ class ToolMessage(WireModel):
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Discriminator("role")]
 
 
-class FunctionDefinition(WireModel):
-    name: FunctionName
+class TextFormat(WireModel):
+    type: Literal["text"]
+
+    def to_grammar(self) -> Grammar | None:
+        return None
+
+
+class JsonObjectFormat(WireModel):
+    type: Literal["json_object"]
+
+    def to_grammar(self) -> Grammar | None:
+        return Grammar("json_object", "", RESPONSE_FORMAT)
+
+
+class NamedSchema(WireModel):
+    """`strict` changes nothing: every schema is enforced, or refused."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     description: str = ""
-    parameters: dict[str, Any] | None = None
+    schema_: Annotated[dict[str, Any], Field(default_factory=dict, alias="schema")]
     strict: bool = False
 
 
-class Tool(WireModel):
-    type: Literal["function"]
-    function: FunctionDefinition
+class JsonSchemaFormat(WireModel):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+    def to_grammar(self) -> Grammar | None:
+        return Grammar("json_schema", orjson.dumps(self.json_schema.schema_).decode(), RESPONSE_FORMAT)
+
+
+ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+
+
+class GrammarDefinition(WireModel):
+    type: Literal["lark", "regex", "gbnf"]
+    definition: Annotated[str, Field(min_length=1)]
+
+    def to_grammar(self) -> Grammar:
+        return Grammar(self.type, self.definition, "grammar")
+
+
+def _read_grammar(value: Any) -> Any:
+    """A bare text is Lark or, if it defines rules as GBNF does, GBNF: what `grammar` is to llama.cpp's own server."""
+    if isinstance(value, str):
+        return {"type": "gbnf" if "::=" in value else "lark", "definition": value}
+    return value
 
 
 class ChatRequest(SamplingFields):
     model: ModelName
     messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=MAX_INT32)] = None
-    tools: Annotated[list[Tool], FailFast(), Field(default_factory=list, max_length=MAX_TOOLS)]
-    tool_choice: str | dict[str, Any] = "none"
+    tools: Annotated[
+        list[FunctionTool], FailFast(), Field(default_factory=list, max_length=MAX_TOOLS), AfterValidator(check_names)
+    ]
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool = True
+    reasoning_effort: ReasoningEffort | None = None
+    chat_template_kwargs: Annotated[
+        dict[TemplateOptionName, TemplateOptionValue], Field(default_factory=dict, max_length=MAX_TEMPLATE_OPTIONS)
+    ]
+    response_format: Annotated[ResponseFormat, Discriminator("type")] | None = None
+    grammar: Annotated[GrammarDefinition | None, BeforeValidator(_read_grammar)] = None
 
     # Known, but honoured only where they change nothing.
     n: Annotated[Any, only(1)] = 1
     logprobs: Annotated[Any, only(False)] = False
     top_logprobs: Annotated[Any, only(0)] = 0
-    response_format: Annotated[Any, only({"type": "text"})] = None
     modalities: Annotated[Any, only(["text"])] = None
-    reasoning_effort: Annotated[Any, only("none")] = None
     verbosity: Annotated[Any, only("medium")] = None
     functions: Annotated[Any, only([])] = None
     function_call: Annotated[Any, only("none")] = None
@@ -141,7 +214,6 @@ class ChatRequest(SamplingFields):
     moderation: Annotated[Any, only()] = None
 
     # Known, and without influence on the answer.
-    parallel_tool_calls: bool = True
     user: str = ""
     metadata: dict[str, Any] | None = None
     store: bool = False
@@ -154,18 +226,40 @@ class ChatRequest(SamplingFields):
 
     @field_validator("tool_choice", mode="after")
     @classmethod
-    def _needs_tools(cls, choice: str | dict[str, Any], info: ValidationInfo) -> str | dict[str, Any]:
-        match choice:
-            case "none":
-                return choice
-            case "auto" | "required" | {"type": "function", "function": {"name": str()}}:
-                if not info.data.get("tools"):
-                    raise invalid("it needs tools, and the request has none", code="unsupported_parameter")
-                return choice
-        raise invalid('expected "none", "auto", "required" or {"type": "function", "function": {"name": "..."}}')
+    def _is_possible(cls, choice: ToolChoice | None, info: ValidationInfo) -> ToolChoice | None:
+        return choice if choice is None else check_choice(choice, info.data.get("tools", ()))
 
-    def to_messages(self) -> tuple[ChatMessage, ...]:
-        return tuple(message.to_message() for message in self.messages)
+    @field_validator("tools", mode="after")
+    @classmethod
+    def _may_end(cls, tools: list[FunctionTool], info: ValidationInfo) -> list[FunctionTool]:
+        if tools and info.data.get("ignore_eos"):
+            raise invalid("they cannot be combined with ignore_eos")
+        return tools
+
+    @field_validator("response_format", "grammar", mode="after")
+    @classmethod
+    def _stands_alone(
+        cls, value: ResponseFormat | GrammarDefinition | None, info: ValidationInfo
+    ) -> ResponseFormat | GrammarDefinition | None:
+        if value and value.to_grammar():
+            if info.data.get("ignore_eos"):
+                raise invalid("it cannot be combined with ignore_eos")
+            if info.field_name == "grammar" and (other := info.data.get("response_format")) and other.to_grammar():
+                raise invalid("it cannot be combined with response_format")
+        return value
+
+    def text_grammar(self) -> Grammar | None:
+        """What the answer has to be; None if anything will do."""
+        wanted = self.grammar or self.response_format
+        return wanted.to_grammar() if wanted else None
+
+    def to_prompt(self) -> ChatPrompt:
+        return ChatPrompt(
+            tuple(message.to_message() for message in self.messages),
+            to_tool_use(self.tools, self.tool_choice or "auto", is_parallel=self.parallel_tool_calls),
+            self.reasoning_effort,
+            self.chat_template_kwargs,
+        )
 
     def sampling(self) -> SamplingOptions:
         """As the base has it; `max_completion_tokens`, the newer name, wins over `max_tokens`."""

@@ -1,0 +1,1 @@
+"""What models write, read as it comes: content, reasoning and tool calls, in the format of each family of models."""
