@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 config := $(if $(CONFIG),--config "$(CONFIG)")
-.PHONY: help serve test check bench-chat bench-encoders setup environment
+.PHONY: help serve test check bench-chat bench-encoders bench-rag setup environment
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,15 @@ bench-encoders: environment ## embeddings and rerank against Infinity and plain 
 	@.venv/bin/python -m benchmarks.emit
 	@.venv/bin/python -m benchmarks.encoder_plot
 	@.venv/bin/python -m benchmarks.encoder_table
+
+bench-rag: environment ## documents: search, ingestion, grounded chat against llama-server, two hours; CRANFIELD=folder adds quality
+	@.venv/bin/hearth pull --config models.yaml
+	@.venv/bin/python -m pip install --quiet --constraint constraints.txt bm25s PyStemmer
+	@[ -z "$(CRANFIELD)" ] || .venv/bin/python -m benchmarks.retrieval --folder "$(CRANFIELD)"
+	@.venv/bin/python -m benchmarks.vector_search
+	@.venv/bin/python -m benchmarks.ingestion
+	@.venv/bin/python -m benchmarks.rag $(ARGS)
+	@.venv/bin/python -m benchmarks.rag_table
 
 setup: ## check every step of the set-up again, e.g. after installing another compiler or CUDA
 	@scripts/setup --again

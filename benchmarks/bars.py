@@ -93,6 +93,13 @@ def spread_of(loads: Section, bar: Bar, role: Role) -> Section | None:
     return figures.get((role == bar.against and bar.other_figure) or bar.figure)
 
 
+def held_to(measured: float, *, least: float | None = None, most: float | None = None) -> Section:
+    """One figure of a section with what is required of it, where nobody else is measured beside Hearth."""
+    bounds = {name: round(bound, 4) for name, bound in (("at_least", least), ("at_most", most)) if bound is not None}
+    is_reached = (least is None or measured >= least) and (most is None or measured <= most)
+    return {"measured": round(measured, 4), **bounds, "is_reached": bool(is_reached)}
+
+
 def _is_reached(bar: Bar, value: float) -> bool | None:
     if bar.least is not None:
         return value >= bar.least

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-from benchmarks.chat_loads import MODEL_ID, ClosedLoop, Load, NotTakingPart, chat_body
+from benchmarks.chat_loads import MODEL_ID, ClosedLoop, Load, NotTakingPart
 from benchmarks.figures import Outcome
 from benchmarks.load import closed_loop, run_traffic
 from benchmarks.peers.llama_server import build_llama_server
@@ -45,8 +45,8 @@ class Server(Contender):
     def measure(self, load: Load, prompts: Prompts, num_requests: int) -> Outcome:
         try:
             with self.start(load) as server:
-                warm_up = [chat_body("Say hello.", max_tokens=8)] * 2
-                run_traffic(closed_loop(server.port, warm_up, num_clients=2))
+                warm_up = load.warm_up()
+                run_traffic(closed_loop(server.port, warm_up, num_clients=len(warm_up)))
                 rss_before_mb = server.rss_bytes / 1e6
                 outcome = load.run(server.port, prompts, num_requests)
                 rss = {"rss_before_mb": rss_before_mb, "rss_after_mb": server.rss_bytes / 1e6}
@@ -66,19 +66,21 @@ class Hearth(Server):
         return " ".join(["hearth", *(f"{key}={value}" for key, value in self.settings.items())])
 
     def start(self, load: Load) -> AbstractContextManager[RunningServer]:
-        return hearth(
-            {
-                "id": MODEL_ID,
-                "kind": "chat",
-                "backend": "llama_cpp",
-                "source": f"file:{WEIGHTS}",
-                "context": load.context,
-                "kv_cells": load.num_cells,
-                "max_sequences": load.num_slots,
-                "threads": THREADS,
-                **self.settings,
-            }
-        )
+        return hearth({**chat_entry(load), **self.settings})
+
+
+def chat_entry(load: Load) -> dict[str, object]:
+    """The chat model as it stands in models.yaml for a load."""
+    return {
+        "id": MODEL_ID,
+        "kind": "chat",
+        "backend": "llama_cpp",
+        "source": f"file:{WEIGHTS}",
+        "context": load.context,
+        "kv_cells": load.num_cells,
+        "max_sequences": load.num_slots,
+        "threads": THREADS,
+    }
 
 
 @dataclass(frozen=True)

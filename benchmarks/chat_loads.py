@@ -55,6 +55,10 @@ class Load(ABC):
     context: int = 2048
     num_cells: int = 32768
 
+    def warm_up(self) -> list[Body]:
+        """What is sent before anything is measured, side by side."""
+        return [chat_body("Say hello.", max_tokens=8)] * 2
+
     @abstractmethod
     def run(self, port: int, prompts: Prompts, num_requests: int) -> Outcome:
         """Send the traffic to a server.

@@ -1,6 +1,6 @@
 """`kill -9` of the whole server at random moments of ingestion: is everything there that it has acknowledged?
 
-    python -m benchmarks.ingest_kill --rounds 200
+    python -m benchmarks.ingest_kill              # 200 rounds, an hour on two cores
 
 Each round starts `hearth serve` on the same data directory, checks what the rounds before have left, lets four clients
 upload, add, delete and add again, and kills the server with all its children at a random moment; every fifth time
@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import tempfile
 import time
@@ -32,13 +31,15 @@ import httpx
 import psutil
 import yaml
 
+from benchmarks.bars import held_to
 from benchmarks.ingest_traffic import Ledger, Traffic
-from benchmarks.machine import describe_machine, describe_versions, now, spread
+from benchmarks.machine import spread
+from benchmarks.results import INGEST_KILL, Section, environment, save_section
 from benchmarks.server_process import ServerProcess
+from benchmarks.servers import ROOT
 from server.rag.index_check import check_index
 from server.storage.data_layout import DataLayout
 
-ROOT = Path(__file__).resolve().parents[1]
 LONGEST_LIFE_S = 2.0
 """Of a server, from when the first file of the round is on its way into the store, or is in it."""
 
@@ -235,22 +236,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--models", type=Path, default=ROOT / "models.yaml", help="its first embedding model is used")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "ingest_kill.json")
+    parser.add_argument("--out", type=Path, default=INGEST_KILL)
     arguments = parser.parse_args()
-    machine = describe_machine()
+    about = environment()
     models = yaml.safe_load(arguments.models.read_text(encoding="utf-8"))["models"]
     model = next(model for model in models if model["kind"] == "embedding")
     with tempfile.TemporaryDirectory() as folder:
         test = KillTest(Path(folder), model, weights_dir=ROOT / "weights", seed=arguments.seed)
         test.run(arguments.rounds)
-    findings, ledger = test.findings, test.ledger
-    report = {
-        "made_at": now(),
-        "machine": machine,
-        "versions": describe_versions(),
+    section = {
+        "environment": about,
         "embedding_model": model["id"],
         "rounds": arguments.rounds,
         "seed": arguments.seed,
+        **section_of(test.ledger, test.findings),
+    }
+    save_section(section, "ingest_kill", path=arguments.out)
+    print(f"written to {arguments.out}")
+    if any(test.findings.problems.values()):
+        raise SystemExit(1)
+
+
+def section_of(ledger: Ledger, findings: Findings) -> Section:
+    return {
         "acknowledged": {
             "uploads": len(ledger.uploaded),
             "completed": len(ledger.completed),
@@ -259,11 +267,8 @@ def main() -> None:
         "searches": findings.num_searches,
         "problems": findings.problems,
         "recovery_s": spread(findings.recovery_s),
+        "bars": {name: held_to(len(found), most=0) for name, found in findings.problems.items()},
     }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written to {arguments.out}")
-    if any(findings.problems.values()):
-        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ HOST = "127.0.0.1"
 TIMEOUT_S = 300.0
 """After so long a request counts as failed: a server that hangs must not hang the benchmark."""
 
+_MAX_LINE_BYTES = 1 << 20
+"""Of a stream: a grounded answer tells all its sources in one line."""
+
 Body = dict[str, object]
 
 
@@ -31,6 +34,8 @@ class Answer:
         sent_s: When it was written.
         chunk_s: When each chunk with text arrived.
         num_tokens: Completion tokens, as the server counts them.
+        num_sources: Of a grounded answer, which Hearth tells before its first word.
+        finding_s: What the server says that finding them and writing the prompt took.
         error: Why the request failed; empty when it ended well.
     """
 
@@ -42,6 +47,8 @@ class Answer:
     num_tokens: int = 0
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
+    num_sources: int = 0
+    finding_s: float = 0.0
     text: str = ""
     error: str = ""
 
@@ -117,7 +124,7 @@ async def ask(port: int, answer: Answer) -> Answer:
     """
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(HOST, port)
+            reader, writer = await asyncio.open_connection(HOST, port, limit=_MAX_LINE_BYTES)
             try:
                 writer.write(_request(answer.body))
                 answer.sent_s = time.perf_counter()
@@ -170,7 +177,10 @@ def _take(event: dict[str, object], answer: Answer, arrived_s: float) -> None:
         return
     choices = event.get("choices")
     if isinstance(choices, list) and choices:
-        text = choices[0]["delta"].get("content")
+        delta = choices[0]["delta"]
+        if sourced := delta.get("x", {}).get("timings_ms"):
+            answer.num_sources, answer.finding_s = len(delta["x"]["sources"]), sourced["total"] / 1000
+        text = delta.get("content")
         if text:
             answer.chunk_s.append(arrived_s)
             answer.text += text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import sqlite3
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -16,7 +17,10 @@ from server.bindings.build_info import load_build_info
 from server.bindings.cpu import read_cpu
 from server.bindings.gpu import find_gpus
 
-_PACKAGES = ("hearth", "llama-cpp-python", "torch", "sentence-transformers", "onnxruntime", "starlette", "uvicorn")
+_PACKAGES = (
+    *("hearth", "llama-cpp-python", "torch", "sentence-transformers", "onnxruntime", "starlette", "uvicorn"),
+    "faiss-cpu",
+)
 
 
 def describe_machine() -> dict[str, object]:
@@ -35,6 +39,7 @@ def describe_versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
+        "sqlite": sqlite3.sqlite_version,
         "hearth commit": _commit(),
         "llama.cpp compiler": load_build_info().compiler_version,
     }

@@ -16,6 +16,11 @@ EMBEDDINGS = _FOLDER / "embeddings.json"
 RERANK = _FOLDER / "rerank.json"
 RETRIEVAL = _FOLDER / "retrieval.json"
 STRUCTURED = _FOLDER / "structured.json"
+VECTOR_SEARCH = _FOLDER / "vector_search.json"
+INGESTION = _FOLDER / "ingestion.json"
+INGEST_KILL = _FOLDER / "ingest_kill.json"
+RAG = _FOLDER / "rag.json"
+CHUNKS = _FOLDER / "chunks.json"
 
 
 def load_results(path: Path = CHAT) -> Section:

@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,16 +54,21 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def hearth(*models: Mapping[str, object]) -> Iterator[RunningServer]:
+def hearth(
+    *models: Mapping[str, object], data_dir: Path | None = None, rag: Mapping[str, object] | None = None
+) -> Iterator[RunningServer]:
     """Serve models, given as their entries in models.yaml; `runtime` is that of the first.
+
+    Args:
+        data_dir: Of files and vector stores; default: an empty one.
+        rag: The section of that name.
 
     Raises:
         ServerFailed: It cannot serve one of them.
     """
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "models.yaml"
-        settings = {"weights_dir": str(ROOT / "weights"), "log_level": "warning"}
-        config.write_text(yaml.safe_dump({"server": settings, "models": [dict(model) for model in models]}))
+        write_config(config, models, data_dir=data_dir or Path(folder) / "data", rag=rag)
         with _as_server_failed(RuntimeError):
             server = ServerProcess(config, Path(folder) / "log")
         with server:
@@ -75,6 +80,19 @@ def hearth(*models: Mapping[str, object]) -> Iterator[RunningServer]:
                     raise ServerFailed(f"{name} is {model['state']}: {model.get('error')}")
             runtime = served[str(models[0]["id"])]["runtime"]
             yield RunningServer(int(server.url.rpartition(":")[2]), server.process.pid, runtime)
+
+
+def write_config(
+    path: Path,
+    models: Iterable[Mapping[str, object]],
+    *,
+    data_dir: Path,
+    rag: Mapping[str, object] | None = None,
+) -> None:
+    """Write a models.yaml for benchmarks: weights of the repository, nothing said but what is wrong."""
+    settings = {"weights_dir": str(ROOT / "weights"), "data_dir": str(data_dir), "log_level": "warning"}
+    sections = {"server": settings, "rag": dict(rag or {}), "models": [dict(model) for model in models]}
+    path.write_text(yaml.safe_dump(sections))
 
 
 @contextlib.contextmanager

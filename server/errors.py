@@ -10,6 +10,7 @@
     ├── ModelNotFound             no model of that name
     ├── ObjectNotFound            no file, vector store or other stored object of that id
     ├── Conflict                  it does not fit what is stored
+    │   └── Reindexed                 a vector store got another model's vectors meanwhile
     ├── StorageError              the data directory cannot be read or written
     │   ├── StorageFull               there is no room left in it
     │   └── StorageUnavailable        it is not open
@@ -90,6 +91,10 @@ class Conflict(HearthError):
     """The request does not fit what is stored, e.g. vectors of another model; the message says what to do."""
 
     code = "conflict"
+
+
+class Reindexed(Conflict):
+    """A vector store has got another model's vectors since it was looked at: whoever begins anew succeeds."""
 
 
 class StorageError(HearthError):

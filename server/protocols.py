@@ -17,6 +17,7 @@ from server.types import (
     Lane,
     ModelFacts,
     ModelState,
+    Prompt,
     Started,
     Token,
     TokenIds,
@@ -98,6 +99,19 @@ class ChatModel(ServedModel, Protocol):
 
         Raises:
             InvalidRequest: Prompt or parameters are refused; raised before `Started`.
+            ModelUnavailable: The model is not loaded, overloaded or has died.
+        """
+
+    async def token_ids(self, inputs: Sequence[str | Prompt]) -> list[TokenIds]:
+        """Tell the token ids of texts and prompts, of each in its order. Cancelling drops what is not done yet.
+
+        Args:
+            inputs: A text counts as part of a message: control-token strings in it are plain text, and nothing is
+                added to it. A prompt has the ids that `generate` would begin with, however many they are.
+
+        Raises:
+            InvalidRequest: The chat template refuses the messages, or a prompt is empty.
+            ContextLengthExceeded: An input is much longer than the model accepts.
             ModelUnavailable: The model is not loaded, overloaded or has died.
         """
 

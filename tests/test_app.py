@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server import app
 from server.app import build_app
 from server.config.schema import HearthConfig, Limits, ModelConfig, ScriptRule, ServerSettings
+from server.errors import StorageFull
 from server.models.weights import WeightsStore
+from server.storage.database import Database
+
+REAL_OPEN = Database.open
 
 ACTOR = ModelConfig(id="actor", kind="chat", backend="script", script=(ScriptRule(text="hi"),), lazy=True)
 
@@ -21,10 +27,10 @@ ACTOR = ModelConfig(id="actor", kind="chat", backend="script", script=(ScriptRul
 @asynccontextmanager
 async def serving(data_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
     server = ServerSettings(data_dir=data_dir, limits=Limits(max_upload_mb=1))
-    app = build_app(HearthConfig(server=server, models=(ACTOR,)), WeightsStore(data_dir / "weights", data_dir))
-    transport = httpx.ASGITransport(app)
+    hearth = build_app(HearthConfig(server=server, models=(ACTOR,)), WeightsStore(data_dir / "weights", data_dir))
+    transport = httpx.ASGITransport(hearth)
     async with (
-        app.router.lifespan_context(app),
+        hearth.router.lifespan_context(hearth),
         httpx.AsyncClient(transport=transport, base_url="http://test") as client,
     ):
         yield client
@@ -84,6 +90,73 @@ async def test_one_that_cannot_be_made_stops_nothing_else(tmp_path: Path, path: 
         refused, models = await client.get("/v1/vector_stores"), await client.get("/v1/models")
 
     assert (refused.status_code, models.status_code) == (503, 200)
+
+
+async def test_a_disk_that_was_full_at_the_start_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = [StorageFull("no room is left"), StorageFull("no room is left")]
+
+    def open_database(path: Path) -> Database:
+        if errors:
+            raise errors.pop(0)
+        return REAL_OPEN(path)
+
+    monkeypatch.setattr(Database, "open", open_database)
+    monkeypatch.setattr(app, "RETRY_S", 0.01)
+
+    async with serving(tmp_path / "data") as client, asyncio.timeout(10):
+        first = await client.get("/v1/files")
+        while (last := await client.get("/v1/files")).status_code != 200:
+            assert (last.status_code, last.json()["error"]["code"]) == (507, "storage_full")
+            await asyncio.sleep(0)
+
+    assert first.status_code == 507
+    assert errors == []
+
+
+async def test_models_do_not_wait_for_a_data_directory_that_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_open = threading.Event()
+
+    def open_database(path: Path) -> Database:
+        assert may_open.wait(10)
+        return REAL_OPEN(path)
+
+    monkeypatch.setattr(Database, "open", open_database)
+    monkeypatch.setattr(app, "OPENING_S", 0)
+
+    async with serving(tmp_path / "data") as client, asyncio.timeout(10):
+        refused, models = await client.get("/v1/files"), await client.get("/v1/models")
+        may_open.set()
+        while (last := await client.get("/v1/files")).status_code != 200:
+            assert last.status_code == 503
+            await asyncio.sleep(0)
+
+    assert (refused.status_code, models.status_code) == (503, 200)
+
+
+async def test_a_stop_waits_for_a_database_that_is_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be brought to a new schema just then: the lock must be held until it is closed."""
+    may_open = threading.Event()
+    closed: list[Database] = []
+
+    def open_database(path: Path) -> Database:
+        assert may_open.wait(10)
+        return REAL_OPEN(path)
+
+    real_close = Database.close
+    monkeypatch.setattr(Database, "open", open_database)
+    monkeypatch.setattr(Database, "close", lambda database: (real_close(database), closed.append(database)))
+    monkeypatch.setattr(app, "OPENING_S", 0)
+
+    async with serving(tmp_path / "data"):
+        asyncio.get_running_loop().call_later(0.01, may_open.set)
+
+    assert len(closed) == 1
 
 
 async def test_a_damaged_database_stops_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

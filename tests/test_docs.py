@@ -23,7 +23,9 @@ from server.api.schemas.embeddings import (
     TeiEmbedRequest,
     TeiTokenizeRequest,
 )
+from server.api.schemas.evaluation import EvaluationRequest
 from server.api.schemas.files import FileListQuery, FileUpload
+from server.api.schemas.grounding import FileSearchTool
 from server.api.schemas.rerank import RerankRequest
 from server.api.schemas.score import ScoreRequest
 from server.api.schemas.vector_stores import (
@@ -34,6 +36,8 @@ from server.api.schemas.vector_stores import (
     HybridSearch,
     RankingOptions,
     StoreCreate,
+    StoreImportForm,
+    StoreReindex,
     StoreSearch,
     StoreUpdate,
 )
@@ -99,9 +103,11 @@ def test_every_route_is_documented(route: str) -> None:
 @pytest.mark.parametrize(
     "schema",
     [
-        *(ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest, ScoreRequest),
+        *(ChatRequest, FileSearchTool, CompletionRequest, EmbeddingRequest, RerankRequest, ScoreRequest),
         *(TeiEmbedRequest, TeiTokenizeRequest, OllamaEmbedRequest, OllamaLegacyRequest, CohereEmbedRequest),
         *(FileUpload, FileListQuery, StoreCreate, StoreUpdate, StoreSearch, RankingOptions, HybridSearch),
+        *(StoreReindex, StoreImportForm),
+        EvaluationRequest,
         *(DocumentCreate, DocumentUpdate, DocumentListQuery, BatchCreate),
     ],
 )

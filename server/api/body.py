@@ -61,8 +61,8 @@ class JsonBody:
             raise self._too_large()
         body = await self._read_bytes(request)
         if len(body) > MAX_INLINE_BYTES:
-            return await asyncio.to_thread(_parse, body, schema)
-        return _parse(body, schema)
+            return await asyncio.to_thread(parse_body, body, schema)
+        return parse_body(body, schema)
 
     async def _read_bytes(self, request: Request) -> bytes:
         body = bytearray()
@@ -94,7 +94,7 @@ def declared_length(request: Request) -> int:
     return int(declared[:20])  # cut, it is still too large for everybody
 
 
-def _parse(body: bytes, schema: type[Schema]) -> Schema:
+def parse_body(body: bytes, schema: type[Schema]) -> Schema:
     value = parse_json(body)
     try:
         return schema.model_validate(value)

@@ -12,14 +12,17 @@ from starlette.responses import Response
 
 from server.api.answer_json import delta_bodies, message_body
 from server.api.body import JsonBody
+from server.api.citations import citations_body, sources_body
 from server.api.disconnect import run_while_connected
 from server.api.json_response import JsonResponse
 from server.api.record import RequestRecord, record_of
 from server.api.schemas.chat import ChatRequest
 from server.api.sse import EventStream, sse_data
+from server.api.tenant import tenant_of
 from server.api.usage import usage_body
 from server.services.chat import ChatService
-from server.services.generation import Answer, Generation
+from server.services.generation import Answer, ChatEvent, Generation
+from server.services.grounding import Cited, Sourced
 from server.types import Delta, Finished, Started
 
 
@@ -39,13 +42,14 @@ class ChatEndpoint:
             sampling=chat.sampling(),
             grammar=chat.text_grammar(),
             urgency=chat.urgency(),
+            tenant=tenant_of(request),
+            grounding=chat.grounding(),
         )
         record.generation_id = generation.id
         if chat.stream:
             head = self._head(generation, "chat.completion.chunk")
             return EventStream(_chunks(generation, head, record, include_usage=chat.stream_options.include_usage))
-        answer = await run_while_connected(request.receive, _collect(generation))
-        _note_ending(record, answer.ending)
+        answer = await run_while_connected(request.receive, _collect(generation, record))
         return JsonResponse(_completion(self._head(generation, "chat.completion"), answer))
 
     def _head(self, generation: Generation, kind: str) -> dict[str, Any]:
@@ -58,23 +62,32 @@ class ChatEndpoint:
         }
 
 
-async def _collect(generation: Generation) -> Answer:
+async def _collect(generation: Generation, record: RequestRecord) -> Answer:
     answer = Answer()
     async with aclosing(generation.events) as events:
         async for event in events:
             answer.add(event)
+            _note(record, event)
     return answer
 
 
 def _completion(head: dict[str, Any], answer: Answer) -> dict[str, Any]:
-    choice = {"index": 0, "message": message_body(answer), "logprobs": None, "finish_reason": answer.ending.reason}
+    message = message_body(answer)
+    if answer.sourced and answer.cited:
+        citations = citations_body(answer.cited, answer.sourced.sources)
+        message |= {**citations, "x": {**sources_body(answer.sourced), **citations["x"]}}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.ending.reason}
     return {**head, "choices": [choice], "usage": usage_body(answer.ending.usage)}
 
 
 async def _chunks(
     generation: Generation, head: dict[str, Any], record: RequestRecord, *, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The role first, then what the model says, then why it stopped, then the usage if asked for."""
+    """The role first, then what the model says, then why it stopped, then the usage if asked for.
+
+    In a grounded answer, the sources stand before what the model says, and the citations behind it, each in one chunk:
+    the openai SDK puts chunks together, and would take the parts of a list for changes of its items.
+    """
     if include_usage:
         head = {**head, "usage": None}  # as OpenAI: null in every chunk but the last
 
@@ -82,12 +95,19 @@ async def _chunks(
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return sse_data({**head, "choices": [choice]})
 
+    sourced = Sourced()
     ending: Finished | None = None
     async with aclosing(generation.events) as events:
         async for event in events:
+            _note(record, event)
             match event:
                 case Started():
                     yield chunk({"role": "assistant", "content": "", "refusal": None})
+                case Sourced():
+                    sourced = event
+                    yield chunk({"x": sources_body(event)})
+                case Cited():
+                    yield chunk(citations_body(event, sourced.sources))
                 case Delta():
                     for delta in delta_bodies(event):
                         yield chunk(delta)
@@ -95,11 +115,15 @@ async def _chunks(
                     ending = event
                     yield chunk({}, event.reason)
     ending = Answer(finished=ending).ending
-    _note_ending(record, ending)
     if include_usage:
         yield sse_data({**head, "choices": [], "usage": usage_body(ending.usage)})
 
 
-def _note_ending(record: RequestRecord, ending: Finished) -> None:
-    record.usage = ending.usage
-    record.finish_reason = ending.reason
+def _note(record: RequestRecord, event: ChatEvent) -> None:
+    if isinstance(event, Finished):
+        record.usage = event.usage
+        record.finish_reason = event.reason
+    elif isinstance(event, Sourced):
+        record.num_sources = len(event.sources)
+    elif isinstance(event, Cited):
+        record.num_removed_citations = event.num_removed

@@ -52,6 +52,8 @@ def model_body(view: ModelView) -> dict[str, Any]:
     }
     if view.encoded is not None:
         body["encoded"] = _encoded(view.encoded)
+    if view.rag is not None:
+        body["rag"] = {"chat_model": view.rag.chat_model, "vector_stores": view.rag.vector_stores}
     return body if view.failure is None else {**body, "error": view.failure}
 
 

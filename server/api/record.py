@@ -19,6 +19,8 @@ class RequestRecord:
         model: As the request named it.
         generation_id: What the worker's log calls this request.
         error: Code of the error that the client got, also inside a stream.
+        num_sources: Of a grounded answer; 0: nothing relevant was found.
+        num_removed_citations: Numbers of an answer that named no source, and did not reach the client.
     """
 
     request_id: str
@@ -27,6 +29,8 @@ class RequestRecord:
     usage: Usage | None = None
     finish_reason: str | None = None
     error: str | None = None
+    num_sources: int | None = None
+    num_removed_citations: int | None = None
 
 
 def start_record(scope: Scope, request_id: str) -> RequestRecord:

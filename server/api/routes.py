@@ -9,13 +9,16 @@ from server.api.chat import ChatEndpoint
 from server.api.cohere import CohereEndpoint
 from server.api.completions import CompletionEndpoint
 from server.api.embeddings import EmbeddingEndpoint
+from server.api.evaluation import EvaluationEndpoint
 from server.api.files import FileEndpoint
 from server.api.health import HealthEndpoint
 from server.api.models import ModelEndpoint
 from server.api.ollama import OllamaEndpoint
+from server.api.reindexing import ReindexEndpoint
 from server.api.rerank import RerankEndpoint
 from server.api.score import ScoreEndpoint
 from server.api.tei import TeiEndpoint
+from server.api.transfers import TransferEndpoint
 from server.api.vector_stores import BatchEndpoint, DocumentEndpoint, VectorStoreEndpoint
 from server.config.schema import Limits
 from server.services import Services
@@ -42,6 +45,9 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
     stores = VectorStoreEndpoint(services.vector_stores, body)
     documents = DocumentEndpoint(services.vector_stores, body)
     batches = BatchEndpoint(services.vector_stores, body)
+    reindexing = ReindexEndpoint(services.reindexing, body)
+    transfers = TransferEndpoint(services.transfers, limits.max_import_mb * 1024 * 1024)
+    evaluation = EvaluationEndpoint(services.evaluation, body)
     models = ModelEndpoint(services.models)
     health = HealthEndpoint(services.models, services.version)
     return [
@@ -65,10 +71,16 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
         Route("/v1/files/{file_id}/content", files.content),
         Route("/v1/vector_stores", stores.create, methods=["POST"]),
         Route("/v1/vector_stores", stores.list),
+        Route("/v1/vector_stores/import", transfers.upload, methods=["POST"]),  # before what takes it for an id
         Route("/v1/vector_stores/{store_id}", stores.get),
         Route("/v1/vector_stores/{store_id}", stores.update, methods=["POST"]),
         Route("/v1/vector_stores/{store_id}", stores.delete, methods=["DELETE"]),
         Route("/v1/vector_stores/{store_id}/search", stores.search, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}/evaluate", evaluation.create, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}/reindex", reindexing.create, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}/reindex", reindexing.get),
+        Route("/v1/vector_stores/{store_id}/reindex/cancel", reindexing.cancel, methods=["POST"]),
+        Route("/v1/vector_stores/{store_id}/export", transfers.download),
         Route("/v1/vector_stores/{store_id}/files", documents.create, methods=["POST"]),
         Route("/v1/vector_stores/{store_id}/files", documents.list),
         Route("/v1/vector_stores/{store_id}/files/{file_id}", documents.get),

@@ -7,13 +7,14 @@ from typing import Any
 from server.rag.documents import Chunk
 from server.rag.search import Explanation, Hit, SearchOutcome, Stage, StageName
 
-_STAGES: dict[StageName, str] = {
+STAGES: dict[StageName, str] = {
     "dense": "dense",
     "lexical": "lexical",
     "fused": "rrf",
     "rerank": "rerank",
     "final": "final",
 }
+"""What clients know the stages by."""
 _RANKED: tuple[StageName, ...] = ("dense", "lexical", "fused", "rerank")
 
 
@@ -36,7 +37,7 @@ def search_body(outcome: SearchOutcome) -> dict[str, Any]:
 
 
 def _hit_body(hit: Hit) -> dict[str, Any]:
-    ranks = {_STAGES[stage]: hit.places[stage].rank if stage in hit.places else None for stage in _RANKED}
+    ranks = {STAGES[stage]: hit.places[stage].rank if stage in hit.places else None for stage in _RANKED}
     return {
         "file_id": hit.chunk.file_id,
         "filename": hit.chunk.filename,
@@ -73,4 +74,4 @@ def _stage_body(stage: Stage) -> dict[str, Any]:
         {"chunk_id": chunk_id, "rank": rank, "score": score}
         for rank, (chunk_id, score) in enumerate(zip(stage.ids, stage.scores, strict=True), start=1)
     ]
-    return {"name": _STAGES[stage.name], "query": stage.query, "candidates": candidates}
+    return {"name": STAGES[stage.name], "query": stage.query, "candidates": candidates}

@@ -12,10 +12,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from server.api.body import check_headers, declared_length
-from server.api.file_name import clean_file_name
 from server.api.schemas.wire import WireModel
 from server.api.validation import MAX_SHOWN, to_invalid_request
 from server.errors import InvalidRequest, RequestTooLarge
+from server.rag.file_name import clean_file_name
 
 FILE = "file"
 """Name of the part that is the file."""
@@ -170,6 +170,8 @@ class _Parts:
             raise InvalidRequest("there is more than one file; send one at a time", param=FILE)
         if is_file:
             self.filename = clean_file_name(options[b"filename"])
+        elif name in self.fields:  # each costs time, and a body has room for millions
+            raise InvalidRequest(f"there is more than one {name}; send it once", param=name)
         elif len(self.fields) == MAX_FIELDS:
             raise _broken(f"it has more than {MAX_FIELDS} fields")
         self._field = "" if is_file else name

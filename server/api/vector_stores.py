@@ -24,6 +24,7 @@ from server.api.schemas.vector_stores import (
 )
 from server.api.search_results import search_body
 from server.api.tenant import tenant_of
+from server.api.text_page import TextPage
 from server.rag.documents import BatchRecord, ChunkingStrategy, DocumentRecord, StatusCounts, StoreRecord
 from server.rag.paging import Page
 from server.services.vector_stores import StoreChanges, VectorStoreService
@@ -77,7 +78,13 @@ class VectorStoreEndpoint:
 
     async def search(self, request: Request) -> Response:
         wanted = await self._body.read(request, StoreSearch)
-        work = self._service.search(tenant_of(request), _store_id(request), wanted.query, wanted.options())
+        work = self._service.search(
+            tenant_of(request),
+            _store_id(request),
+            wanted.query,
+            wanted.options(),
+            rewrites_queries=wanted.rewrite_query,
+        )
         return JsonResponse(search_body(await run_while_connected(request.receive, work)))
 
 
@@ -116,14 +123,7 @@ class DocumentEndpoint:
 
     async def content(self, request: Request) -> Response:
         text = await self._service.document_text(tenant_of(request), _store_id(request), _file_id(request))
-        return JsonResponse(
-            {
-                "object": "vector_store.file_content.page",
-                "data": [{"type": "text", "text": text}],
-                "has_more": False,
-                "next_page": None,
-            }
-        )
+        return TextPage(text)
 
     async def delete(self, request: Request) -> Response:
         file_id = _file_id(request)
@@ -263,7 +263,8 @@ def _chunking_body(chunking: ChunkingStrategy) -> dict[str, Any]:
     """As OpenAI tells it: `auto` as the sizes that it stands for, and what it does not know as `other`."""
     sizes = {"max_chunk_size_tokens": chunking.max_tokens, "chunk_overlap_tokens": chunking.overlap_tokens}
     if chunking.kind == "structural":
-        return {"type": "other", "structural": {**sizes, "parent_tokens": chunking.parent_tokens}}
+        ours = {"parent_tokens": chunking.parent_tokens, "context": chunking.context}
+        return {"type": "other", "structural": {**sizes, **ours}}
     return {"type": "static", "static": sizes}
 
 

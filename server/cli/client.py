@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, BinaryIO
 
 import httpx
@@ -81,11 +82,26 @@ class ServerClient:
                 return
             wanted["after"] = page["last_id"]
 
-    def try_upload(self, file: BinaryIO, filename: str) -> JsonObject:
-        """Upload a file for use in vector stores; raises ServerFailure."""
+    def try_upload(
+        self,
+        file: BinaryIO,
+        filename: str,
+        *,
+        path: str = "/v1/files",
+        fields: Mapping[str, str] = MappingProxyType({"purpose": "assistants"}),
+    ) -> JsonObject:
+        """Upload a file, by default for use in vector stores; raises ServerFailure."""
         with self._explained():
-            response = self._http.post("/v1/files", files={"file": (filename, file)}, data={"purpose": "assistants"})
-            return _decoded(response, (200,))
+            return _decoded(self._http.post(path, files={"file": (filename, file)}, data=dict(fields)), (200,))
+
+    def try_download(self, path: str, target: BinaryIO) -> None:
+        """Write an answer to a file as it arrives; raises ServerFailure, also when it ends too early."""
+        with self._explained(), self._http.stream("GET", path) as response:
+            if response.status_code != 200:
+                response.read()
+                _decoded(response, (200,))
+            for part in response.iter_bytes():
+                target.write(part)
 
     def stream(self, path: str, body: Mapping[str, object]) -> Iterator[JsonObject]:
         """Yield the JSON of each server-sent event."""

@@ -1,53 +1,35 @@
-"""`hearth eval`: how well what models.yaml says finds things, measured on questions with known answers."""
+"""`hearth eval`: how well a test collection, or a vector store of a running server, is searched."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Column, Table
 
-from server.app import spec_factory
-from server.cli.client import JsonOption
-from server.cli.settings import ConfigOption, cache_dir, fail, load_or_exit
-from server.config.schema import HearthConfig
+from server.api.body import parse_body
+from server.api.evaluation import evaluation_body
+from server.api.schemas.evaluation import MAX_TIMEOUT_S, EvaluationRequest
+from server.cli.client import JsonObject, JsonOption, ServerClient, ServerFailure, UrlOption, connect
+from server.cli.eval_corpus import evaluate_corpus
+from server.cli.eval_report import print_report
+from server.cli.settings import ConfigOption, fail, load_or_exit
+from server.cli.stores import find_store
 from server.errors import HearthError
-from server.models.registry import ModelEntry, ModelRegistry
-from server.models.weights import WeightsStore
-from server.protocols import EmbeddingModel, RerankModel
 from server.rag.beir import Passage, read_corpus, read_judgements
 from server.rag.documents import ChunkingStrategy
-from server.rag.evaluation import MEASURES, Assessment, Estimate, Judgements, assess, known_items
-from server.rag.evaluation_runs import ask_all, stage_runs
-from server.rag.reranking import RerankPolicy
-from server.rag.retriever import NUM_CANDIDATES, Retriever
-from server.rag.search import SearchOptions, StageName
-from server.rag.trial_store import open_trial_store
-from server.services.model_facts import facts_of
-from server.services.store_models import StoreModels
-from server.types import DEFAULT_TENANT, ModelFacts
-from server.workers.supervisor import Supervisor
+from server.rag.evaluation import Judgements
+from server.rag.known_items import HeadedText, known_items
 
 app = typer.Typer(help="Measure how good answers are.", no_args_is_help=True)
 
-LABELS: dict[StageName, str] = {
-    "dense": "by meaning",
-    "lexical": "by words",
-    "fused": "both, fused",
-    "rerank": "reranker alone",
-    "final": "the search",
-}
+NUM_MADE = 100
+"""Questions that are made of a store where nothing else is said."""
 
-_ENOUGH_TIME_S = 600.0  # how good a reranker is, is asked here, not how fast
+Ways = list[Any]
+"""`configurations` of the endpoint, not yet checked."""
 
 
 @app.callback()
@@ -57,157 +39,120 @@ def evaluate() -> None:
 
 @app.command()
 def retrieval(
-    corpus: Annotated[Path, typer.Option(help='JSON lines of {"_id", "title", "text"}.')],
-    queries: Annotated[
-        Path | None, typer.Option(help='JSON lines of {"_id", "text"} [default: the titles ask for their documents]')
+    corpus: Annotated[Path | None, typer.Option(help='JSON lines of {"_id", "title", "text"}.')] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", "-s", help="In place of a corpus: a vector store of a running server.")
     ] = None,
-    qrels: Annotated[Path | None, typer.Option(help="Lines of query id, document id and gain, with tabs.")] = None,
-    chunk_tokens: Annotated[int, typer.Option(min=100, max=4096, help="Most tokens of a chunk.")] = 800,
-    overlap_tokens: Annotated[int, typer.Option(min=0, help="Tokens that chunks share; at most half.")] = 400,
+    queries: Annotated[
+        Path | None, typer.Option(help='JSON lines of {"_id", "text"} [default: headings ask for what is below them]')
+    ] = None,
+    qrels: Annotated[
+        Path | None, typer.Option(help="Lines of query, document (of a store: file name or id) and gain, with tabs.")
+    ] = None,
+    known_item: Annotated[
+        int | None, typer.Option("--known-item", min=1, help="Most questions that are made where none are given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws them.")] = 0,
+    configurations: Annotated[
+        Path | None, typer.Option(help="JSON list of ways to search, which are compared; see docs/api.md.")
+    ] = None,
+    chunk_tokens: Annotated[int, typer.Option(min=100, max=4096, help="Of a corpus: most tokens of a chunk.")] = 800,
+    overlap_tokens: Annotated[int, typer.Option(min=0, help="Of a corpus: tokens that chunks share.")] = 400,
     embedding_weight: Annotated[float, typer.Option(min=0, help="Of the search by meaning.")] = 1.0,
     text_weight: Annotated[float, typer.Option(min=0, help="Of the search by words.")] = 1.0,
     config: ConfigOption = None,
+    url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search a test collection as vector stores are searched, and say how good each stage is.
+    """Ask questions with known answers, and say how good each stage of the search is.
 
-    Needs no server; the models are those that models.yaml gives to vector stores.
+    A corpus needs no server: it is cut, embedded and searched with the models that models.yaml gives to vector stores.
     """
+    if (corpus is None) == (store is None):
+        fail("give either --corpus or --store", code=2)
     if (queries is None) != (qrels is None):
         fail("--queries and --qrels belong together; give both, or neither", code=2)
     if 2 * overlap_tokens > chunk_tokens:
         fail(f"--overlap-tokens is {overlap_tokens}; at most half of the {chunk_tokens} --chunk-tokens", code=2)
-    # Logs of workers would stand between the lines, and models that are not used need not be there.
-    settings = load_or_exit(config, flags={"log_level": "warning"}, require_files=False).config
+    weights = {"embedding_weight": embedding_weight, "text_weight": text_weight}
     chunking = ChunkingStrategy(kind="static", max_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
-    options = SearchOptions(
-        max_results=NUM_CANDIDATES, embedding_weight=embedding_weight, text_weight=text_weight, explain=True
-    )
     try:
-        passages = read_corpus(corpus)
-        if queries and qrels:
-            judgements = read_judgements(queries, qrels)
+        ways = _read_ways(configurations) if configurations else [{"ranking_options": {"hybrid_search": weights}}]
+        given = read_judgements(queries, qrels) if queries and qrels else None
+        if store is not None:
+            made = {"num_questions": known_item or NUM_MADE, "seed": seed}
+            report = _evaluate_store(connect(url, config), store, given, made=made, ways=ways)
         else:
-            judgements = known_items((passage.id, passage.title) for passage in passages)
+            assert corpus is not None
+            passages = read_corpus(corpus)
+            judgements = given or _made(passages, known_item, seed)
             if not judgements.judged:
-                fail(f"no title in {corpus} is fit to ask for its document; give --queries and --qrels")
-        report = asyncio.run(_measure(settings, passages, judgements, chunking, options))
+                fail(f"no question can be made of what is in {corpus}; give --queries and --qrels")
+            report = _evaluate_corpus(config, passages, judgements, chunking, ways)
     except HearthError as exc:
         fail(exc.message)
+    except ServerFailure as exc:
+        fail(str(exc))
     if as_json:
-        typer.echo(json.dumps(_to_json(report), indent=2))
+        typer.echo(json.dumps(report, indent=2))
     else:
-        _print(report)
+        print_report(report)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What was found out, by stage of the search; a stage that did not run is left out."""
-
-    num_documents: int
-    num_queries: int
-    stages: dict[StageName, Assessment]
-    failures: list[str]
-
-
-@dataclass(frozen=True)
-class Models:
-    """What vector stores are served with, loaded."""
-
-    embedding: EmbeddingModel
-    facts: ModelFacts
-    reranker: RerankModel | None
-
-
-async def _measure(
-    settings: HearthConfig,
-    passages: Sequence[Passage],
-    judgements: Judgements,
-    chunking: ChunkingStrategy,
-    options: SearchOptions,
-) -> Report:
-    console = Console(stderr=True)
-    policy = RerankPolicy(num_candidates=settings.rag.rerank_candidates, timeout_s=_ENOUGH_TIME_S)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        loading = bar.add_task("loading models", total=None)
-        async with models_of_stores(settings) as models:
-            bar.remove_task(loading)
-            advance = partial(bar.advance, bar.add_task("embedding", total=len(passages)))
-            async with open_trial_store(passages, models.embedding, models.facts, chunking, advance=advance) as store:
-                retriever = Retriever(store.documents, store.shelf, models.embedding, models.reranker, policy)
-                advance = partial(bar.advance, bar.add_task("searching", total=len(judgements.judged)))
-                outcomes = await ask_all(
-                    judgements.judged,
-                    lambda query: retriever.search(DEFAULT_TENANT, [store.store_id], [query], options),
-                    advance=advance,
-                )
-                runs = await stage_runs(outcomes, store.documents, lambda chunk: chunk.filename)
-    return Report(
-        num_documents=len(passages),
-        num_queries=len(judgements.judged),
-        stages={stage: assess(run, judgements) for stage, run in runs.items()},
-        failures=sorted({outcome.rerank_failure for outcome in outcomes.values() if outcome.rerank_failure}),
-    )
-
-
-@asynccontextmanager
-async def models_of_stores(settings: HearthConfig) -> AsyncIterator[Models]:
-    """Load the models that vector stores are served with, in workers that end with the context.
-
-    Raises:
-        ModelNotFound: There is no embedding model.
-        ModelUnavailable: One cannot be loaded.
-    """
-    weights = WeightsStore(settings.server.weights_dir, cache_dir())
-    supervisor = Supervisor(settings.server.limits)
-    entries = [
-        ModelEntry(model, supervisor.add(model, spec_factory(model, settings, weights))) for model in settings.models
-    ]
-    registry = ModelRegistry(entries)
+def _read_ways(path: Path) -> Ways:
     try:
-        _, embedding = registry.embedding(settings.rag.embedding_model)
-        reranker = StoreModels(registry, settings.rag).reranker()
-        if reranker is not None:
-            await reranker.rerank("hello", ["hello"])  # a model is loaded when something is asked of it
-        yield Models(embedding, await facts_of(embedding), reranker)
-    finally:
-        await supervisor.stop()
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        fail(f"{path} cannot be read: {exc}")
+    if not isinstance(found, list):
+        fail(f"{path}: expected a list of ways to search")
+    return found
 
 
-# ---- what is printed
+# ---- a test collection
 
 
-def _print(report: Report) -> None:
-    numbers = [Column(name, justify="right") for name in MEASURES]
-    table = Table("RANKED BY", *numbers, box=None, pad_edge=False)
-    for stage, assessment in report.stages.items():
-        table.add_row(LABELS[stage], *(f"{assessment.estimate(name).mean:.3f}" for name in MEASURES))
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
-    console.print(f"\nquestions: {report.num_queries}, documents: {report.num_documents}")
-    console.print("nDCG@10 of the search less that of its parts, and where it is for 95 % of such sets of questions:")
-    for stage, gain in _gains(report).items():
-        console.print(f"  {LABELS[stage]}: {gain.mean:+.3f}, {gain.low:+.3f} to {gain.high:+.3f}")
-    for failure in report.failures:
-        console.print(f"some searches did without the reranker: {failure}", markup=False)
+def _made(passages: list[Passage], num_questions: int | None, seed: int) -> Judgements:
+    texts = [HeadedText(passage.id, passage.title, passage.text) for passage in passages]
+    return known_items(texts, num_questions=num_questions, seed=seed)
 
 
-def _gains(report: Report) -> dict[StageName, Estimate]:
-    """How much better the whole is than each of its parts."""
-    final = report.stages["final"]
+def _evaluate_corpus(
+    config: Path | None, passages: list[Passage], judgements: Judgements, chunking: ChunkingStrategy, ways: Ways
+) -> JsonObject:
+    """Questions come from files of any size; of what the endpoint takes, only the ways to search are its own."""
+    checked = parse_body(json.dumps({"known_item": {}, "configurations": ways}).encode(), EvaluationRequest)
+    # Logs of workers would stand between the lines, and models that are not used need not be there.
+    settings = load_or_exit(config, flags={"log_level": "warning"}, require_files=False).config
+    evaluation = asyncio.run(evaluate_corpus(settings, passages, judgements, chunking, checked.ways()))
+    return {"num_documents": len(passages), **evaluation_body(evaluation)}
+
+
+# ---- a store of a running server
+
+
+def _evaluate_store(
+    client: ServerClient, store: str, given: Judgements | None, *, made: JsonObject, ways: Ways
+) -> JsonObject:
+    store_id = find_store(client, store)
+    if store_id is None:
+        fail(f"there is no vector store named {store!r}; make one with `hearth ingest DIR --store {store}`")
+    questions = {"known_item": made} if given is None else _questions(client, store_id, given)
+    body = {**questions, "configurations": ways, "timeout_s": MAX_TIMEOUT_S}
+    return client.try_request("POST", f"/v1/vector_stores/{store_id}/evaluate", body)
+
+
+def _questions(client: ServerClient, store_id: str, judgements: Judgements) -> JsonObject:
+    """As the endpoint takes them. A name that several files have means all of them."""
+    ids: dict[str, list[str]] = {}
+    for document in client.try_list(f"/v1/vector_stores/{store_id}/files"):
+        ids.setdefault(document["x"]["filename"], []).append(document["id"])
     return {
-        stage: final.gain_over(assessment, "nDCG@10") for stage, assessment in report.stages.items() if stage != "final"
-    }
-
-
-def _to_json(report: Report) -> dict[str, Any]:
-    return {
-        "num_documents": report.num_documents,
-        "num_queries": report.num_queries,
-        "stages": {
-            stage: {name: asdict(assessment.estimate(name)) for name in MEASURES}
-            for stage, assessment in report.stages.items()
-        },
-        "gains": {stage: asdict(gain) for stage, gain in _gains(report).items()},
-        "failures": report.failures,
+        "queries": [{"id": id_, "text": text} for id_, text in judgements.judged.items()],
+        "qrels": [
+            {"query_id": query_id, "file_id": file_id, "relevance": max(0, gain)}
+            for query_id in judgements.judged
+            for item, gain in judgements.gains[query_id].items()
+            for file_id in ids.get(item, [item])
+        ],
     }

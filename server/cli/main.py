@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 import server
-from server.cli import chat, config, doctor, embed, eval, ingest, ps, pull, rerank, search, serve, tune
+from server.cli import (
+    backup,
+    chat,
+    config,
+    doctor,
+    embed,
+    eval,
+    ingest,
+    ps,
+    pull,
+    reindex,
+    rerank,
+    search,
+    serve,
+    store,
+    tune,
+)
 
 app = typer.Typer(
     name="hearth",
@@ -23,9 +39,13 @@ app.command()(embed.embed)
 app.command()(rerank.rerank)
 app.command()(ingest.ingest)
 app.command()(search.search)
+app.command()(reindex.reindex)
 app.command()(ps.ps)
 app.command()(doctor.doctor)
 app.command()(tune.tune)
+app.command()(backup.backup)
+app.command()(backup.restore)
+app.add_typer(store.app, name="store")
 app.add_typer(config.app, name="config")
 app.add_typer(eval.app, name="eval")
 

@@ -7,8 +7,8 @@ import errno
 import math
 import signal
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -21,7 +21,9 @@ import server
 from server.app import build_app
 from server.cli.settings import ConfigOption, HostOption, PortOption, cache_dir, fail, load_or_exit
 from server.config.schema import HearthConfig, ServerSettings
+from server.errors import StorageError
 from server.models.weights import WeightsStore
+from server.storage.data_lock import data_lock
 from server.telemetry.logs import configure_logs, resolve_format
 
 DRAIN_S = 30.0
@@ -48,16 +50,17 @@ def serve(
     flags = {"host": host, "port": port, "weights_dir": weights_dir, "log_level": log_level}
     settings = load_or_exit(config, flags=flags, require_files=False).config
     configure_logs(settings.server.log_level, resolve_format(settings.server.log_format))
-    listener = _bind(settings.server)
-    _say_hello(settings, listener)
-    # uvicorn ends with raising the signal that stopped it once more; an orderly end is exit code 0 all the same.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(settings, listener))
+    with _data_dir_held(settings.server.data_dir):
+        listener = _bind(settings.server)
+        _say_hello(settings, listener)
+        # uvicorn ends with raising the signal that stopped it once more; an orderly end is exit code 0 all the same.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(settings, listener))
 
 
 async def _run(settings: HearthConfig, listener: socket.socket) -> None:
-    app = build_app(settings, WeightsStore(settings.server.weights_dir, cache_dir()))
+    app = build_app(settings, WeightsStore(settings.server.weights_dir, cache_dir()), holds_data_dir=True)
     uvicorn_config = uvicorn.Config(
         app,
         http="httptools",
@@ -99,6 +102,17 @@ class _Server(uvicorn.Server):
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_hurried.wait(), DRAIN_S - _LAST_WORDS_S)
         await self._end_requests()
+
+
+@contextmanager
+def _data_dir_held(folder: Path) -> Iterator[None]:
+    """Lock the data directory before anything heavy starts; leave with one line if another server has it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(data_lock(folder))
+        except StorageError as exc:
+            fail(exc.message)
+        yield
 
 
 def _bind(settings: ServerSettings) -> socket.socket:

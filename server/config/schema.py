@@ -106,6 +106,7 @@ def _error_at(location: tuple[str | int, ...], message: str) -> PydanticCustomEr
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 ModelAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=128)]
 PromptName = Annotated[str, Field(min_length=1, max_length=128)]
+StoreName = Annotated[str, Field(min_length=1, max_length=256)]
 Source = Annotated[str, AfterValidator(_check_source)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -120,6 +121,9 @@ class Limits(_Section):
     max_body_mb: int = Field(32, ge=1, le=1024, description="Largest request body, in MiB; larger ones get 413.")
     max_upload_mb: int = Field(
         512, ge=1, le=65536, description="Largest file that may be uploaded, in MiB; larger ones get 413."
+    )
+    max_import_mb: int = Field(
+        8192, ge=1, le=1_048_576, description="Largest exported vector store that may be imported, in MiB."
     )
     max_inputs: int = Field(2048, ge=1, le=65536, description="Most texts in one embeddings request.")
     max_documents: int = Field(1000, ge=1, le=65536, description="Most documents in one rerank request.")
@@ -389,6 +393,41 @@ class ParserSettings(_Section):
     max_pages: int = Field(10_000, ge=1, description="Most pages of a pdf, or slides of a presentation.")
 
 
+class RagModel(_Section):
+    """A name under which a chat model answers from vector stores, for clients that know nothing of them."""
+
+    id: ModelId = Field(description="Name that clients put in `model`.")
+    chat_model: str = Field(description="Id or alias of the chat model that answers.")
+    vector_stores: tuple[StoreName, ...] = Field(
+        min_length=1, max_length=16, description="Names or ids of the vector stores that are searched."
+    )
+    aliases: tuple[ModelAlias, ...] = Field((), description="Further names that clients may use.")
+    description: str = Field("", description="One sentence for people.")
+    system_prompt: str = Field("", description="Goes before the rules for sources, and before what clients say.")
+    max_num_results: int = Field(10, ge=1, le=50, description="Most chunks that a search finds.")
+    score_threshold: float = Field(0.0, ge=0, le=1, description="Hits with a lower score are left out.")
+    embedding_weight: float = Field(1.0, ge=0, le=1000, description="How much the search by meaning counts.")
+    text_weight: float = Field(
+        1.0, ge=0, le=1000, description="How much the search by words counts, in proportion; 0: not at all."
+    )
+    ranker: Literal["auto", "none"] = Field("auto", description="`none`: no rerank model has a say.")
+    min_relevance: float | None = Field(
+        None, ge=0, le=1, description="In place of `rag.min_relevance`, where that is not right for these documents."
+    )
+    min_similarity: float | None = Field(
+        None, ge=0, le=1, description="In place of `rag.min_similarity`, where that is not right for these documents."
+    )
+    rewrite_query: bool = Field(
+        False, description="Let the chat model make search queries of the conversation, which takes it a moment."
+    )
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if self.embedding_weight == self.text_weight == 0:
+            raise _error_at(("text_weight",), "embedding_weight is 0 too, so nothing would be found; raise one")
+        return self
+
+
 class RagSettings(_Section):
     """How documents are read, embedded and found."""
 
@@ -401,13 +440,42 @@ class RagSettings(_Section):
         None,
         description="Id or alias of the model that sorts what was found, or `none`; default: the first rerank model.",
     )
+    chat_model: str | None = Field(
+        None,
+        description="Id or alias of the model that rewrites questions for searches (`rewrite_query`) and says of "
+        "chunks where they stand (`context`), or `none`; default: the first chat model.",
+    )
     rerank_candidates: int = Field(30, ge=1, le=1000, description="How many of the chunks that were found are sorted.")
     rerank_timeout_s: float = Field(
         2.0, gt=0, le=600, description="Longest that sorting may take; chunks that were not reached keep their place."
     )
+    rewrite_timeout_s: float = Field(
+        5.0, gt=0, le=600, description="Longest that rewriting a question may take; else it is used as it stands."
+    )
+    min_relevance: float = Field(
+        0.0005,  # this and the next: docs/decisions/0018-grounded-chat.md
+        ge=0,
+        le=1,
+        description="What a chunk must have, 0 to 1 by the rerank model, to be a source of a grounded answer; where "
+        "none has it, `No relevant source found.` is the answer. 0: everything that is found is a source.",
+    )
+    min_similarity: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="The same for chunks that no rerank model has scored: the cosine of question and chunk.",
+    )
+    max_source_tokens: int = Field(
+        4096,
+        ge=64,
+        le=1_048_576,
+        description="Most tokens that rules and sources of a grounded answer may have; less where the chat model's "
+        "context leaves less.",
+    )
     parser: ParserSettings = Field(
         default_factory=ParserSettings, description="Bounds of the processes that read uploaded documents."
     )
+    models: tuple[RagModel, ...] = Field((), description="Names under which chat models answer from vector stores.")
 
 
 class HearthConfig(_Section):
@@ -420,23 +488,30 @@ class HearthConfig(_Section):
     @model_validator(mode="after")
     def _check_unique_names(self) -> Self:
         owners: dict[str, str] = {}
-        for index, model in enumerate(self.models):
-            for key, name in [("id", model.id), *(("aliases", alias) for alias in model.aliases)]:
-                if name in owners:
-                    message = f"name {name!r} is used by {owners[name]!r} already; ids and aliases must be unique"
-                    raise _error_at(("models", index, key), message)
-                owners[name] = model.id
+        sections: tuple[tuple[tuple[str, ...], tuple[ModelConfig | RagModel, ...]], ...] = (
+            (("models",), self.models),
+            (("rag", "models"), self.rag.models),
+        )
+        for section, models in sections:
+            for index, model in enumerate(models):
+                for key, name in [("id", model.id), *(("aliases", alias) for alias in model.aliases)]:
+                    if name in owners:
+                        message = f"name {name!r} is used by {owners[name]!r} already; ids and aliases must be unique"
+                        raise _error_at((*section, index, key), message)
+                    owners[name] = model.id
         return self
 
     @model_validator(mode="after")
     def _check_models_of_rag(self) -> Self:
         kinds = {name: model.kind for model in self.models for name in (model.id, *model.aliases)}
-        wanted: tuple[tuple[str, str | None, ModelKind], ...] = (
-            ("embedding_model", self.rag.embedding_model, "embedding"),
-            ("rerank_model", None if self.rag.rerank_model == NO_MODEL else self.rag.rerank_model, "rerank"),
-        )
+        wanted: list[tuple[tuple[str | int, ...], str | None, ModelKind]] = [
+            (("embedding_model",), self.rag.embedding_model, "embedding"),
+            (("rerank_model",), None if self.rag.rerank_model == NO_MODEL else self.rag.rerank_model, "rerank"),
+            (("chat_model",), None if self.rag.chat_model == NO_MODEL else self.rag.chat_model, "chat"),
+            *((("models", i, "chat_model"), model.chat_model, "chat") for i, model in enumerate(self.rag.models)),
+        ]
         for key, name, kind in wanted:
             if name is not None and kinds.get(name) != kind:
                 able = ", ".join(model.id for model in self.models if model.kind == kind) or "none"
-                raise _error_at(("rag", key), f"{name!r} is not a model of kind {kind!r}; those here: {able}")
+                raise _error_at(("rag", *key), f"{name!r} is not a model of kind {kind!r}; those here: {able}")
         return self

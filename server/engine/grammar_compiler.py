@@ -85,6 +85,8 @@ class GrammarCompiler:
     def _tried_out(self, trial: Trial) -> str:
         """What llguidance is to be given. Raises NoGrammar."""
         check_size(trial)
+        if not self._vocabulary.end_ids:
+            raise NoGrammar("the model has no token to end a text with")
         outcome = self._trials.run(trial)
         if not outcome.source:
             raise NoGrammar(outcome.reason)
@@ -145,12 +147,12 @@ class _Vocabulary:
     ) -> None:
         self.size = len(pieces)
         self.tokens = list(pieces)
-        self._end_ids = [int(token_id) for token_id in np.flatnonzero(is_end)]
-        self.eos_token_id = self._end_ids[0]
+        self.end_ids = [int(token_id) for token_id in np.flatnonzero(is_end)]
+        self.eos_token_id = self.end_ids[0] if self.end_ids else 0
         self._tokenize = tokenize
 
     def to_llguidance(self) -> LLTokenizer:
-        made = LLTokenizer(TokenizerWrapper(self), eos_token=self._end_ids, slices=LLTokenizer.json_slices())
+        made = LLTokenizer(TokenizerWrapper(self), eos_token=self.end_ids, slices=LLTokenizer.json_slices())
         self._greedy = made.greedy_tokenize
         return made
 

@@ -25,14 +25,16 @@ MAX_BYTES: dict[GrammarKind, int] = {
 """Of a grammar's text. The compiler recurses: by it and by `deep_thread.STACK_BYTES` no text is too deep."""
 
 LIMITS = LLParserLimits(
-    initial_lexer_fuel=1_000_000,  # llguidance's own figures where none is halved or less
+    initial_lexer_fuel=1_000_000,
     step_lexer_fuel=100_000,
     step_max_items=20_000,
     max_items_in_row=1_000,
-    max_lexer_states=20_000,  # 1 to 2 KiB each
+    max_lexer_states=20_000,
     max_grammar_size=100_000,
     verbose_errors=False,
 )
+"""Half of what llguidance allows by itself for one mask, as others wait for it, and less of what takes memory: a state
+of the lexer has 1 to 2 KiB. As much for what is done once."""
 
 MAX_REASON = 300
 """Characters of the compiler's own words that an error repeats."""
@@ -40,11 +42,15 @@ MAX_REASON = 300
 JSON_OPTIONS = {"whitespace_pattern": r"\x20|\n{1,2}[\x20\t]{0,20}"}
 """Between the tokens of JSON: as much as anybody writes, and too little for a weak model to go on with for ever."""
 
+_MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _VALUES = ("const", "default", "enum", "examples")
-"""Keywords of JSON schemas that hold no schemas."""
+"""Keywords of JSON schemas that hold schemas by names of the client's, and that hold none."""
 
 _LARK_NOISE = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.)+/')
 """Texts, comments and regular expressions inside Lark."""
+
+_NOT_ENFORCED = re.compile(r"\b(stop|max_tokens|temperature)\s*=")
+"""Options of Lark rules: `stop` hides text that is sent, `max_tokens` cuts, `temperature` is the request's."""
 
 
 class NoGrammar(Exception):
@@ -143,14 +149,19 @@ def _check_counts(schema: object) -> None:
         num_required = len(required) if isinstance(required, list) else 0
         if isinstance(least, int) and least > num_required + 1:
             raise NoGrammar(f"it has minProperties {least}, of which at most one more than `required` can be enforced")
-        for name, each in schema.items():
-            if name not in _VALUES:
-                _check_counts(each)
+        for keyword, value in schema.items():
+            if keyword in _MAPS and isinstance(value, dict):
+                _check_counts(list(value.values()))
+            elif keyword not in _VALUES:
+                _check_counts(value)
 
 
 def _of_lark(lark: str) -> dict[str, object]:
-    if "<" in _LARK_NOISE.sub("", lark):
+    bones = _LARK_NOISE.sub("", lark)
+    if "<" in bones:
         raise NoGrammar("it names a token with <...>; write the text that it stands for")
+    if found := _NOT_ENFORCED.search(bones):
+        raise NoGrammar(f"its option {found[1]!r} would let other texts pass; leave it out, or use 'suffix' or 'lazy'")
     return {"lark_grammar": lark}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from server.types import (
     Prompt,
     StreamEvent,
     TextPrompt,
+    TokenIds,
     ToolCallDelta,
     Usage,
 )
@@ -50,11 +52,13 @@ def input_text(prompt: Prompt) -> str:
     raise InvalidRequest("a scripted model has no vocabulary; send the prompt as text", param="prompt")
 
 
-def num_prompt_tokens(prompt: Prompt) -> int:
-    """Words of the whole prompt: a script's tokens."""
-    if isinstance(prompt, ChatPrompt):
-        return sum(_num_words(message.content) for message in prompt.messages)
-    return _num_words(input_text(prompt))
+def token_ids(text_or_prompt: str | Prompt) -> TokenIds:
+    """A script's tokens are words, in place of whose ids it has their checksums. Raises as `input_text`."""
+    if isinstance(text_or_prompt, str):
+        return [zlib.crc32(piece.encode()) for piece in _PIECE.findall(text_or_prompt)]
+    if isinstance(text_or_prompt, ChatPrompt):
+        return [token_id for message in text_or_prompt.messages for token_id in token_ids(message.content)]
+    return token_ids(input_text(text_or_prompt))
 
 
 def play(
@@ -83,15 +87,11 @@ def play(
     for call in calls:
         yield ScriptStep(delay_s, Delta(tool_calls=(call,)))
     usage = Usage(
-        prompt_tokens=num_prompt_tokens(prompt),
+        prompt_tokens=len(token_ids(prompt)),
         completion_tokens=len(said) + len(calls),
         reasoning_tokens=min(len(thoughts), len(said)),
     )
     yield ScriptStep(0, Finished(reason, usage))
-
-
-def _num_words(text: str) -> int:
-    return len(_PIECE.findall(text))
 
 
 def _cut_at_stop(text: str, stop: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from server.config.schema import ModelConfig
+from server.config.schema import ModelConfig, RagModel
 from server.errors import InvalidRequest, ModelNotFound
 from server.protocols import ChatModel, EmbeddingModel, RerankModel, ServedModel
 from server.types import ModelKind
@@ -24,11 +24,22 @@ class ModelEntry:
 
 
 class ModelRegistry:
-    """All models of this server, in the order of models.yaml. Ids and aliases are unique."""
+    """All models of this server, in the order of models.yaml. Ids and aliases are unique.
 
-    def __init__(self, entries: Sequence[ModelEntry]) -> None:
+    Attributes:
+        entries: Models with weights, or scripts.
+        rag_models: Names under which chat models among them answer from vector stores.
+    """
+
+    def __init__(self, entries: Sequence[ModelEntry], rag_models: Sequence[RagModel] = ()) -> None:
         self.entries = tuple(entries)
+        self.rag_models = tuple(rag_models)
         self._by_name = {name: entry for entry in entries for name in (entry.config.id, *entry.config.aliases)}
+        self._rag_by_name = {name: model for model in rag_models for name in (model.id, *model.aliases)}
+
+    def rag_model(self, name: str) -> RagModel | None:
+        """Return the RAG model of this id or alias; None if it is not one."""
+        return self._rag_by_name.get(name)
 
     def resolve(self, name: str) -> ModelEntry:
         """Return the model of this id or alias.
@@ -38,9 +49,10 @@ class ModelRegistry:
         """
         entry = self._by_name.get(name)
         if entry is None:
-            closest = difflib.get_close_matches(name, self._by_name, n=1)
+            closest = difflib.get_close_matches(name, [*self._by_name, *self._rag_by_name], n=1)
             hint = f"; did you mean {closest[0]!r}?" if closest else ""
-            message = f"model {name!r} does not exist; this server has {self._names(self.entries)}{hint}"
+            ids = [entry.config.id for entry in self.entries] + [model.id for model in self.rag_models]
+            message = f"model {name!r} does not exist; this server has {', '.join(ids)}{hint}"
             raise ModelNotFound(message, param="model")
         return entry
 
@@ -77,13 +89,16 @@ class ModelRegistry:
         return entry.config, cast(RerankModel, entry.model)
 
     def _find(self, name: str | None, kind: ModelKind) -> ModelEntry:
+        if name is not None and name in self._rag_by_name:
+            raise self._mismatch(f"model {name!r} answers chats from vector stores, and can do nothing else", kind)
         entry = self.default(kind) if name is None else self.resolve(name)
         if entry.config.kind != kind:
-            able = self._names(self._of_kind(kind)) or "none"
-            message = f"model {name!r} is of kind {entry.config.kind!r} and cannot {_CANNOT[kind]}"
-            hint = f"{kind} models here: {able}"
-            raise InvalidRequest(f"{message}; {hint}", param="model", code="model_kind_mismatch")
+            raise self._mismatch(f"model {name!r} is of kind {entry.config.kind!r} and cannot {_CANNOT[kind]}", kind)
         return entry
+
+    def _mismatch(self, message: str, wanted: ModelKind) -> InvalidRequest:
+        able = self._names(self._of_kind(wanted)) or "none"
+        return InvalidRequest(f"{message}; {wanted} models here: {able}", param="model", code="model_kind_mismatch")
 
     def _of_kind(self, kind: ModelKind) -> list[ModelEntry]:
         return [entry for entry in self.entries if entry.config.kind == kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from server.protocols import EmbeddingModel
 from server.rag.search import SearchOptions, Stage, StageName
 from server.rag.stopwatch import Stopwatch
 from server.rag.store_index import StoreIndex
+from server.types import Lane
 
 Ids = npt.NDArray[np.int64]
 Found = tuple[Ids, npt.NDArray[np.float32]]
@@ -39,22 +41,25 @@ class Arms:
         self, stores: Sequence[SearchedStore], queries: Sequence[str], options: SearchOptions, watch: Stopwatch
     ) -> list[Stage]:
         """Return what each arm found for each query; of several stores, the best of all. First all of the dense arm."""
+        dense = partial(self._dense, lane=options.lane)
         try:
             async with asyncio.TaskGroup() as group:
                 arms = [
                     group.create_task(arm(stores, queries, watch))
-                    for arm, weight in ((self._dense, options.embedding_weight), (self._lexical, options.text_weight))
+                    for arm, weight in ((dense, options.embedding_weight), (self._lexical, options.text_weight))
                     if weight > 0
                 ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [stage for arm in arms for stage in arm.result()]
 
-    async def _dense(self, stores: Sequence[SearchedStore], queries: Sequence[str], watch: Stopwatch) -> list[Stage]:
+    async def _dense(
+        self, stores: Sequence[SearchedStore], queries: Sequence[str], watch: Stopwatch, *, lane: Lane
+    ) -> list[Stage]:
         with watch.lap("embed"):
             facts = self._embedding.facts
             prompt = facts.prompt_for("query") if facts else ""
-            vectors = (await self._embedding.embed(queries, truncate="mean", prompt=prompt)).vectors
+            vectors = (await self._embedding.embed(queries, truncate="mean", prompt=prompt, lane=lane)).vectors
         with watch.lap("dense"):
             found = [await asyncio.to_thread(self._nearest, store, vectors) for store in stores]
         return self._stages("dense", queries, found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +40,11 @@ def chunk(document: ParsedDocument, strategy: ChunkingStrategy, tokens: npt.NDAr
     cutter = _Cutter(Outline(document), bounds)
     if strategy.kind == "auto":
         strategy = ChunkingStrategy()  # whose sizes are those of auto
-    if strategy.kind != "structural":
-        return cutter.alone(_token_windows(bounds, strategy.max_tokens, strategy.overlap_tokens))
-    return cutter.nested(strategy)
+    if strategy.kind == "structural":
+        chunked = cutter.nested(strategy)
+    else:
+        chunked = cutter.alone(_token_windows(bounds, strategy.max_tokens, strategy.overlap_tokens))
+    return replace(chunked, pages=tuple(_pages(document)))
 
 
 def pieces(text: str) -> list[tuple[int, int]]:
@@ -57,6 +60,15 @@ def pieces(text: str) -> list[tuple[int, int]]:
         before = _BEFORE_WORD.match(text, cuts[-1], limit + 2) or _BEFORE_SPACE.match(text, cuts[-1], limit + 1)
         cuts.append(before.end() if before else limit)
     return list(zip(cuts, [*cuts[1:], len(text)], strict=True)) if text else []
+
+
+def _pages(document: ParsedDocument) -> Iterator[tuple[int, int]]:
+    """Where pages begin: with the first block of each."""
+    last = None
+    for block in document.blocks:
+        if block.page is not None and block.page != last:
+            last = block.page
+            yield block.start, block.page
 
 
 def _token_windows(bounds: TokenBounds, max_tokens: int, overlap_tokens: int) -> Iterator[Window]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from server.rag.documents import (
     ChunkingStrategy,
     DocumentRecord,
     DocumentStatus,
+    Expired,
     FailureCode,
     FileRecord,
     Parent,
@@ -34,7 +36,7 @@ from server.rag.documents import (
     Vectors,
 )
 from server.rag.paging import FIRST_PAGE, Page
-from server.rag.rows import batches, chunks, documents, expiry, files, jobs, pending, stores
+from server.rag.rows import batches, chunks, documents, expiry, files, jobs, pending, stores, sweeps, texts
 from server.storage.database import Database
 
 T = TypeVar("T")
@@ -54,6 +56,7 @@ class DocumentStore:
         """Take an open database; closing it stays with the caller."""
         self._database = database
         self._clock = clock
+        self._uses: dict[str, int] = {}  # of stores, by id, that are not written down yet
 
     # ---- files
 
@@ -78,13 +81,22 @@ class DocumentStore:
         """Ids of all tenants' files: what `FileStore.sweep` may keep."""
         return await self._database.read(files.all_ids)
 
-    async def expire(self, now: int) -> tuple[list[str], list[ChunkChange]]:
-        """Delete files past their time, and drop the chunks of stores past theirs; such stores stay listed.
+    async def expire(self, now: int) -> Expired:
+        """Delete files past their time, whose bytes the caller removes, and end stores past theirs, which stay listed.
 
-        Returns:
-            Ids of the deleted files, whose bytes the caller removes, and what changed in stores.
+        The contents of such stores go later: see `Sweeper`.
         """
-        return await self._database.write(lambda db: expiry.expire(db, now), use_reserve=True)
+        uses, self._uses = self._uses, {}
+
+        def work(db: sqlite3.Connection) -> Expired:
+            stores.note_uses(db, uses)
+            return expiry.expire(db, now)
+
+        try:
+            return await self._database.write(work, use_reserve=True)
+        except BaseException:
+            self._uses = uses | self._uses
+            raise
 
     # ---- vector stores
 
@@ -115,31 +127,42 @@ class DocumentStore:
         return await self._database.write(lambda db: stores.insert(db, tenant, new, now=self._now()))
 
     async def store(self, tenant: str, store_id: str) -> StoreRecord:
-        return await self._database.read(lambda db: stores.find(db, tenant, store_id))
+        return self._as_used(await self._database.read(lambda db: stores.find(db, tenant, store_id)))
+
+    async def store_ids(self, tenant: str, name: str) -> list[str]:
+        """Return the ids of all stores of a name, or of that id, that have not expired."""
+        return await self._database.read(lambda db: stores.ids_of(db, tenant, name))
 
     async def stores(self, tenant: str, page: Page = FIRST_PAGE) -> tuple[list[StoreRecord], bool]:
         """List stores, in the order in which they were made. The flag tells whether there are more."""
-        return await self._database.read(lambda db: stores.select(db, tenant, page))
+        found, has_more = await self._database.read(lambda db: stores.select(db, tenant, page))
+        return [self._as_used(each) for each in found], has_more
 
     async def update_store(
         self, tenant: str, store_id: str, *, name: str, metadata: Mapping[str, str], expires_after_days: int | None
     ) -> StoreRecord:
         """Replace what a client may change; pass what the record says for what stays."""
-        return await self._database.write(
+        changed = await self._database.write(
             lambda db: stores.update(
                 db, tenant, store_id, name=name, metadata=metadata, expires_after_days=expires_after_days
             )
         )
+        return self._as_used(changed)
 
     async def delete_store(self, tenant: str, store_id: str) -> None:
-        """Delete a store with its documents; the files stay. Its index is the caller's to drop."""
-        await self._database.write(lambda db: stores.delete(db, tenant, store_id), use_reserve=True)
+        """Delete a store with its documents; the files stay. Its index is the caller's to drop.
 
-    async def touch(self, tenant: str, store_id: str, now: int) -> None:
-        """Note that a store was used; what expires is counted from it. Exact to the minute, to spare the disk."""
-        last = await self._database.read(lambda db: stores.last_active_at(db, tenant, store_id))
-        if now - last >= stores.TOUCH_INTERVAL_S:
-            await self._database.write(lambda db: stores.touch(db, store_id, now))
+        What it held takes room until a `Sweeper` has removed it.
+        """
+        await self._database.write(lambda db: sweeps.delete_store(db, tenant, store_id), use_reserve=True)
+
+    def touch(self, store_id: str, now: int) -> None:
+        """Note that a store is used; what expires is counted from it.
+
+        Written down by `expire`, so that no search waits for the disk; a crash forgets what came since the last one.
+        A clock that was set back does not shorten a store's life.
+        """
+        self._uses[store_id] = max(now, self._uses.get(store_id, 0))
 
     async def generation(self, store_id: str) -> int:
         return await self._database.read(lambda db: stores.generation(db, store_id))
@@ -224,17 +247,33 @@ class DocumentStore:
         """End a job without success; its pending vectors go. False, and no change, if it was over already."""
         return await self._database.write(lambda db: jobs.fail(db, document_id, code, message), use_reserve=True)
 
-    async def known_vectors(self, store_id: str, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+    async def known_vectors(self, store_id: str, hashes: Sequence[bytes], *, edition: int = 0) -> dict[bytes, bytes]:
         """Return the vectors, fp16 little-endian, that the store's chunks or its pending rows have of some hashes.
 
         `hashes` name what was embedded, whatever the caller puts into them; 16 bytes suffice. Those that are not
-        among the keys of the answer are not known.
-        """
-        return await self._database.read(lambda db: pending.known_vectors(db, store_id, hashes))
+        among the keys of the answer are not known. `edition` is the one that the caller has a model for; a store that
+        was never reindexed is of edition 0.
 
-    async def keep_pending(self, document_id: int, vectors: Mapping[bytes, bytes]) -> bool:
-        """Keep what is embedded of a job, hash -> fp16 vector, for its resumption. False if the job is over."""
-        return await self._database.write(lambda db: jobs.keep_pending(db, document_id, vectors))
+        Raises:
+            Reindexed: The store is of another edition now.
+        """
+        return await self._database.read(lambda db: pending.known_vectors(db, store_id, hashes, edition=edition))
+
+    async def keep_pending(self, document_id: int, vectors: Mapping[bytes, bytes], *, edition: int = 0) -> bool:
+        """Keep what is embedded of a job, hash -> fp16 vector, for its resumption. False if the job is over.
+
+        Raises:
+            Reindexed: As `known_vectors`.
+        """
+        return await self._database.write(lambda db: jobs.keep_pending(db, document_id, vectors, edition=edition))
+
+    async def known_contexts(self, store_id: str, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """Return the contexts that the store's chunks or its pending rows have of some keys; others are not known."""
+        return await self._database.read(lambda db: pending.known_contexts(db, store_id, keys))
+
+    async def keep_contexts(self, document_id: int, contexts: Mapping[bytes, str]) -> bool:
+        """Keep what is written for a job, by key, for its resumption. False if the job is over."""
+        return await self._database.write(lambda db: jobs.keep_contexts(db, document_id, contexts))
 
     async def complete(
         self,
@@ -243,6 +282,8 @@ class DocumentStore:
         chunked: ChunkedDocument,
         vectors: Vectors,
         hashes: Sequence[bytes],
+        *,
+        edition: int = 0,
     ) -> ChunkChange | None:
         """Commit a document at once: its text, parents, chunks, search rows and vectors, in place of the old ones.
 
@@ -253,9 +294,12 @@ class DocumentStore:
         Returns:
             The change, with the vectors as any later reader finds them, rounded to fp16; None if the job is over
             (removed, replaced, cancelled, failed), and nothing was changed.
+
+        Raises:
+            Reindexed: As `known_vectors`.
         """
         return await self._database.write(
-            lambda db: jobs.complete(db, document_id, parsed, chunked, vectors=vectors, hashes=hashes)
+            lambda db: jobs.complete(db, document_id, parsed, chunked, vectors=vectors, hashes=hashes, edition=edition)
         )
 
     # ---- chunks: what searches find, of one store or another
@@ -264,21 +308,34 @@ class DocumentStore:
         """Return chunks in the order of `ids`, without those that are gone."""
         return await self._database.read(lambda db: chunks.select(db, ids))
 
+    async def headings(self, store_id: str) -> list[tuple[int, str, str]]:
+        """Return chunk id, file id and heading of all chunks of a store, without the texts."""
+        return await self._database.read(lambda db: chunks.headings(db, store_id))
+
     async def parents(self, ids: Sequence[int] | npt.NDArray[np.int64]) -> list[Parent]:
         """Return parents in the order of `ids`, without those that are gone."""
         return await self._database.read(lambda db: chunks.select_parents(db, ids))
+
+    async def pages(self, places: Sequence[tuple[int, int]]) -> list[int | None]:
+        """Return the page of each place, which is a document's id and an offset; None where it is not known."""
+        return await self._database.read(lambda db: [texts.page_at(db, *place) for place in places])
 
     async def attributes(self, document_ids: Sequence[int]) -> dict[int, Attributes]:
         """Return the attributes of documents, without those that are gone."""
         return await self._database.read(lambda db: documents.attributes(db, document_ids))
 
-    async def vectors(self, store_id: str) -> tuple[int, npt.NDArray[np.int64], Vectors]:
+    async def vectors(self, store_id: str) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float16]]:
         """Return generation, chunk ids (ascending) and vectors of a store, all of one moment, to build an index of."""
         return await self._database.read(lambda db: chunks.vectors(db, store_id))
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run queries of somebody else (words, filters) in one snapshot, off the event loop."""
         return await self._database.read(work)
+
+    def _as_used(self, store: StoreRecord) -> StoreRecord:
+        """With the uses that are not written down yet."""
+        last_active_at = max(store.last_active_at, self._uses.get(store.id, 0))
+        return replace(store, last_active_at=last_active_at)
 
     def _now(self) -> int:
         return int(self._clock())

@@ -14,12 +14,25 @@ import numpy.typing as npt
 Attributes = dict[str, str | float | bool]
 """What a client says about a document and filters by: up to 16 keys of up to 64 characters, texts of up to 512."""
 
+MAX_KEYS = 16
+MAX_KEY_CHARACTERS = 64
+MAX_VALUE_CHARACTERS = 512
+"""Of attributes, and of a store's metadata."""
+
+MAX_NAME_CHARACTERS = 256
+MAX_DESCRIPTION_CHARACTERS = 512
+MAX_EXPIRY_DAYS = 365
+MAX_CHUNK_TOKENS = 4096
+MAX_PARENT_TOKENS = 16_384
+
 Vectors = npt.NDArray[np.float32]
 """float32 [num_chunks, dimensions], rows of L2 norm 1."""
 
 BlockKind = Literal["heading", "paragraph", "list", "table", "code"]
 
 DocumentStatus = Literal["in_progress", "completed", "cancelled", "failed"]
+
+ReindexStatus = Literal["in_progress", "completed", "cancelled", "failed"]
 
 FailureCode = Literal["server_error", "unsupported_file", "invalid_file"]
 
@@ -72,19 +85,28 @@ class ChunkDraft:
     Attributes:
         parent: Position of its parent in `ChunkedDocument.parents`.
         num_tokens: Of its text, by the embedding model's own tokenizer, special tokens left out.
+        context: What a chat model says of where it stands in its document; empty if nothing.
+        context_key: Names what that was written from; None if nothing was.
     """
 
     span: Span
     parent: int
     num_tokens: int
+    context: str = ""
+    context_key: bytes | None = None
 
 
 @dataclass(frozen=True)
 class ChunkedDocument:
-    """Chunks in order; each lies inside its parent, the larger stretch that is shown to a chat model instead."""
+    """Chunks in order; each lies inside its parent, the larger stretch that is shown to a chat model instead.
+
+    Attributes:
+        pages: Where pages begin, in order, and their numbers; empty for formats without pages.
+    """
 
     parents: tuple[Span, ...]
     chunks: tuple[ChunkDraft, ...]
+    pages: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +118,14 @@ class ChunkingStrategy:
             `structural` (ours) keeps to headings, paragraphs, sentences, tables and code.
         overlap_tokens: Tokens at the end of a chunk that the next one repeats.
         parent_tokens: Of `structural`: most tokens of a parent; of the others the parent is the chunk.
+        context: A chat model tells of each chunk where it stands; see `contexts.py`.
     """
 
     kind: Literal["auto", "static", "structural"] = "auto"
     max_tokens: int = 800
     overlap_tokens: int = 400
     parent_tokens: int = 0
+    context: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +163,7 @@ class StoreRecord:
         embedding_model: Id of the model whose vectors it holds.
         fingerprint: Of that model (weights, pooling, prompts, dimensions) when the store was made.
         generation: Grows with every change of its chunks; what an index has caught up with is told by it.
+        edition: Names the model whose vectors it holds; another one after each reindex.
         expires_after_days: Days after `last_active_at`; None: never.
         is_expired: That time has come and its chunks were dropped; it is listed with its documents, and never revives.
     """
@@ -158,6 +183,32 @@ class StoreRecord:
     usage_bytes: int
     counts: StatusCounts
     is_expired: bool = False
+    edition: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReindexRecord:
+    """The newest reindex of a vector store: all its chunks embedded anew, with another model perhaps.
+
+    Attributes:
+        edition: That the store gets by it; no other reindex has the same.
+        embedding_model, fingerprint, dimensions: Of the model that it embeds with.
+        failure: Why it failed; None otherwise.
+        eta_s, waiting_for: Of one that runs now; as in `DocumentRecord`.
+    """
+
+    store_id: str
+    edition: int
+    status: ReindexStatus
+    embedding_model: str
+    fingerprint: str
+    dimensions: int
+    created_at: int
+    num_chunks: int
+    num_chunks_done: int
+    failure: str | None = None
+    eta_s: float | None = None
+    waiting_for: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +253,7 @@ class DocumentRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A stored chunk, with what an answer needs to cite it."""
+    """A stored chunk, with what an answer needs to cite it. `context` is no part of the document, and never shown."""
 
     id: int
     document_id: int
@@ -213,6 +264,7 @@ class Chunk:
     span: Span
     parent_id: int
     num_tokens: int
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,3 +291,29 @@ class ChunkChange:
     added_ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     vectors: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))
     removed_ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredDocument:
+    """All that a store holds of a document, to be taken to another store.
+
+    Attributes:
+        file: What is known of its file; the bytes are elsewhere.
+        vectors: float16 [num_chunks, dimensions], of L2 norm 1.
+    """
+
+    file: FileRecord
+    attributes: Attributes
+    chunking: ChunkingStrategy
+    text: str
+    chunked: ChunkedDocument
+    vectors: npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Expired:
+    """What has outlived its time: files that are gone, what that changed in stores, and stores that are empty now."""
+
+    file_ids: tuple[str, ...]
+    store_ids: tuple[str, ...]
+    changes: tuple[ChunkChange, ...]

@@ -6,7 +6,7 @@ can be compared with what others publish.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +23,6 @@ MEASURES = {"nDCG@10": "nDCG@10", "recall@100": "R@100", "MRR": "RR", "MAP@100":
 
 _NUM_RESAMPLES = 1000
 _CONFIDENCE = 0.95
-
-_MIN_WORDS = 3  # of a question: fewer, and it could be about anything
-_MAX_ITEMS = 3  # that answer it: more, and nobody could tell which one is meant
 
 
 @dataclass(frozen=True)
@@ -79,33 +76,6 @@ def assess(run: Run, judgements: Judgements) -> Assessment:
     for metric in ir_measures.iter_calc(list(names), gains, scores):
         values[names[metric.measure]][places[metric.query_id]] = metric.value
     return Assessment(values)
-
-
-def known_items(headings: Iterable[tuple[str, str]]) -> Judgements:
-    """Make questions where nobody has judged anything: each heading asks for what stands below it.
-
-    That is easier than what people ask, since the words are the text's own: good for comparing settings on one's own
-    documents, not for saying how good the answers are.
-
-    Args:
-        headings: Item id, and the headings above it as in `Span.heading`; an item may come several times.
-    """
-    items: dict[str, set[str]] = {}
-    for item, heading in headings:
-        items.setdefault(_question(heading), set()).add(item)
-    asked = sorted(text for text, found in items.items() if text and len(found) <= _MAX_ITEMS)
-    queries = {str(number): text for number, text in enumerate(asked, start=1)}
-    return Judgements(queries, {id_: dict.fromkeys(sorted(items[text]), 1) for id_, text in queries.items()})
-
-
-def _question(heading: str) -> str:
-    """The innermost headings that together have enough words to mean one thing; empty if all together have not."""
-    words: list[str] = []
-    for level in reversed(heading.split(" > ")):
-        words = [*level.split(), *words]
-        if len(words) >= _MIN_WORDS:
-            return " ".join(words)
-    return ""
 
 
 def _estimate(values: npt.NDArray[np.float64]) -> Estimate:

@@ -26,8 +26,9 @@ from server.rag.index_snapshot import (
     read_stamp,
 )
 from server.rag.postings import Postings, checked_postings, join_postings, read_postings
-from server.rag.rows import texts, words
-from server.rag.rows.chunks import HALF, Halves, Ids
+from server.rag.rows import words
+from server.rag.rows.chunks import HALF, Halves, Ids, word_rows
+from server.rag.rows.stores import NOBODY
 from server.rag.store_index import vectors_file, words_file
 from server.storage.data_layout import DataLayout
 
@@ -37,7 +38,7 @@ _STATES = get_args(FileState)
 
 _NORMS = (0.99, 1.01)  # fp16 has three digits
 
-_ORPHANS = {
+_ORPHANS = {  # what is being removed, in `sweeps`, need not fit together any more
     "chunks of no document": "SELECT count(*) FROM chunks WHERE document_id NOT IN (SELECT id FROM documents)",
     "chunks in another store than their document": (
         "SELECT count(*) FROM chunks JOIN documents ON documents.id = chunks.document_id "
@@ -55,11 +56,23 @@ _ORPHANS = {
     "completed documents with more or fewer chunks than they say": (
         "SELECT count(*) FROM documents WHERE status = 'completed' AND num_chunks != "
         "(SELECT count(*) FROM chunks WHERE document_id = documents.id) "
-        "AND store_row NOT IN (SELECT row_id FROM vector_stores WHERE is_expired)"
+        "AND store_row NOT IN (SELECT row_id FROM vector_stores WHERE is_expired UNION SELECT store_row FROM sweeps)"
     ),
     "vectors kept for a job that is over": (
         "SELECT count(*) FROM pending_vectors WHERE document_id NOT IN "
-        "(SELECT id FROM documents WHERE status = 'in_progress')"
+        "(SELECT id FROM documents WHERE status = 'in_progress') AND store_row NOT IN (SELECT store_row FROM sweeps)"
+    ),
+    "contexts kept for a job that is over": (
+        "SELECT count(*) FROM pending_contexts WHERE document_id NOT IN "
+        "(SELECT id FROM documents WHERE status = 'in_progress') AND store_row NOT IN (SELECT store_row FROM sweeps)"
+    ),
+    "vectors of a reindex that are not as long as its model's": (
+        "SELECT count(*) FROM edition_vectors JOIN reindexes USING (edition) "
+        "WHERE length(edition_vectors.vector) != 2 * reindexes.dimensions"
+    ),
+    "wrong counts of documents": (
+        "SELECT count(*) FROM (SELECT store_row, status, count(*), sum(usage_bytes) FROM documents "
+        "GROUP BY store_row, status EXCEPT SELECT store_row, status, number, usage_bytes FROM document_counts)"
     ),
     "chunks with an id that may be given out again": (
         "SELECT count(*) FROM chunks WHERE id > (SELECT last FROM sequences WHERE name = 'chunks')"
@@ -103,10 +116,7 @@ def check_index(data_dir: Path) -> IndexReport:
             db.isolation_level = None
             db.execute("BEGIN")
             problems = list(_check_database(db))
-            stores = [
-                _Store(*row) for row in db.execute("SELECT row_id, id, generation, dimensions FROM vector_stores")
-            ]
-            found = [_check_store(db, store, layout.indexes) for store in stores]
+            found = [_check_store(db, store, layout.indexes) for store in _stores(db)]
     except sqlite3.Error as exc:
         raise StorageError(f"the database cannot be read: {exc}") from exc
     return IndexReport(
@@ -120,7 +130,17 @@ class _Store:
     row: int
     id: str
     generation: int
+    mark: int
     dimensions: int
+
+
+def _stores(db: sqlite3.Connection) -> list[_Store]:
+    """List stores that somebody can see."""
+    query = (
+        "SELECT row_id, id, generation, mark, dimensions FROM vector_stores WHERE tenant != ? "
+        "AND row_id NOT IN (SELECT store_row FROM sweeps)"
+    )
+    return [_Store(*row) for row in db.execute(query, (NOBODY,)).fetchall()]
 
 
 def _check_database(db: sqlite3.Connection) -> Iterator[str]:
@@ -137,7 +157,8 @@ def _check_database(db: sqlite3.Connection) -> Iterator[str]:
 
 def _check_store(db: sqlite3.Connection, store: _Store, folder: Path) -> tuple[StoreCheck, list[str]]:
     ids, vectors, bad_vectors = _read_vectors(db, store)
-    stamp = SnapshotStamp(generation=store.generation, count=len(ids), checksum=checksum_of(ids))
+    checksum = checksum_of(ids)
+    stamp = SnapshotStamp(generation=store.generation, count=len(ids), checksum=checksum, mark=store.mark)
     vectors_state, bad_vectors_file = _check_file(
         vectors_file(folder, store.id), stamp, lambda segments: _same_vectors(segments, ids, vectors)
     )
@@ -154,7 +175,7 @@ def _check_store(db: sqlite3.Connection, store: _Store, folder: Path) -> tuple[S
 
 
 def _read_vectors(db: sqlite3.Connection, store: _Store) -> tuple[Ids, Halves, list[str]]:
-    rows = db.execute("SELECT id, vector FROM chunks WHERE store_row = ? ORDER BY id", (store.row,)).fetchall()
+    rows = db.execute("SELECT id, vector FROM chunk_vectors WHERE store_row = ? ORDER BY id", (store.row,)).fetchall()
     ids = np.array([chunk_id for chunk_id, _ in rows], np.int64)
     if any(len(blob) != store.dimensions * HALF.itemsize for _, blob in rows):
         return ids, np.empty((0, store.dimensions), HALF), [f"vectors that are not of {store.dimensions} numbers"]
@@ -173,16 +194,9 @@ def _check_words(db: sqlite3.Connection, store: _Store, ids: Ids) -> list[str]:
         words.create(fresh, store.row)
         documents = db.execute("SELECT DISTINCT document_id FROM chunks WHERE store_row = ?", (store.row,)).fetchall()
         for (document_id,) in documents:
-            words.insert(fresh, store.row, _texts(db, document_id))
+            words.insert(fresh, store.row, word_rows(db, document_id))
         same = _sizes(db, table) == _sizes(fresh, table) and _terms(db, table) == _terms(fresh, table)
     return [] if same else ["words that are not those of the chunks"]
-
-
-def _texts(db: sqlite3.Connection, document_id: int) -> Iterator[words.WordRow]:
-    text = texts.whole(db, document_id)
-    query = "SELECT id, start, end, heading FROM chunks WHERE document_id = ?"
-    for chunk_id, start, end, heading in db.execute(query, (document_id,)):
-        yield chunk_id, text[start:end], heading
 
 
 def _word_rows(db: sqlite3.Connection, table: str) -> list[int]:
@@ -228,13 +242,14 @@ def _same_vectors(segments: list[Arrays], ids: Ids, vectors: Halves) -> bool:
 def _same_words(segments: list[Arrays], expected: Postings) -> bool:
     if not segments:
         return not len(expected.ids)
-    found = join_postings([(checked_postings(arrays), None) for arrays in segments])
+    found = join_postings([checked_postings(arrays) for arrays in segments])
     return all(np.array_equal(a, b) for a, b in zip(_sorted(found), _sorted(expected), strict=True))
 
 
 def _sorted(postings: Postings) -> Arrays:
-    """With the chunks of each term in order."""
-    owners = np.repeat(np.arange(len(postings.terms)), np.diff(postings.starts))
-    order = np.lexsort((postings.positions, owners))
-    *others, positions, counts = postings.arrays()
+    """With terms, and the chunks of each term, in order."""
+    whole = join_postings([postings])
+    owners = np.repeat(np.arange(len(whole.terms)), whole.sizes)
+    order = np.lexsort((whole.positions, owners))
+    *others, positions, counts = whole.arrays()
     return *others, positions[order], counts[order]

@@ -11,20 +11,22 @@ All methods belong to the event loop; the work is done in threads.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from server.errors import ObjectNotFound
+from server.errors import ObjectNotFound, StorageError
 from server.rag.document_store import DocumentStore
 from server.rag.documents import ChunkChange
 from server.rag.index_snapshot import SnapshotStamp, checksum_of
 from server.rag.lexical_index import LexicalIndex
 from server.rag.postings import Postings, read_postings
 from server.rag.rows import chunks, stores
-from server.rag.store_index import StoreIndex, load_index, vectors_file, word_rows, words_file
+from server.rag.store_index import StoreIndex, VectorSwap, load_index, vectors_file, word_rows, words_file
 from server.rag.vector_index import FaissIndex, vector_arrays
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class _Shelved:
 
     store_id: str
     index: StoreIndex | None = None
-    changes: dict[int, ChunkChange] = field(default_factory=dict)
+    changes: dict[int, ChunkChange | VectorSwap] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     catching_up: asyncio.Task[None] | None = None
     merging: asyncio.Task[None] | None = None
@@ -70,7 +72,11 @@ class IndexShelf:
             await asyncio.shield(self._catch_up(shelved, generation))
         return shelved.index
 
-    def apply(self, change: ChunkChange) -> None:
+    def holds(self, store_id: str) -> bool:
+        """Whether there is an index of a store in memory, or one is being made."""
+        return store_id in self._shelved
+
+    def apply(self, change: ChunkChange | VectorSwap) -> None:
         """Take note of a committed change; returns at once. Nothing to do for a store that nobody has searched."""
         shelved = self._shelved.get(change.store_id)
         if shelved is not None:
@@ -86,10 +92,13 @@ class IndexShelf:
         """Write what changed since the last time, and delete files of stores that are gone. Failures are logged."""
         for shelved in list(self._shelved.values()):
             while shelved.catching_up is not None and not shelved.catching_up.done():
-                await asyncio.wait((shelved.catching_up,))  # a file that is behind its store is of no use
+                await asyncio.wait((shelved.catching_up,))
             await self._save(shelved)
-        store_ids = await self._documents.read(_store_ids)
-        await asyncio.to_thread(_delete_others, self._folder, store_ids)
+        try:
+            store_ids = await self._documents.read(_store_ids)
+            await asyncio.to_thread(_delete_others, self._folder, store_ids)
+        except (OSError, StorageError) as exc:
+            logger.warning("index files of deleted stores are left", extra={"error": str(exc)})
 
     @property
     def num_bytes(self) -> int:
@@ -123,6 +132,8 @@ class IndexShelf:
             if change is None:
                 logger.info("index made again, as a change was not told", extra={"store": shelved.store_id})
                 shelved.index = await self._make(shelved.store_id)
+            elif isinstance(change, VectorSwap):
+                shelved.index = await self._swap(shelved.index, change)
             else:
                 words = await self._documents.read(partial(word_rows, added_ids=change.added_ids))
                 await asyncio.to_thread(shelved.index.apply, change, words)
@@ -130,7 +141,13 @@ class IndexShelf:
         shelved.changes = {number: change for number, change in shelved.changes.items() if number > reached}
         self._merge(shelved)
 
-    async def _next_change(self, shelved: _Shelved, generation: int) -> ChunkChange | None:
+    async def _swap(self, index: StoreIndex, change: VectorSwap) -> StoreIndex:
+        """Searches that hold the old index end with it; the next ones get the new one."""
+        if change.vectors is None:
+            return await self._make(change.store_id)
+        return await asyncio.to_thread(index.swap, change)
+
+    async def _next_change(self, shelved: _Shelved, generation: int) -> ChunkChange | VectorSwap | None:
         """Wait for a change that may have been committed but not told yet; None if it does not come."""
         try:
             async with asyncio.timeout(self._patience_s):
@@ -149,6 +166,7 @@ class IndexShelf:
         A commit in between makes one of them a generation older; it gets that one's change next.
         """
         vectors, words = await asyncio.gather(self._vectors(store_id, stamp), self._words(store_id, stamp))
+        await asyncio.to_thread(_return_memory)
         return StoreIndex(vectors, words)
 
     async def _vectors(self, store_id: str, stamp: SnapshotStamp | None) -> FaissIndex:
@@ -181,20 +199,29 @@ class IndexShelf:
         if shelved.index is None:
             return
         try:
-            await asyncio.to_thread(shelved.index.save, self._folder, shelved.store_id)
-        except OSError as exc:
+            generation, mark = await self._documents.read(lambda db: stores.mark(db, shelved.store_id))
+            if generation == shelved.index.generation:  # a file that is behind its store is of no use
+                await asyncio.to_thread(shelved.index.save, self._folder, shelved.store_id, mark)
+        except (OSError, StorageError, ObjectNotFound) as exc:
             logger.warning("index not saved", extra={"store": shelved.store_id, "error": str(exc)})
 
 
 def _stamp(db: sqlite3.Connection, store_id: str) -> SnapshotStamp:
     """Say what an index of a store must hold."""
     ids = chunks.ids_of(db, stores.row_of_any(db, store_id))
-    return SnapshotStamp(generation=stores.generation(db, store_id), count=len(ids), checksum=checksum_of(ids))
+    generation, mark = stores.mark(db, store_id)
+    return SnapshotStamp(generation=generation, count=len(ids), checksum=checksum_of(ids), mark=mark)
 
 
 def _postings(db: sqlite3.Connection, store_id: str) -> tuple[int, Postings]:
     store_row = stores.row_of_any(db, store_id)
     return stores.generation(db, store_id), read_postings(db, store_row, chunks.ids_of(db, store_row))
+
+
+def _return_memory() -> None:
+    """Give back to the system what making an index has left free: glibc keeps a hundred megabytes otherwise."""
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _report_merge(store_id: str, task: asyncio.Task[None]) -> None:
@@ -203,7 +230,7 @@ def _report_merge(store_id: str, task: asyncio.Task[None]) -> None:
 
 
 def _store_ids(db: sqlite3.Connection) -> set[str]:
-    return {store_id for (store_id,) in db.execute("SELECT id FROM vector_stores")}
+    return {store_id for (store_id,) in db.execute("SELECT id FROM vector_stores WHERE tenant != ?", (stores.NOBODY,))}
 
 
 def _delete_others(folder: Path, store_ids: set[str]) -> None:

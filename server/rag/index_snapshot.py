@@ -23,6 +23,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from server.storage.disk_room import check_room
+
 Ids = npt.NDArray[np.int64]
 Arrays = Sequence[npt.NDArray[Any]]
 """Of one segment; the first one is int64 [n], ids in ascending order."""
@@ -46,12 +48,15 @@ class SnapshotStamp:
     Attributes:
         generation: The store's.
         count: How many chunks it had.
-        checksum: `checksum_of` their ids, which are never given to other chunks.
+        checksum: `checksum_of` their ids.
+        mark: Of the change that made it so. A database that was restored counts on from an earlier generation, and
+            gives the ids that it has forgotten to other chunks.
     """
 
     generation: int
     count: int
     checksum: bytes
+    mark: int = 0
 
 
 class _Layout(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -70,11 +75,12 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     generation: int
     count: int
     checksum: bytes
+    mark: int
     segments: tuple[tuple[_Layout, ...], ...]
 
     @property
     def stamp(self) -> SnapshotStamp:
-        return SnapshotStamp(generation=self.generation, count=self.count, checksum=self.checksum)
+        return SnapshotStamp(generation=self.generation, count=self.count, checksum=self.checksum, mark=self.mark)
 
 
 def checksum_of(ids: Ids) -> bytes:
@@ -83,9 +89,13 @@ def checksum_of(ids: Ids) -> bytes:
 
 
 def write_snapshot(path: Path, stamp: SnapshotStamp, segments: Sequence[Arrays]) -> None:
-    """Replace the file at once: a reader finds the old one or the new one. OSError leaves the old one.
+    """Replace the file at once: a reader finds the old one or the new one. Any error leaves the old one.
 
     Not synced: what a power cut leaves of it is refused.
+
+    Raises:
+        StorageFull: It would take the last room on the disk, and a cache is not worth that.
+        OSError: It cannot be written.
     """
     header = msgspec.msgpack.encode(
         _Header(
@@ -93,10 +103,12 @@ def write_snapshot(path: Path, stamp: SnapshotStamp, segments: Sequence[Arrays])
             generation=stamp.generation,
             count=stamp.count,
             checksum=stamp.checksum,
+            mark=stamp.mark,
             segments=tuple(tuple(_layout(array) for array in arrays) for arrays in segments),
         )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_room(path.parent, sum(array.nbytes for arrays in segments for array in arrays))
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as file:
@@ -129,7 +141,10 @@ def read_snapshot(path: Path, expected: SnapshotStamp) -> list[Arrays]:
     with path.open("rb") as file:
         header, head = _read_header(file)
         if header.stamp != expected:
-            raise SnapshotRefused(f"it is of generation {header.generation}, the store at {expected.generation}")
+            raise SnapshotRefused(
+                f"it is of generation {header.generation} ({header.mark:x}), the store at {expected.generation} "
+                f"({expected.mark:x})"
+            )
         body_bytes = sum(layout.num_bytes for layouts in header.segments for layout in layouts)
         size_bytes = len(head) + body_bytes + _DIGEST_BYTES
         if (found_bytes := os.fstat(file.fileno()).st_size) != size_bytes:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from server.rag.documents import DocumentRecord
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 MAX_RUNNING = 8
 """Documents that are worked on side by side: enough for the model's batches when each has few chunks."""
 
+MAX_WITH_CONTEXTS = 2
+"""Of these, documents that the chat model writes contexts for: that takes long, and the others shall get on."""
+
 
 class Ingestion:
     """All jobs of this server, on its event loop. Stores take turns: a large one does not keep others waiting."""
@@ -27,8 +31,10 @@ class Ingestion:
         self._tools = tools
         self._max_running = max_running
         self._jobs: dict[int, IngestionJob] = {}  # waiting or running, by document
-        self._waiting: dict[str, deque[IngestionJob]] = {}  # by store, none empty; the first store is next
+        # By store and document, none empty, first come first; the first store is next. There may be 100,000 documents.
+        self._waiting: dict[str, OrderedDict[int, IngestionJob]] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._held: set[str] = set()  # stores whose waiting jobs wait on
         self._is_stopped = False
 
     async def start(self) -> None:
@@ -55,6 +61,16 @@ class Ingestion:
             else:
                 task.cancel()
 
+    @contextmanager
+    def held(self, store_id: str) -> Iterator[None]:
+        """Begin no more jobs of a store meanwhile; those that run go on. One caller at a time for each store."""
+        self._held.add(store_id)
+        try:
+            yield
+        finally:
+            self._held.remove(store_id)
+            self._fill()
+
     def with_progress(self, document: DocumentRecord) -> DocumentRecord:
         """Return a document as it was read from the database, with how far its job is, if it has one."""
         job = self._jobs.get(document.id)
@@ -73,28 +89,37 @@ class Ingestion:
 
     def _enqueue(self, job: IngestionJob) -> None:
         self._jobs[job.document.id] = job
-        self._waiting.setdefault(job.document.store_id, deque()).append(job)
+        self._waiting.setdefault(job.document.store_id, OrderedDict())[job.document.id] = job
 
     def _fill(self) -> None:
-        while self._waiting and len(self._running) < self._max_running and not self._is_stopped:
-            job = self._take()
+        while len(self._running) < self._max_running and not self._is_stopped and (job := self._take()):
             task = asyncio.create_task(job.run(), name=f"ingestion of {job.document.file_id}")
             self._running[job.document.id] = task
             task.add_done_callback(partial(self._on_end, job))
 
-    def _take(self) -> IngestionJob:
-        """The next job of the store whose turn it is, which goes to the end of the row."""
-        store_id = next(iter(self._waiting))
+    def _take(self) -> IngestionJob | None:
+        """The next job of the store whose turn it is, which goes to the end of the row; None if nobody has one."""
+        store_id = next((each for each in self._waiting if self._may_begin(each)), None)
+        if store_id is None:
+            return None
         jobs = self._waiting.pop(store_id)
-        job = jobs.popleft()
+        _, job = jobs.popitem(last=False)
         if jobs:
             self._waiting[store_id] = jobs
         return job
 
+    def _may_begin(self, store_id: str) -> bool:
+        """Whether the next job of a store may begin now."""
+        if store_id in self._held:
+            return False
+        job = next(iter(self._waiting[store_id].values()))
+        running = (self._jobs[document_id] for document_id in self._running)
+        return not job.wants_contexts or sum(each.wants_contexts for each in running) < MAX_WITH_CONTEXTS
+
     def _drop(self, job: IngestionJob) -> None:
         del self._jobs[job.document.id]
         jobs = self._waiting[job.document.store_id]
-        jobs.remove(job)
+        del jobs[job.document.id]
         if not jobs:
             del self._waiting[job.document.store_id]
 

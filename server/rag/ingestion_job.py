@@ -13,11 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from server.errors import HearthError, ObjectNotFound, StorageError
+from server.errors import HearthError, ObjectNotFound, Reindexed, StorageError
 from server.protocols import EmbeddingModel
 from server.rag.chunker import chunk
+from server.rag.contexts import ContextFailed, ContextWriter, DocumentContexts
 from server.rag.document_store import DocumentStore
 from server.rag.documents import (
+    ChunkDraft,
     ChunkedDocument,
     DocumentRecord,
     FailureCode,
@@ -25,6 +27,7 @@ from server.rag.documents import (
     StoreRecord,
     Vectors,
 )
+from server.rag.embedded_text import embedded_text
 from server.rag.index_shelf import IndexShelf
 from server.rag.parser import Parser
 from server.rag.parsing import ParseFailed
@@ -58,24 +61,36 @@ class JobPolicy:
     Attributes:
         slice_size: Chunks of one call to the model, after which what is embedded is safe from a crash.
         slices_ahead: Calls that wait in the model's queue, so that it can fill its batches.
+        contexts_ahead: The same for contexts; how many are written at a time, for all jobs, is their writer's.
+        max_chunks: Of a document, all of whose vectors are held in memory until they are committed together.
     """
 
     slice_size: int = 64
     slices_ahead: int = 2
+    contexts_ahead: int = 2
+    max_chunks: int = 100_000
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobTools:
-    """What all jobs work with; `suspects` is `Patience`'s."""
+    """What all jobs work with.
+
+    Attributes:
+        suspects: `Patience`'s.
+        cutting: Held by the one job that cuts its document. That may take seconds, of the interpreter and of a thread,
+            which searches want too.
+    """
 
     documents: DocumentStore
     files: FileStore
     shelf: IndexShelf
     parser: Parser
     find_embedder: FindEmbedder
+    contexts: ContextWriter = field(default_factory=lambda: ContextWriter(lambda: None))
     policy: JobPolicy = field(default_factory=JobPolicy)
     suspects: asyncio.Lock = field(default_factory=asyncio.Lock)
+    cutting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class IngestionJob:
@@ -90,8 +105,13 @@ class IngestionJob:
         self._tools = tools
         self._name: dict[str, object] = {"store": document.store_id, "file": document.file_id}
         self._patience = Patience(tools.policy.retry, tools.suspects, name=self._name)
+        self._writing: str | None = None  # what is waited for while contexts are written
         self._num_chunks = self._num_chunks_done = 0
         self._embedding_since: tuple[float, int] | None = None  # monotonic time, and the chunks that were done then
+
+    @property
+    def wants_contexts(self) -> bool:
+        return self.document.chunking.context
 
     def with_progress(self, document: DocumentRecord) -> DocumentRecord:
         """Return the job's document as it was read from the database, with how far the job is."""
@@ -100,7 +120,7 @@ class IngestionJob:
             num_chunks=self._num_chunks,
             num_chunks_done=self._num_chunks_done,
             eta_s=self._eta_s(),
-            waiting_for=self._patience.waiting_for,
+            waiting_for=self._patience.waiting_for or self._writing,
         )
 
     async def run(self) -> None:
@@ -120,10 +140,23 @@ class IngestionJob:
         documents, document = self._tools.documents, self.document
         store = await self._patience.call(lambda: documents.store(self._tenant, document.store_id))
         parsed = await self._parse()
-        chunked = await self._cut(store, parsed)
+        while True:
+            try:
+                return await self._store(store, parsed)
+            except Reindexed:
+                logger.info("document begins anew with another model", extra=self._name)
+            store = await self._patience.call(lambda: documents.store(self._tenant, document.store_id))
+
+    async def _store(self, store: StoreRecord, parsed: ParsedDocument) -> None:
+        """Cut, embed and commit with the model of the store as it was read.
+
+        Raises:
+            Reindexed: It is another one now.
+        """
+        chunked = await self._with_contexts(store, parsed, await self._cut(store, parsed))
         vectors, hashes = await self._embed(store, parsed, chunked)
         # An index that is not told of a commit must be made again.
-        await self._patience.call(lambda: uninterrupted(self._commit(parsed, chunked, vectors, hashes)))
+        await self._patience.call(lambda: uninterrupted(self._commit(store, parsed, chunked, vectors, hashes)))
 
     async def _fail(self, code: FailureCode, message: str) -> None:
         try:
@@ -155,10 +188,67 @@ class IngestionJob:
             return await token_spans(parsed.text, await self._tools.find_embedder(store))
 
         spans = await self._patience.call(tokens)
-        chunked = await asyncio.to_thread(chunk, parsed, self.document.chunking, spans)
+        async with self._tools.cutting:
+            chunked = await asyncio.to_thread(chunk, parsed, self.document.chunking, spans)
         if not chunked.chunks:
             raise ParseFailed("invalid_file", "the file has no text")
+        if (num_chunks := len(chunked.chunks)) > (most := self._tools.policy.max_chunks):
+            message = f"the file makes {num_chunks} chunks, more than {most}; split it, or let chunks be larger"
+            raise ParseFailed("invalid_file", message)
         return chunked
+
+    # ---- contexts
+
+    async def _with_contexts(
+        self, store: StoreRecord, parsed: ParsedDocument, chunked: ChunkedDocument
+    ) -> ChunkedDocument:
+        """Have contexts written if the document shall have them. What cannot be written now is done without."""
+        if not self.wants_contexts:
+            return chunked
+        try:
+            contexts = await asyncio.to_thread(self._tools.contexts.open, self._tenant, parsed)
+        except ContextFailed as exc:
+            self._go_without_contexts(exc)
+            return chunked
+        keys = await asyncio.to_thread(lambda: [contexts.key(each.span) for each in chunked.chunks])
+        known = await self._patience.call(lambda: self._tools.documents.known_contexts(store.id, keys))
+        try:
+            await self._write_contexts(contexts, dict(zip(keys, chunked.chunks, strict=True)), known)
+        except ContextFailed as exc:
+            self._go_without_contexts(exc)
+        chunks = (
+            replace(draft, context=known[key], context_key=key) if key in known else draft
+            for key, draft in zip(keys, chunked.chunks, strict=True)
+        )
+        return replace(chunked, chunks=tuple(chunks))
+
+    def _go_without_contexts(self, exc: ContextFailed) -> None:
+        logger.warning("chunks without context", extra={**self._name, "reason": str(exc)})
+
+    async def _write_contexts(
+        self, contexts: DocumentContexts, drafts: dict[bytes, ChunkDraft], known: dict[bytes, str]
+    ) -> None:
+        """Add to `known` what is missing of `drafts`; each is safe from a crash at once, for it has taken a while."""
+        missing = iter([(key, draft) for key, draft in drafts.items() if key not in known])
+
+        async def write_some() -> None:
+            for key, draft in missing:
+                self._writing = f"the chat model writes contexts: {len(known)} of {len(drafts)}"
+                context = {key: await contexts.write(draft.span)}
+                if not await self._patience.call(
+                    partial(self._tools.documents.keep_contexts, self.document.id, context)
+                ):
+                    raise ObjectNotFound("the job is over")
+                known.update(context)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._tools.policy.contexts_ahead):
+                    group.create_task(write_some())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self._writing = None
 
     # ---- embed
 
@@ -167,7 +257,9 @@ class IngestionJob:
     ) -> tuple[Vectors, list[bytes]]:
         """Return a vector and a hash for each chunk. Only texts that the store has no vector of yet are computed."""
         texts, hashes = await asyncio.to_thread(_texts_of, parsed, chunked)
-        known = await self._patience.call(lambda: self._tools.documents.known_vectors(store.id, hashes))
+        known = await self._patience.call(
+            lambda: self._tools.documents.known_vectors(store.id, hashes, edition=store.edition)
+        )
         missing = list({key: text for key, text in zip(hashes, texts, strict=True) if key not in known}.items())
         self._num_chunks, self._num_chunks_done = len(hashes), len(hashes) - len(missing)
         self._embedding_since = time.monotonic(), self._num_chunks_done
@@ -185,10 +277,10 @@ class IngestionJob:
         self, store: StoreRecord, slices: Iterator[_Slice], known: dict[bytes, bytes], *, keep: bool
     ) -> None:
         """Take slices until there are none, and add their vectors to `known`. `keep` them from a crash, too."""
-        documents = self._tools.documents
+        keep_pending = partial(self._tools.documents.keep_pending, edition=store.edition)
         for batch in slices:
             vectors = await self._patience.call(partial(self._embed_slice, store, batch))
-            if keep and not await self._patience.call(partial(documents.keep_pending, self.document.id, vectors)):
+            if keep and not await self._patience.call(partial(keep_pending, self.document.id, vectors)):
                 raise ObjectNotFound("the job is over")
             known.update(vectors)
             self._num_chunks_done += len(batch)
@@ -217,9 +309,16 @@ class IngestionJob:
     # ---- commit
 
     async def _commit(
-        self, parsed: ParsedDocument, chunked: ChunkedDocument, vectors: Vectors, hashes: list[bytes]
+        self,
+        store: StoreRecord,
+        parsed: ParsedDocument,
+        chunked: ChunkedDocument,
+        vectors: Vectors,
+        hashes: list[bytes],
     ) -> None:
-        change = await self._tools.documents.complete(self.document.id, parsed, chunked, vectors, hashes)
+        change = await self._tools.documents.complete(
+            self.document.id, parsed, chunked, vectors, hashes, edition=store.edition
+        )
         if change is not None:
             self._tools.shelf.apply(change)
             logger.info("document completed", extra={**self._name, "chunks": len(hashes)})
@@ -227,8 +326,16 @@ class IngestionJob:
 
 def _texts_of(parsed: ParsedDocument, chunked: ChunkedDocument) -> tuple[list[str], list[bytes]]:
     """The text of each chunk that is embedded, and its hash."""
-    texts = [parsed.text[each.span.start : each.span.end] for each in chunked.chunks]
-    return texts, [hashlib.sha256(text.encode()).digest()[:_HASH_BYTES] for text in texts]
+    texts = [
+        embedded_text(parsed.text[each.span.start : each.span.end], heading=each.span.heading, context=each.context)
+        for each in chunked.chunks
+    ]
+    return texts, [hash_of(text) for text in texts]
+
+
+def hash_of(text: str) -> bytes:
+    """Name what is embedded, as the chunks of a store are known by."""
+    return hashlib.sha256(text.encode()).digest()[:_HASH_BYTES]
 
 
 def _vectors_of(known: dict[bytes, bytes], hashes: list[bytes]) -> Vectors:

@@ -87,21 +87,24 @@ class LexicalIndex:
         """Make one segment of those that are due. False if none are: call again until then. Searches go on."""
         return self._segments.merge()
 
-    def save(self, path: Path) -> SnapshotStamp:
-        """Write what is there now to a file, for `load`, unless it is there. OSError leaves the file that was there."""
-        return self._segments.save(lambda contents: _write(path, contents)).stamp
+    def save(self, path: Path, mark: int = 0) -> SnapshotStamp:
+        """Write what is there now, and has this mark, to a file, for `load`, unless it is there.
+
+        Errors as of `write_snapshot`.
+        """
+        return self._segments.save(lambda contents: _write(path, contents, mark)).stamp(mark)
 
 
-def _write(path: Path, contents: Contents[Postings]) -> None:
-    write_snapshot(path, contents.stamp, [_whole(segment).arrays() for segment in contents.segments])
+def _write(path: Path, contents: Contents[Postings], mark: int) -> None:
+    write_snapshot(path, contents.stamp(mark), [_alive(segment).arrays() for segment in contents.segments])
 
 
 def _join(segments: Sequence[Segment[Postings]]) -> Postings:
-    return join_postings([(segment.rows, segment.alive) for segment in segments])
+    return join_postings([_alive(segment) for segment in segments])
 
 
-def _whole(segment: Segment[Postings]) -> Postings:
-    return segment.rows if segment.alive is None else _join([segment])
+def _alive(segment: Segment[Postings]) -> Postings:
+    return segment.rows if segment.alive is None else segment.rows.only(segment.alive)
 
 
 def _length(segment: Segment[Postings]) -> float:
@@ -140,7 +143,7 @@ def _search(
     norms = _K1 * (1 - _B + _B / mean_length * rows.lengths)
     for term, weight in weights:
         span = rows.span(term)
-        positions, occurrences = rows.positions[span], rows.counts[span] * np.float32(0.5)
+        positions, occurrences = rows.positions[span], rows.counts[span].astype(np.float32)
         scores[positions] += weight * (_K1 + 1) * occurrences / (occurrences + norms[positions])
     mask = segment.mask(allowed)
     if mask is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from server.rag.words import has_digit, words_of
@@ -14,10 +14,15 @@ MIN_SIMILARITY = 0.9
 class NearDuplicates:
     """Remembers the texts that it is asked about, but for repetitions. Ask for the best text first.
 
-    Texts with different numbers are different: a price list of another year is no copy.
+    Texts that differ in numbers are different: a price list of another year is no copy. So are texts of which one has a
+    word of the queries: where two contracts are the same but for a name, whoever asks for that name wants that one.
+
+    Args:
+        queries: What is searched for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, queries: Iterable[str] = ()) -> None:
+        self._wanted = frozenset(word for query in queries for word in words_of(query))
         self._known: list[tuple[int, _Fingerprint]] = []
         self._num_texts = 0
 
@@ -25,30 +30,29 @@ class NearDuplicates:
         """Tell which earlier text this one repeats, counted from 0 in the order of asking; None if it is new."""
         index = self._num_texts
         self._num_texts += 1
-        fingerprint = _fingerprint(words_of(text))
+        fingerprint = self._fingerprint(words_of(text))
         for original, known in self._known:
             if known.resembles(fingerprint):
                 return original
         self._known.append((index, fingerprint))
         return None
 
+    def _fingerprint(self, words: Sequence[str]) -> _Fingerprint:
+        runs: frozenset[tuple[str, ...]] = frozenset(zip(words, words[1:], words[2:], strict=False))
+        telling = frozenset(word for word in words if has_digit(word) or word in self._wanted)
+        return _Fingerprint(runs or frozenset([tuple(words)]), telling)
+
 
 @dataclass(frozen=True)
 class _Fingerprint:
-    """`runs` are all runs of three words; of a shorter text, itself."""
+    """`runs` are all runs of three words; of a shorter text, itself. `telling` are words that no copy may lack."""
 
     runs: frozenset[tuple[str, ...]]
-    numbers: frozenset[str]
+    telling: frozenset[str]
 
     def resembles(self, other: _Fingerprint) -> bool:
         fewer, more = sorted((len(self.runs), len(other.runs)))
-        if fewer < MIN_SIMILARITY * more or self.numbers != other.numbers:
+        if fewer < MIN_SIMILARITY * more or self.telling != other.telling:
             return False  # most pairs, at little cost
         num_shared = len(self.runs & other.runs)
         return num_shared >= MIN_SIMILARITY * (fewer + more - num_shared)
-
-
-def _fingerprint(words: Sequence[str]) -> _Fingerprint:
-    runs: frozenset[tuple[str, ...]] = frozenset(zip(words, words[1:], words[2:], strict=False))
-    runs = runs or frozenset([tuple(words)])
-    return _Fingerprint(runs, frozenset(filter(has_digit, words)))

@@ -10,10 +10,11 @@ import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from server.errors import Reindexed
 from server.protocols import EmbeddingModel, RerankModel
 from server.rag.arms import Arms, SearchedStore
 from server.rag.document_store import DocumentStore
-from server.rag.documents import Chunk, Parent
+from server.rag.documents import Chunk, Parent, StoreRecord
 from server.rag.filters import Filter, allowed_chunks
 from server.rag.fusion import Ranking, fuse
 from server.rag.index_shelf import IndexShelf
@@ -46,6 +47,7 @@ class Retriever:
     ) -> None:
         self._documents = documents
         self._shelf = shelf
+        self._embedding = embedding
         self._arms = Arms(embedding, NUM_CANDIDATES)
         self._reranker = reranker
         self._policy = policy
@@ -61,6 +63,7 @@ class Retriever:
 
         Raises:
             ObjectNotFound: The tenant has no such store.
+            Reindexed: A store's vectors are not the embedding model's, or not any more.
             ModelUnavailable: The embedding model cannot answer; without the reranker, a search goes on.
             StorageError: The database cannot be read.
         """
@@ -72,7 +75,7 @@ class Retriever:
         fused = _fuse(arms, options)
         trace.add_ranking("fused", fused)
         with watch.lap("select"):
-            chunks = await self._select(fused, self._num_needed(options), trace)
+            chunks = await self._select(fused, queries, self._num_needed(options), trace)
         with watch.lap("rerank"):
             opinion = await self._rerank(arms, chunks, options)
         trace.add_ranking("rerank", _best_first(opinion.relevance))
@@ -93,19 +96,29 @@ class Retriever:
         """Wait until the index of a store has what is committed now."""
         record = await self._documents.store(tenant, store_id)
         index = await self._shelf.at_least(store_id, record.generation)
+        if index.vectors.generation > record.generation:  # perhaps of another model by now
+            record = await self._documents.store(tenant, store_id)
+        self._check_model(record)
         if wanted is None:
             return SearchedStore(store_id, index)
         allowed_ids = await self._documents.read(lambda db: allowed_chunks(db, store_id, wanted))
         return SearchedStore(store_id, index, allowed_ids)
+
+    def _check_model(self, record: StoreRecord) -> None:
+        facts = self._embedding.facts
+        if facts is not None and facts.fingerprint and facts.fingerprint != record.fingerprint:
+            raise Reindexed(f"vector store {record.id!r} was reindexed while it was searched; try again")
 
     def _num_needed(self, options: SearchOptions) -> int:
         if options.ranker == "none" or self._reranker is None:
             return options.max_results
         return max(options.max_results, self._policy.num_candidates)
 
-    async def _select(self, chunk_ids: Iterable[int], num_needed: int, trace: SearchTrace) -> list[Chunk]:
+    async def _select(
+        self, chunk_ids: Iterable[int], queries: Iterable[str], num_needed: int, trace: SearchTrace
+    ) -> list[Chunk]:
         """Read the best chunks that do not repeat a better one, as many as are needed."""
-        duplicates = NearDuplicates()
+        duplicates = NearDuplicates(queries)
         selected: list[Chunk] = []
         asked: list[Chunk] = []
         waiting = list(chunk_ids)
@@ -136,7 +149,7 @@ class Retriever:
         by_query: dict[str, list[Chunk]] = {}
         for chunk in chunks[: self._policy.num_candidates]:
             by_query.setdefault(queries[chunk.id], []).append(chunk)
-        return await rerank(self._reranker, by_query, timeout_s=self._policy.timeout_s)
+        return await rerank(self._reranker, by_query, timeout_s=self._policy.timeout_s, lane=options.lane)
 
     async def _show(
         self, chunks: Sequence[Chunk], final: Scores, trace: SearchTrace, options: SearchOptions

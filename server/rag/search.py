@@ -7,6 +7,7 @@ from typing import Literal
 
 from server.rag.documents import Attributes, Chunk, Parent
 from server.rag.filters import Filter
+from server.types import Lane
 
 Ranker = Literal["none", "auto", "default-2024-11-15"]
 """Whether a cross-encoder has a say: not with `none`; the other two are OpenAI's names for yes, if there is one."""
@@ -26,6 +27,7 @@ class SearchOptions:
             searched at all.
         parent_tokens: Hits get their parents as far as all of these together have about so many tokens.
         explain: Tell what happened on the way.
+        lane: Of the models' work; `bulk` where nobody waits for this one search.
     """
 
     max_results: int = 10
@@ -36,6 +38,7 @@ class SearchOptions:
     text_weight: float = 1.0
     parent_tokens: int = 0
     explain: bool = False
+    lane: Lane = "interactive"
 
 
 @dataclass(frozen=True, slots=True)

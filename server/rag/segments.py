@@ -101,10 +101,9 @@ class Contents(Generic[R]):
         """Memory of all rows, of removed ones too until they are merged away."""
         return sum(segment.rows.num_bytes for segment in self.segments)
 
-    @property
-    def stamp(self) -> SnapshotStamp:
+    def stamp(self, mark: int) -> SnapshotStamp:
         ids = np.sort(_alive_ids(self.segments))
-        return SnapshotStamp(generation=self.generation, count=len(ids), checksum=checksum_of(ids))
+        return SnapshotStamp(generation=self.generation, count=len(ids), checksum=checksum_of(ids), mark=mark)
 
 
 class Segments(Generic[R]):

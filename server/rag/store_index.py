@@ -9,17 +9,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from server.rag.documents import ChunkChange
 from server.rag.index_snapshot import Ids, SnapshotRefused, SnapshotStamp
 from server.rag.lexical_index import LexicalIndex
 from server.rag.postings import postings_of
 from server.rag.rows import chunks
-from server.rag.rows.words import WordRow
+from server.rag.rows.words import WordRow, word_row
 from server.rag.vector_index import FaissIndex
 
 logger = logging.getLogger(__name__)
 
 Index = TypeVar("Index")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VectorSwap:
+    """All vectors of a store have become others at once, and nothing else: what one transaction did to it.
+
+    Attributes:
+        vectors: Of that generation; None: nobody has made them an index.
+    """
+
+    store_id: str
+    generation: int
+    vectors: FaissIndex | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +60,22 @@ class StoreIndex:
         if self.words.generation < change.generation:
             self.words.apply(change.generation, postings_of(words), change.removed_ids)
 
+    def swap(self, change: VectorSwap) -> StoreIndex:
+        """Return an index with other vectors, if the change has them, and the same words. This one is over."""
+        assert change.vectors is not None
+        if self.words.generation < change.generation:
+            self.words.apply(change.generation, postings_of(()), np.empty(0, np.int64))
+        is_behind = self.vectors.generation < change.generation  # else they were read after the change
+        return StoreIndex(change.vectors if is_behind else self.vectors, self.words)
+
     def merge(self) -> bool:
         """Tidy up once; false if there was nothing to do in either."""
         return any([self.vectors.merge(), self.words.merge()])
 
-    def save(self, folder: Path, store_id: str) -> None:
-        """Write both to files. OSError leaves those that were there."""
-        self.vectors.save(vectors_file(folder, store_id))
-        self.words.save(words_file(folder, store_id))
+    def save(self, folder: Path, store_id: str, mark: int) -> None:
+        """Write both to files. Errors as of `write_snapshot`."""
+        self.vectors.save(vectors_file(folder, store_id), mark)
+        self.words.save(words_file(folder, store_id), mark)
 
 
 def vectors_file(folder: Path, store_id: str) -> Path:
@@ -76,4 +99,7 @@ def load_index(load: Callable[[Path, SnapshotStamp], Index], path: Path, expecte
 
 def word_rows(db: sqlite3.Connection, added_ids: Ids) -> list[WordRow]:
     """Read what `StoreIndex.apply` wants of the chunks that a change adds."""
-    return [(chunk.id, chunk.text, chunk.span.heading) for chunk in chunks.select(db, added_ids)]
+    return [
+        word_row(chunk.id, chunk.text, heading=chunk.span.heading, context=chunk.context)
+        for chunk in chunks.select(db, added_ids)
+    ]

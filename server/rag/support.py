@@ -24,8 +24,8 @@ MIN_SCORE = 0.5
 MAX_ROOT_CHARS = 6
 """Words that begin alike count as the same: install, installed, installation."""
 
-Score = Callable[[str, Sequence[str]], Awaitable[Sequence[float]]]
-"""How relevant each of some texts is to a sentence, 0..1 in their order."""
+Score = Callable[[str, Sequence[str]], Awaitable[float | None]]
+"""How relevant the best of some texts is to a sentence, 0..1; None if that cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,17 @@ class Statement:
 
     Attributes:
         start, end: Offsets into the answer, in code points; marks behind the full stop are not part of it.
-        numbers: Of the sources that it names, each once.
+        marks: Its citations, in order.
     """
 
     start: int
     end: int
-    numbers: tuple[int, ...]
+    marks: tuple[Citation, ...]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of the sources that it names, each once."""
+        return tuple(dict.fromkeys(number for mark in self.marks for number in mark.numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,13 @@ class Support:
     """What speaks for a statement.
 
     Attributes:
+        sentence: The statement without its marks.
         overlap: How much of its words its sources have, 0..1.
-        score: Best of its sources by the cross-encoder; None where the words told enough, or there is none.
+        score: Best of its sources by the cross-encoder; None where it was not asked, or could not tell.
     """
 
     statement: Statement
+    sentence: str
     overlap: float
     score: float | None
     is_supported: bool
@@ -67,10 +74,11 @@ async def check_support(
     Args:
         answer: As sent; `citations` are those of its `CitationFilter`.
         sources: Texts; number n is `sources[n - 1]`.
-        score: Asked about statements that their words do not support.
+        score: Asked about statements that their words do not support; does not raise.
     """
     plain = _without_marks(answer, citations)
-    vocabularies = {number: _vocabulary(sources[number - 1]) for each in citations for number in each.numbers}
+    cited = {number for each in citations for number in each.numbers}
+    vocabularies = await asyncio.to_thread(lambda: {number: _vocabulary(sources[number - 1]) for number in cited})
 
     async def check(statement: Statement) -> Support:
         sentence = " ".join(plain[statement.start : statement.end].split())
@@ -80,11 +88,13 @@ async def check_support(
         best = None
         has_numbers = all(word in vocabulary for word in words if len(word) > 1 and has_digit(word))
         if score is not None and has_numbers and overlap < MIN_OVERLAP:
-            best = max(await score(sentence, [sources[number - 1] for number in statement.numbers]))
+            best = await score(sentence, [sources[number - 1] for number in statement.numbers])
         is_supported = has_numbers and (overlap >= MIN_OVERLAP or (best is not None and best >= MIN_SCORE))
-        return Support(statement, overlap, best, is_supported)
+        return Support(statement, sentence, overlap, best, is_supported)
 
-    return await asyncio.gather(*map(check, find_statements(answer, citations)))
+    async with asyncio.TaskGroup() as group:
+        checks = [group.create_task(check(statement)) for statement in find_statements(answer, citations)]
+    return [each.result() for each in checks]
 
 
 def find_statements(answer: str, citations: Sequence[Citation]) -> list[Statement]:
@@ -94,14 +104,14 @@ def find_statements(answer: str, citations: Sequence[Citation]) -> list[Statemen
     """
     plain = _without_marks(answer, citations)
     sentences = list(split_sentences(plain))
-    numbers: dict[int, list[int]] = {}  # by index of the sentence
+    marks: dict[int, list[Citation]] = {}  # by index of the sentence
     for citation in citations:
         index = bisect_right(sentences, (citation.start, len(plain))) - 1
         if index < 0 or _is_before_line(plain, sentences, index, citation):
             index = min(index + 1, len(sentences) - 1)
         if index >= 0:
-            numbers.setdefault(index, []).extend(citation.numbers)
-    return [Statement(*sentences[index], tuple(dict.fromkeys(numbers[index]))) for index in sorted(numbers)]
+            marks.setdefault(index, []).append(citation)
+    return [Statement(*sentences[index], tuple(marks[index])) for index in sorted(marks)]
 
 
 def _is_before_line(plain: str, sentences: list[tuple[int, int]], index: int, citation: Citation) -> bool:

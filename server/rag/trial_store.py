@@ -18,6 +18,7 @@ from server.rag.beir import Passage
 from server.rag.chunker import chunk
 from server.rag.document_store import DocumentStore
 from server.rag.documents import Block, ChunkingStrategy, FileRecord, ParsedDocument
+from server.rag.embedded_text import embedded_text
 from server.rag.index_shelf import IndexShelf
 from server.rag.token_spans import token_spans
 from server.storage.data_layout import DataLayout
@@ -102,7 +103,10 @@ class _Filling:
         chunked = chunk(parsed, self.chunking, await token_spans(parsed.text, self.embedding))
         if not chunked.chunks:
             return
-        texts = [parsed.text[each.span.start : each.span.end] for each in chunked.chunks]
+        texts = [
+            embedded_text(parsed.text[each.span.start : each.span.end], heading=each.span.heading)
+            for each in chunked.chunks
+        ]
         result = await self.embedding.embed(texts, truncate="mean", prompt=self.prompt, lane="bulk")
         content = parsed.text.encode()
         digest = hashlib.sha256(content)

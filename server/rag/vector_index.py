@@ -120,14 +120,17 @@ class FaissIndex:
         _use_one_thread()
         return self._segments.merge()
 
-    def save(self, path: Path) -> SnapshotStamp:
-        """Write what is there now to a file, for `load`, unless it is there. OSError leaves the file that was there."""
-        return self._segments.save(lambda contents: _write(path, contents)).stamp
+    def save(self, path: Path, mark: int = 0) -> SnapshotStamp:
+        """Write what is there now, and has this mark, to a file, for `load`, unless it is there.
+
+        Errors as of `write_snapshot`.
+        """
+        return self._segments.save(lambda contents: _write(path, contents, mark)).stamp(mark)
 
     def _rows(self, arrays: VectorArrays) -> _Rows:
         if len(arrays.centroids):
             return _ListedRows(arrays, num_looked_at=self._max_scanned_rows // 3)
-        return _ScannedRows(arrays)
+        return _ScannedRows(arrays.ids, [arrays.vectors])
 
     def _choose(self, segments: Sequence[Segment[_Rows]]) -> Sequence[Segment[_Rows]]:
         scanned = [segment for segment in segments if not segment.rows.has_lists]
@@ -138,18 +141,19 @@ class FaissIndex:
 
     def _join(self, segments: Sequence[Segment[_Rows]]) -> _Rows:
         parts = [_alive(segment) for segment in sorted(segments, key=lambda segment: int(segment.rows.ids[0]))]
-        joined = vector_arrays(
-            np.concatenate([part.ids for part in parts]), np.concatenate([part.vectors for part in parts])
-        )
-        if len(joined.ids) <= self._max_scanned_rows:
-            return self._rows(joined)
-        centroids = _train(joined.vectors)
-        return self._rows(replace(joined, centroids=centroids, lists=_assign(joined.vectors, centroids)))
+        ids = np.concatenate([part.ids for part in parts])
+        if len(ids) > self._max_scanned_rows:
+            joined = vector_arrays(ids, np.concatenate([part.vectors for part in parts]))
+            centroids = _train(joined.vectors)
+            return self._rows(replace(joined, centroids=centroids, lists=_assign(joined.vectors, centroids)))
+        if np.all(ids[1:] > ids[:-1]):  # as a rule: without another copy
+            return _ScannedRows(ids, [part.vectors for part in parts])
+        return self._rows(vector_arrays(ids, np.concatenate([part.vectors for part in parts])))
 
 
-def _write(path: Path, contents: Contents[_Rows]) -> None:
+def _write(path: Path, contents: Contents[_Rows], mark: int) -> None:
     rows = [_alive(segment) for segment in contents.segments]
-    write_snapshot(path, contents.stamp, [(each.ids, each.vectors, each.centroids, each.lists) for each in rows])
+    write_snapshot(path, contents.stamp(mark), [(each.ids, each.vectors, each.centroids, each.lists) for each in rows])
 
 
 def _checked(arrays: Arrays) -> VectorArrays:
@@ -277,12 +281,15 @@ class _ScannedRows:
 
     has_lists = False
 
-    def __init__(self, arrays: VectorArrays) -> None:
-        self.ids = arrays.ids
+    def __init__(self, ids: Ids, parts: Sequence[Halves]) -> None:
+        """Copy vectors, [n, dimensions] in all, in the order of ids."""
+        self.ids = ids
         self._index = faiss.IndexScalarQuantizer(
-            arrays.vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+            parts[0].shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
         )
-        self._index.add_sa_codes(np.ascontiguousarray(arrays.vectors).view(np.uint8))  # fp16 as it is
+        self._index.codes.resize(len(ids) * self._index.code_size)
+        np.concatenate(parts, out=self._codes())  # FAISS's fp16 is numpy's
+        self._index.ntotal = len(ids)
 
     @property
     def num_bytes(self) -> int:
@@ -293,8 +300,11 @@ class _ScannedRows:
         return scores, positions
 
     def arrays(self) -> VectorArrays:
-        codes = faiss.rev_swig_ptr(self._index.codes.data(), len(self.ids) * self._index.code_size)
-        return VectorArrays(ids=self.ids, vectors=codes.view(np.float16).reshape(len(self.ids), -1))
+        return VectorArrays(ids=self.ids, vectors=self._codes())
+
+    def _codes(self) -> Halves:
+        codes = faiss.rev_swig_ptr(self._index.codes.data(), self._index.codes.size())
+        return np.asarray(codes).view(np.float16).reshape(len(self.ids), -1)
 
 
 class _ListedRows:

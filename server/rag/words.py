@@ -19,3 +19,8 @@ def words_of(text: str) -> list[str]:
 
 def has_digit(word: str) -> bool:
     return not word.isalpha() and any(map(str.isdigit, word))
+
+
+def is_telling(word: str) -> bool:
+    """Whether texts that share the word may be about the same; short ones are in all of them."""
+    return len(word) > 2 or has_digit(word) or not word.isascii()

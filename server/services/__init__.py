@@ -9,11 +9,15 @@ from server.models.registry import ModelRegistry
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
 from server.services.embeddings import EmbeddingService
+from server.services.evaluation import EvaluationService
 from server.services.files import FileService
+from server.services.grounded_chat import GroundedChat
 from server.services.library import LibraryDoor
 from server.services.models import ModelService
+from server.services.reindexing import ReindexService
 from server.services.rerank import RerankService
 from server.services.store_models import StoreModels
+from server.services.transfers import TransferService
 from server.services.vector_stores import VectorStoreService
 
 
@@ -28,6 +32,9 @@ class Services:
     models: ModelService
     files: FileService
     vector_stores: VectorStoreService
+    reindexing: ReindexService
+    transfers: TransferService
+    evaluation: EvaluationService
     version: str
 
 
@@ -39,6 +46,7 @@ def build_services(
     version: str,
     door: LibraryDoor | None = None,
     store_models: StoreModels | None = None,
+    rag: RagSettings | None = None,
 ) -> Services:
     """One of each over the same models.
 
@@ -46,15 +54,21 @@ def build_services(
         started_at_s: Unix time.
         door: To the data directory; without one, files and vector stores are not available.
         store_models: Which of the models vector stores use; default: the first ones.
+        rag: As configured.
     """
-    door = door or LibraryDoor()
+    door, rag = door or LibraryDoor(), rag or RagSettings()
+    store_models = store_models or StoreModels(registry, rag)
+    vector_stores = VectorStoreService(door, store_models)
     return Services(
-        chat=ChatService(registry),
+        chat=ChatService(registry, GroundedChat(vector_stores, store_models, rag)),
         completions=CompletionService(registry),
         embeddings=EmbeddingService(registry, limits),
         rerank=RerankService(registry, limits),
         models=ModelService(registry, started_at_s=started_at_s),
         files=FileService(door),
-        vector_stores=VectorStoreService(door, store_models or StoreModels(registry, RagSettings())),
+        vector_stores=vector_stores,
+        reindexing=ReindexService(door, store_models),
+        transfers=TransferService(door, store_models),
+        evaluation=EvaluationService(door, vector_stores),
         version=version,
     )

@@ -29,17 +29,22 @@ async def expire_for_ever(library: Library) -> NoReturn:
 
 
 async def expire(library: Library, *, now: int) -> None:
-    """Delete files past their time, everywhere, and empty stores past theirs. `now` is Unix time.
+    """Delete files past their time, everywhere, and end stores past theirs. `now` is Unix time.
 
     Raises:
         StorageError: The rest is left to the next call.
     """
-    file_ids, changes = await library.documents.expire(now)
-    for change in changes:
+    expired = await library.documents.expire(now)
+    for change in expired.changes:
         library.shelf.apply(change)
-    gone, stores = set(file_ids), {change.store_id for change in changes}
-    library.ingestion.cancel(lambda document: document.file_id in gone)
-    for file_id in file_ids:
+    library.ingestion.cancel(
+        lambda document: document.file_id in expired.file_ids or document.store_id in expired.store_ids
+    )
+    for store_id in expired.store_ids:
+        library.reindexing.cancel(store_id)
+        library.shelf.drop(store_id)
+        library.sweeper.wake()
+    for file_id in expired.file_ids:
         await library.files.delete(file_id)
-    if gone or stores:
-        logger.info("expired", extra={"files": len(gone), "stores": len(stores)})
+    if expired.file_ids or expired.store_ids:
+        logger.info("expired", extra={"files": len(expired.file_ids), "stores": len(expired.store_ids)})

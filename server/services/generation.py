@@ -9,9 +9,13 @@ from typing import TypedDict
 
 from server.config.schema import SamplingDefaults
 from server.errors import InternalError
+from server.services.grounding import Cited, Sourced
 from server.types import Delta, Finished, SamplingParams, Started, ToolCall, ToolCallDelta
 
 GenerationEvent = Started | Delta | Finished
+
+ChatEvent = GenerationEvent | Sourced | Cited
+"""Of a grounded answer: `Started Sourced Delta* Cited Finished`."""
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -38,12 +42,12 @@ class Generation:
     Attributes:
         id: Unique; the id of the answer and of the request to the worker.
         model_id: The configured id, whatever alias the request used.
-        events: As `ChatModel.generate` yields them; whoever iterates must close it.
+        events: As `ChatModel.generate` or `GroundedChat.answer` yields them; whoever iterates must close it.
     """
 
     id: str
     model_id: str
-    events: AsyncGenerator[GenerationEvent, None]
+    events: AsyncGenerator[ChatEvent, None]
 
 
 @dataclass
@@ -54,14 +58,20 @@ class Answer:
     reasoning_pieces: list[str] = field(default_factory=list)
     call_deltas: list[ToolCallDelta] = field(default_factory=list)
     finished: Finished | None = None
+    sourced: Sourced | None = None
+    cited: Cited | None = None
 
-    def add(self, event: GenerationEvent) -> None:
+    def add(self, event: ChatEvent) -> None:
         if isinstance(event, Delta):
             self.pieces.append(event.text)
             self.reasoning_pieces.append(event.reasoning)
             self.call_deltas.extend(event.tool_calls)
         elif isinstance(event, Finished):
             self.finished = event
+        elif isinstance(event, Sourced):
+            self.sourced = event
+        elif isinstance(event, Cited):
+            self.cited = event
 
     @property
     def text(self) -> str:

@@ -8,17 +8,32 @@ from server.errors import StorageError, StorageUnavailable
 from server.rag.document_store import DocumentStore
 from server.rag.index_shelf import IndexShelf
 from server.rag.ingestion import Ingestion
+from server.rag.reindex_store import ReindexStore
+from server.rag.reindexing import Reindexing
+from server.rag.store_export import StoreExport
+from server.rag.store_import import StoreImport
+from server.rag.sweeper import Sweeper
 from server.storage.file_store import FileStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """What is kept of files and vector stores, and what works on it."""
+    """What is kept of files and vector stores, and what works on it.
+
+    Attributes:
+        uploads: Exported stores that are being imported, each for as long as that takes.
+    """
 
     documents: DocumentStore
+    reindexes: ReindexStore
     files: FileStore
+    uploads: FileStore
     shelf: IndexShelf
     ingestion: Ingestion
+    reindexing: Reindexing
+    exports: StoreExport
+    imports: StoreImport
+    sweeper: Sweeper
 
 
 class LibraryDoor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from server.config.schema import Capability, Display
+from server.config.schema import Display, RagModel
 from server.models.registry import ModelEntry, ModelRegistry
 from server.types import EncoderCounts, ModelFacts, ModelKind, ModelState
 
@@ -15,17 +15,19 @@ class ModelView:
 
     Attributes:
         created_s: Unix time at which this server began to offer it.
+        capabilities: As configured; of a RAG model besides: `file_search`.
         context_length: Tokens of one request; None before the first load where the configuration does not say.
         dimensions: Length of an embedding; None for other kinds and before the first load.
         failure: Why `state` is `failed`; None otherwise.
         facts: What the last load found out; None before the first.
         encoded: What the worker of an embedding or rerank model has computed; None where there is no such worker.
+        rag: Of a RAG model: how it is bound; all the rest is its chat model's.
     """
 
     id: str
     created_s: int
     kind: ModelKind
-    capabilities: tuple[Capability, ...]
+    capabilities: tuple[str, ...]
     context_length: int | None
     dimensions: int | None
     state: ModelState
@@ -35,6 +37,7 @@ class ModelView:
     description: str
     aliases: tuple[str, ...]
     display: Display
+    rag: RagModel | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,13 @@ class ModelService:
 
     def list(self) -> tuple[ModelView, ...]:
         """All models, in the order of models.yaml."""
-        return tuple(self._view(entry) for entry in self._registry.entries)
+        views = (self._view(entry) for entry in self._registry.entries)
+        return (*views, *map(self._rag_view, self._registry.rag_models))
 
     def get(self, name: str) -> ModelView:
         """The model of that id or alias. Raises ModelNotFound."""
+        if rag_model := self._registry.rag_model(name):
+            return self._rag_view(rag_model)
         return self._view(self._registry.resolve(name))
 
     def readiness(self) -> Readiness:
@@ -69,6 +75,17 @@ class ModelService:
                 for entry in entries
             ),
             models=tuple(self._view(entry) for entry in entries),
+        )
+
+    def _rag_view(self, rag_model: RagModel) -> ModelView:
+        chat = self._view(self._registry.resolve(rag_model.chat_model))
+        return replace(
+            chat,
+            id=rag_model.id,
+            capabilities=(*(each for each in chat.capabilities if each != "completion"), "file_search"),
+            description=rag_model.description,
+            aliases=rag_model.aliases,
+            rag=rag_model,
         )
 
     def _view(self, entry: ModelEntry) -> ModelView:

@@ -16,6 +16,15 @@ MAX_CHARS = 1000
 """A longer sentence (a table, code, a script without full stops) is cut, at a space where there is one."""
 
 
+PASSAGE_CHARS = 1200
+"""Of a passage at least, but for the last: about as much as small rerankers read of a text."""
+
+
+def split_passages(text: str) -> list[Window]:
+    """Cut `text` into windows that are long enough to be understood alone; otherwise as `split_windows`."""
+    return split_windows(text, max(1, len(text) // PASSAGE_CHARS))
+
+
 def split_windows(text: str, max_windows: int) -> list[Window]:
     """Cut `text` into at most `max_windows` windows, as short as that allows, without the space around them.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypedDict, Unpack
 
-from server.errors import Conflict, HearthError, StorageError
+from server.errors import Conflict, HearthError, InvalidRequest, ObjectNotFound, Reindexed
 from server.rag.documents import (
     Attributes,
     BatchRecord,
@@ -23,7 +25,9 @@ from server.rag.retriever import Retriever
 from server.rag.search import SearchOptions, SearchOutcome
 from server.rag.uninterrupted import uninterrupted
 from server.services.library import LibraryDoor
+from server.services.query_rewriting import QueryRewriter
 from server.services.store_models import StoreModels
+from server.types import ChatMessage
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class VectorStoreService:
         self._door = door
         self._models = models
         self._clock = clock
+        self._rewriter = QueryRewriter()
 
     # ---- stores
 
@@ -99,6 +104,19 @@ class VectorStoreService:
     async def get(self, tenant: str, store_id: str) -> StoreRecord:
         return await self._door.library.documents.store(tenant, store_id)
 
+    async def id_of(self, tenant: str, name: str) -> str:
+        """Return the id of the store of this name, or of this id.
+
+        Raises:
+            Conflict: Several are called so.
+        """
+        found = await self._door.library.documents.store_ids(tenant, name)
+        if not found:
+            raise ObjectNotFound(f"no vector store with id or name {name!r}")
+        if len(found) > 1:
+            raise Conflict(f"vector stores {' and '.join(found)} are all called {name!r}; name one by its id")
+        return found[0]
+
     async def update(self, tenant: str, store_id: str, **changes: Unpack[StoreChanges]) -> StoreRecord:
         documents = self._door.library.documents
         store = await documents.store(tenant, store_id)
@@ -117,31 +135,100 @@ class VectorStoreService:
             library = self._door.library
             await library.documents.delete_store(tenant, store_id)
             library.ingestion.cancel(lambda document: document.store_id == store_id)
+            library.reindexing.cancel(store_id)
             library.shelf.drop(store_id)
+            library.sweeper.wake()
 
         await uninterrupted(work())
 
-    async def search(self, tenant: str, store_id: str, queries: Sequence[str], options: SearchOptions) -> SearchOutcome:
-        """Find what answers the queries.
+    async def search(
+        self,
+        tenant: str,
+        store_id: str,
+        queries: Sequence[str],
+        options: SearchOptions,
+        *,
+        rewrites_queries: bool = False,
+    ) -> SearchOutcome:
+        """Find what answers the queries, and those that a chat model makes of them if that is wanted.
 
         Raises:
             Conflict: The store has expired, or its vectors are another model's.
-            InvalidRequest: The filter is wrong.
+            InvalidRequest: The filter is wrong, or there is no chat model.
             ModelUnavailable: The embedding model cannot answer now.
+        """
+        if rewrites_queries:
+            await self.retriever(tenant, store_id)  # no chat model is asked about a store that cannot be searched
+            queries = await self._rewrite(tenant, queries)
+        return await self._search(tenant, [store_id], queries, options)
+
+    async def search_together(
+        self, tenant: str, store_ids: Sequence[str], queries: Sequence[str], options: SearchOptions
+    ) -> SearchOutcome:
+        """Search several stores as if they were one. Errors as of `search`, and Conflict where their models differ."""
+        stores = [await self.get(tenant, store_id) for store_id in store_ids]
+        models = sorted({store.embedding_model for store in stores})
+        if len(models) > 1:
+            raise Conflict(
+                f"the vector stores hold vectors of different models, {' and '.join(models)}, which do not compare; "
+                "ask them one by one, or put the files into one store"
+            )
+        return await self._search(tenant, store_ids, queries, options)
+
+    async def _search(
+        self, tenant: str, store_ids: Sequence[str], queries: Sequence[str], options: SearchOptions
+    ) -> SearchOutcome:
+        """Search with the stores' model, and once more if they got another one just then."""
+        for _ in range(2):
+            retrievers = [await self.retriever(tenant, store_id) for store_id in store_ids]
+            with suppress(Reindexed):
+                return await retrievers[0].search(tenant, store_ids, queries, options)
+        raise Reindexed("the vector stores get other models' vectors one after the other; try again later")
+
+    async def pages(self, places: Sequence[tuple[int, int]]) -> Sequence[int | None]:
+        """Return the pages of places that a search has found; see `DocumentStore.pages`."""
+        return await self._door.library.documents.pages(places)
+
+    async def retriever(self, tenant: str, store_id: str, *, rerank_timeout_s: float | None = None) -> Retriever:
+        """Return what searches a store, which counts as a use of it. Errors as of `search`.
+
+        Args:
+            rerank_timeout_s: Default: as configured.
         """
         library = self._door.library
         store = await library.documents.store(tenant, store_id)
         _check_not_expired(store)
         embedder = await self._models.embedder(store)
-        reranker, policy = self._models.reranker(), self._models.rerank_policy
-        retriever = Retriever(library.documents, library.shelf, embedder, reranker, policy)
-        outcome = await retriever.search(tenant, [store_id], queries, options)
-        await self._touch(tenant, store_id)
-        return outcome
+        policy = self._models.rerank_policy
+        if rerank_timeout_s is not None:
+            policy = replace(policy, timeout_s=rerank_timeout_s)
+        self._touch(store_id)
+        return Retriever(library.documents, library.shelf, embedder, self._models.reranker(), policy)
 
-    async def _touch(self, tenant: str, store_id: str) -> None:
-        with suppress(StorageError):  # a full disk is no reason to withhold what was found
-            await self._door.library.documents.touch(tenant, store_id, int(self._clock()))
+    async def _rewrite(self, tenant: str, queries: Sequence[str]) -> Sequence[str]:
+        """Each query is a conversation of its own; what the chat model makes of it follows it."""
+        found = self._models.chat_model()
+        if found is None:
+            raise InvalidRequest(
+                "this server has no chat model to rewrite queries with, see `rag.chat_model` of models.yaml; leave "
+                "rewrite_query out",
+                param="rewrite_query",
+                code="unsupported_parameter",
+            )
+        _, chat_model = found
+        rewritings = [
+            self._rewriter.rewrite(
+                chat_model,
+                [ChatMessage(role="user", content=query)],
+                timeout_s=self._models.rewrite_timeout_s,
+                tenant=tenant,
+            )
+            for query in queries
+        ]
+        return list(dict.fromkeys(query for each in await asyncio.gather(*rewritings) for query in each))
+
+    def _touch(self, store_id: str) -> None:
+        self._door.library.documents.touch(store_id, int(self._clock()))
 
     # ---- files in a store
 
@@ -234,7 +321,7 @@ class VectorStoreService:
         store = await self._door.library.documents.store(tenant, store_id)
         _check_not_expired(store)
         await self._models.embedder(store)  # better told now than by each document
-        await self._touch(tenant, store_id)
+        self._touch(store_id)
         return store
 
     async def _add(

@@ -14,6 +14,7 @@ class DataLayout:
       lock            held by the server that uses the directory
       hearth.sqlite   all that is known; copies from before an upgrade lie beside it
       files/          the bytes of uploads, by id
+      imports/        exported vector stores on their way in; empty before each start
       indexes/        vectors ready to be searched; made again from the database when lost
     """
 
@@ -26,6 +27,10 @@ class DataLayout:
     @property
     def files(self) -> Path:
         return self.folder / "files"
+
+    @property
+    def imports(self) -> Path:
+        return self.folder / "imports"
 
     @property
     def indexes(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from server.errors import StorageError
@@ -33,7 +33,10 @@ def data_lock(folder: Path) -> Iterator[None]:
             holder = file.read().strip() or "unknown"
             message = f"data_dir {folder} is in use by another server (process {holder}); stop it, or name another one"
             raise StorageError(message) from exc
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        except OSError as exc:  # a file system that knows no locks
+            message = f"data_dir {folder} cannot be locked ({exc.strerror}); use a local disk"
+            raise StorageError(message) from exc
+        with suppress(OSError):  # on a full disk: it is held all the same
+            os.ftruncate(file.fileno(), 0)
+            os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)
         yield

@@ -33,11 +33,7 @@ def upgrade(db: sqlite3.Connection, path: Path, scripts: Sequence[str]) -> None:
         StorageError: A newer version wrote the file.
     """
     [(version,)] = db.execute("PRAGMA user_version")
-    if version > len(scripts):
-        raise StorageError(
-            f"{path.name} was written by a newer Hearth (schema {version}; this one knows up to {len(scripts)}); "
-            "install that version, or restore a backup"
-        )
+    check_version(path.name, version, len(scripts))
     if version == len(scripts):
         return
     if version > 0:
@@ -51,6 +47,19 @@ def upgrade(db: sqlite3.Connection, path: Path, scripts: Sequence[str]) -> None:
         raise
     if version > 0:
         logger.info("database upgraded", extra={"from_schema": version, "to_schema": len(scripts)})
+
+
+def check_version(name: str, version: int, newest: int) -> None:
+    """Refuse what a newer version wrote.
+
+    Raises:
+        StorageError: It did.
+    """
+    if version > newest:
+        raise StorageError(
+            f"{name} was written by a newer Hearth (schema {version}; this one knows up to {newest}); "
+            "install that version, or restore a backup"
+        )
 
 
 def _keep_copy(db: sqlite3.Connection, copy: Path) -> None:

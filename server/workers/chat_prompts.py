@@ -87,6 +87,19 @@ class ChatPrompts:
             )
         return ReadPrompt(token_ids, isinstance(request.prompt, ChatPrompt) and self._ends_in_thought(pieces))
 
+    def token_ids(self, text_or_prompt: str | Prompt) -> TokenIds:
+        """Token ids of a part of a message's text, in which nothing is a control token; or of a whole prompt.
+
+        Raises:
+            InvalidRequest: As `read`.
+            ContextLengthExceeded: It is so long that it is not even tokenised.
+        """
+        if isinstance(text_or_prompt, str):
+            piece = PromptPiece(text_or_prompt, parse_special=False)
+            self._check_size([piece], param=None)
+            return self._vocab.tokenize(piece.text, parse_special=piece.parse_special)
+        return self._tokenize(text_or_prompt, self._pieces_of(text_or_prompt))
+
     def beginning(self, system_prompt: str) -> TokenIds:
         """The tokens with which every conversation under this system prompt begins.
 
@@ -142,7 +155,7 @@ class ChatPrompts:
                 raise InvalidRequest(f"token id {unknown} is not in 0..{self._vocab.size - 1}", param="prompt")
             token_ids = prompt.token_ids
         else:
-            self._check_size(pieces, prompt)
+            self._check_size(pieces, param=prompt.param)
             token_ids = self._tokens_of(pieces)
         if not token_ids:
             raise InvalidRequest("the prompt is empty; give at least one token", param=prompt.param)
@@ -158,13 +171,13 @@ class ChatPrompts:
             return [vocab.bos_id, *token_ids]
         return token_ids
 
-    def _check_size(self, pieces: list[PromptPiece], prompt: Prompt) -> None:
+    def _check_size(self, pieces: list[PromptPiece], *, param: str | None) -> None:
         """Refuse megabytes of text before tokenising them: no token is longer than the longest piece."""
         least = sum(len(piece.text) for piece in pieces) // self._vocab.longest_piece
         if least > self._context_length:
             raise ContextLengthExceeded(
                 f"the prompt has more than {least} tokens but the model accepts {self._context_length}; shorten it",
-                param=prompt.param,
+                param=param,
             )
 
     def _check_logit_bias(self, request: GenerateRequest) -> None:

@@ -32,8 +32,19 @@ from server.types import Failed, GenerateRequest, ModelFacts, SamplingParams, St
 from server.workers.answer_plans import AnswerPlan, AnswerPlans
 from server.workers.chat_prompts import ChatPrompts
 from server.workers.child import Send, run_child
-from server.workers.front import Front
-from server.workers.messages import Abort, Generate, Heartbeat, StepOutput, StreamOutput, ToWorker, WorkerSpec
+from server.workers.front import Asked, Front
+from server.workers.messages import (
+    Abort,
+    Generate,
+    Heartbeat,
+    RequestFailed,
+    StepOutput,
+    StreamOutput,
+    TellTokenIds,
+    TokenIdsTold,
+    ToWorker,
+    WorkerSpec,
+)
 from server.workers.output_queue import OutputQueue
 from server.workers.runtime_choice import choose_context, choose_runtime
 
@@ -70,7 +81,7 @@ class ChatWorker:
         self._engine = self._make_engine(config, runtime.options)
         self._texts = OutputProcessor(self._engine.abort, is_end=self._is_end)
         self._to_texts = OutputQueue()
-        self._front = Front(self._start, self._abort)
+        self._front = Front(self._prepare, self._abort)
         self._pin_prefixes(config, num_cells=runtime.options.num_cells)
         self.facts = ModelFacts(
             context_length=context_length,
@@ -121,6 +132,8 @@ class ChatWorker:
     def handle(self, message: ToWorker) -> None:
         if isinstance(message, Generate):
             self._front.submit(message.request)
+        elif isinstance(message, TellTokenIds):
+            self._front.submit(message)
         elif isinstance(message, Abort):
             self._front.abort(message.request_id)
 
@@ -143,21 +156,33 @@ class ChatWorker:
 
     # ---- the front threads
 
-    def _start(self, request: GenerateRequest) -> None:
-        """Turn a request into a sequence of the engine, or refuse it."""
+    def _prepare(self, asked: Asked) -> None:
+        """Do what is asked, or refuse it."""
         try:
-            prompt = self._prompts.read(request)
-            plan = self._plans.plan(request, is_thinking=prompt.is_thinking)
-            sequence = self._sequence_of(request, prompt.token_ids, plan)
+            if isinstance(asked, TellTokenIds):
+                self._send(TokenIdsTold(asked.request_id, list(map(self._prompts.token_ids, asked.inputs))))
+            else:
+                self._start(asked)
         except HearthError as exc:
-            self._reply(request, Failed(exc.code, exc.message, exc.param))
+            self._refuse(asked, Failed(exc.code, exc.message, exc.param))
         except Exception:
-            logger.exception("request could not be prepared", extra={"request_id": request.request_id})
-            self._reply(request, Failed(InternalError.code, "internal error; the server's log has details"))
+            logger.exception("request could not be prepared", extra={"request_id": asked.request_id})
+            self._refuse(asked, Failed(InternalError.code, "internal error; the server's log has details"))
+
+    def _start(self, request: GenerateRequest) -> None:
+        """Turn a request into a sequence of the engine."""
+        prompt = self._prompts.read(request)
+        plan = self._plans.plan(request, is_thinking=prompt.is_thinking)
+        sequence = self._sequence_of(request, prompt.token_ids, plan)
+        self._reply(request, Started(sequence.num_prompt_tokens))
+        self._texts.open(sequence, Detokenizer(plan.pieces, request.sampling.stop), plan.reader)
+        self._engine.add(sequence)
+
+    def _refuse(self, asked: Asked, failure: Failed) -> None:
+        if isinstance(asked, TellTokenIds):
+            self._send(RequestFailed(asked.request_id, failure))
         else:
-            self._reply(request, Started(sequence.num_prompt_tokens))
-            self._texts.open(sequence, Detokenizer(plan.pieces, request.sampling.stop), plan.reader)
-            self._engine.add(sequence)
+            self._reply(asked, failure)
 
     def _reply(self, request: GenerateRequest, event: StreamEvent) -> None:
         self._send(StepOutput([StreamOutput(request.request_id, event)]))

@@ -28,6 +28,7 @@ from server.types import (
     Lane,
     ModelFacts,
     ModelState,
+    Prompt,
     Started,
     StreamEvent,
     Token,
@@ -47,6 +48,8 @@ from server.workers.messages import (
     Rerank,
     Reranked,
     StepOutput,
+    TellTokenIds,
+    TokenIdsTold,
     Tokenize,
     Tokenized,
     ToWorker,
@@ -60,7 +63,7 @@ RETRY_AFTER_S = 2
 RETRY_FAILED_AFTER_S = 30
 """What clients are told when a model has failed: the first request after this makes it try once more."""
 
-_OneAnswer = Embedded | Reranked | Tokenized | RequestFailed
+_OneAnswer = Embedded | Reranked | Tokenized | TokenIdsTold | RequestFailed
 _Answer = StreamEvent | _OneAnswer | HearthError
 
 
@@ -134,6 +137,13 @@ class WorkerClient:
                     yield event
             finally:
                 self._close(request.request_id, abort=not is_over)
+
+    async def token_ids(self, inputs: Sequence[str | Prompt]) -> list[TokenIds]:
+        request_id = f"token-ids-{next(self._ids)}"
+        message = TellTokenIds(request_id, list(inputs))
+        answer = await self._ask(request_id, lambda: message)
+        assert isinstance(answer, TokenIdsTold)
+        return answer.token_ids
 
     async def embed(
         self,

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from server.types import GenerateRequest
+from server.workers.messages import TellTokenIds
+
+Asked = GenerateRequest | TellTokenIds
 
 
 class Front:
@@ -18,7 +21,7 @@ class Front:
     `submit` and `abort` are called by one thread, the channel's, and return at once.
 
     Args:
-        prepare: Called on a front thread; gives the request to the engine or refuses it, and must not raise.
+        prepare: Called on a front thread; gives the request to the engine, answers or refuses it, and must not raise.
         abort: Drops a request from the engine before its next step; ignores one that is not there. Called on any of
             these threads.
 
@@ -26,13 +29,13 @@ class Front:
         num_prepared: Requests that the front threads are done with.
     """
 
-    def __init__(self, prepare: Callable[[GenerateRequest], None], abort: Callable[[str], None]) -> None:
+    def __init__(self, prepare: Callable[[Asked], None], abort: Callable[[str], None]) -> None:
         self._prepare = prepare
         self._abort = abort
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="front")
         self._grammar_pool = ThreadPoolExecutor(1, thread_name_prefix="front of grammars")
         self._counting = threading.Lock()
-        self._here: dict[str, GenerateRequest] = {}  # from their arrival until the engine has them
+        self._here: dict[str, Asked] = {}  # from their arrival until the engine has them
         self._num_received = 0
         self.num_prepared = 0
 
@@ -41,10 +44,11 @@ class Front:
         """Requests that a front thread has yet to prepare or to drop: a thread that is stuck with them must show."""
         return self._num_received - self.num_prepared
 
-    def submit(self, request: GenerateRequest) -> None:
+    def submit(self, request: Asked) -> None:
         self._here[request.request_id] = request
         self._num_received += 1
-        pool = self._grammar_pool if request.may_have_grammar else self._pool
+        has_grammar = isinstance(request, GenerateRequest) and request.may_have_grammar
+        pool = self._grammar_pool if has_grammar else self._pool
         pool.submit(self._work, request)
 
     def abort(self, request_id: str) -> None:
@@ -52,7 +56,7 @@ class Front:
         if not self._leave(request_id):
             self._abort(request_id)
 
-    def _work(self, request: GenerateRequest) -> None:
+    def _work(self, request: Asked) -> None:
         if request.request_id in self._here:
             self._prepare(request)
             # NOTE: after the engine has it, not before. An abort comes either before this line, and is made up for

@@ -18,6 +18,7 @@ from server.types import (
     GenerateRequest,
     Lane,
     ModelFacts,
+    Prompt,
     Started,
     Token,
     TokenIds,
@@ -92,6 +93,13 @@ class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
     add_special_tokens: bool = True
 
 
+class TellTokenIds(msgspec.Struct, frozen=True, tag="tell_token_ids"):
+    """Tell the token ids of texts and prompts; see `ChatModel.token_ids`."""
+
+    request_id: str
+    inputs: list[str | Prompt]
+
+
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
     """Nobody waits for this request any more. Unknown ids are ignored: it may have ended meanwhile."""
 
@@ -108,7 +116,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """Stop now and exit with 0. The parent has ended or failed all requests before."""
 
 
-ToWorker = Generate | Embed | Rerank | Tokenize | Abort | BulkShare | Shutdown
+ToWorker = Generate | Embed | Rerank | Tokenize | TellTokenIds | Abort | BulkShare | Shutdown
 
 
 # ---- worker to parent
@@ -186,14 +194,21 @@ class Tokenized(msgspec.Struct, frozen=True, tag="tokenized"):
     tokens: list[list[Token]]
 
 
+class TokenIdsTold(msgspec.Struct, frozen=True, tag="token_ids_told"):
+    """Answer to `TellTokenIds`: the ids of each input."""
+
+    request_id: str
+    token_ids: list[TokenIds]
+
+
 class RequestFailed(msgspec.Struct, frozen=True, tag="request_failed"):
-    """Answer to `Embed`, `Rerank` or `Tokenize` that cannot be given."""
+    """Answer to `Embed`, `Rerank`, `Tokenize` or `TellTokenIds` that cannot be given."""
 
     request_id: str
     error: Failed
 
 
-FromWorker = Ready | LoadError | Heartbeat | StepOutput | Embedded | Reranked | Tokenized | RequestFailed
+FromWorker = Ready | LoadError | Heartbeat | StepOutput | Embedded | Reranked | Tokenized | TokenIdsTold | RequestFailed
 
 encoder = msgspec.msgpack.Encoder()
 to_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

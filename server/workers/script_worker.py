@@ -11,11 +11,22 @@ import os
 import signal
 
 from server.config.schema import ModelConfig
-from server.engine.script import num_prompt_tokens, play
+from server.engine.script import play, token_ids
 from server.errors import ContextLengthExceeded, DeadlineExceeded, HearthError, InternalError, WorkerCrashed
 from server.types import Failed, GenerateRequest, ModelFacts, Started, StreamEvent
 from server.workers.child import Send, run_child
-from server.workers.messages import Abort, Generate, Heartbeat, StepOutput, StreamOutput, ToWorker, WorkerSpec
+from server.workers.messages import (
+    Abort,
+    Generate,
+    Heartbeat,
+    RequestFailed,
+    StepOutput,
+    StreamOutput,
+    TellTokenIds,
+    TokenIdsTold,
+    ToWorker,
+    WorkerSpec,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +50,16 @@ class ScriptWorker:
     def handle(self, message: ToWorker) -> None:
         if isinstance(message, Generate):
             self._loop.call_soon_threadsafe(self._start, message.request)
+        elif isinstance(message, TellTokenIds):
+            self._send(self._token_ids(message))
         elif isinstance(message, Abort):
             self._loop.call_soon_threadsafe(self._abort, message.request_id)
+
+    def _token_ids(self, asked: TellTokenIds) -> TokenIdsTold | RequestFailed:
+        try:
+            return TokenIdsTold(asked.request_id, list(map(token_ids, asked.inputs)))
+        except HearthError as exc:
+            return RequestFailed(asked.request_id, Failed(exc.code, exc.message, exc.param))
 
     def heartbeat(self) -> Heartbeat:
         # A script that waits, for minutes if it says so, is no work that could be stuck.
@@ -88,7 +107,7 @@ class ScriptWorker:
         return None if timeout_s is None else request.arrived_at + timeout_s
 
     def _count_prompt(self, request: GenerateRequest) -> int:
-        num_tokens, most = num_prompt_tokens(request.prompt), self.facts.context_length
+        num_tokens, most = len(token_ids(request.prompt)), self.facts.context_length
         if num_tokens >= most:
             raise ContextLengthExceeded(
                 f"the prompt has {num_tokens} tokens but the model accepts {most}, prompt and answer together",

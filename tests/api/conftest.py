@@ -15,12 +15,15 @@ from openai import AsyncOpenAI
 from starlette.applications import Starlette
 
 from server.api.application import build_api
-from server.config.schema import Limits, ModelConfig, SamplingDefaults, ScriptRule
+from server.config.schema import Limits, ModelConfig, RagModel, RagSettings, SamplingDefaults, ScriptRule
 from server.models.registry import ModelEntry, ModelRegistry
 from server.services import build_services
+from server.services.chat import ChatService
+from server.services.grounded_chat import GroundedChat
+from server.services.store_models import StoreModels
 from server.types import ModelFacts
 from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
-from tests.fakes.stores import FakeFileService, FakeVectorStoreService
+from tests.fakes.stores import FakeEvaluationService, FakeFileService, FakeVectorStoreService
 
 CHAT = ModelConfig(
     id="talker",
@@ -42,6 +45,15 @@ EMBEDDING = ModelConfig(
     id="embedder", kind="embedding", backend="sentence_transformers", source="file:x", dimensions=(1,)
 )
 RERANK = ModelConfig(id="ranker", kind="rerank", backend="sentence_transformers", source="file:x")
+RAG = RagModel(
+    id="handbook",
+    chat_model="talker",
+    vector_stores=("manuals",),
+    aliases=("gpt-4o",),
+    description="Answers from the manuals.",
+    system_prompt="You are the help desk.",
+    max_num_results=5,
+)
 
 
 @dataclass
@@ -67,13 +79,23 @@ class Stack:
     )
     files: FakeFileService = field(default_factory=FakeFileService)
     stores: FakeVectorStoreService = field(default_factory=FakeVectorStoreService)
+    evaluation: FakeEvaluationService = field(default_factory=FakeEvaluationService)
+    rag_models: tuple[RagModel, ...] = ()
 
     def app(self, without: tuple[str, ...] = ()) -> Starlette:
         """The application over all models but those whose ids are in `without`."""
         served = ((CHAT, self.chat), (SCRIPT, self.actor), (EMBEDDING, self.embedder), (RERANK, self.reranker))
-        registry = ModelRegistry([ModelEntry(config, model) for config, model in served if config.id not in without])
+        entries = [ModelEntry(config, model) for config, model in served if config.id not in without]
+        registry = ModelRegistry(entries, self.rag_models)
         services = build_services(registry, self.limits, started_at_s=1_700_000_000, version="1.2.3")
-        fakes: dict[str, Any] = {"files": self.files, "vector_stores": self.stores}
+        stores: Any = self.stores
+        grounded = GroundedChat(stores, StoreModels(registry, RagSettings()), RagSettings())
+        fakes: dict[str, Any] = {
+            "chat": ChatService(registry, grounded),
+            "files": self.files,
+            "vector_stores": stores,
+            "evaluation": self.evaluation,
+        }
         return build_api(dataclasses.replace(services, **fakes), self.limits)
 
 

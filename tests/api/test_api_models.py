@@ -30,7 +30,7 @@ async def test_models_are_listed_with_what_clients_want_to_know(client: httpx.As
         "runtime": {"architecture": None, "num_parameters": None, "load_s": 0.0, "details": {}},
         "model_name": "talker",
         "model_type": "LLM",
-        "model_ability": ["chat", "generate"],
+        "model_ability": ["chat", "generate", "tools"],
     }
 
 

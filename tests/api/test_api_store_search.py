@@ -71,7 +71,7 @@ async def test_a_hit_is_written_as_openai_writes_it(client: httpx.AsyncClient) -
 async def test_a_bare_query_takes_the_defaults(client: httpx.AsyncClient, stack: Stack) -> None:
     await client.post(SEARCH, json={"query": "warm"})
 
-    assert stack.stores.last == ("search", ("vs_1", ["warm"], SearchOptions()), {})
+    assert stack.stores.last == ("search", ("vs_1", ["warm"], SearchOptions()), {"rewrites_queries": False})
 
 
 async def test_everything_that_can_be_asked_is_passed_on(client: httpx.AsyncClient, stack: Stack) -> None:
@@ -86,7 +86,7 @@ async def test_everything_that_can_be_asked_is_passed_on(client: httpx.AsyncClie
                 "score_threshold": 0.5,
                 "hybrid_search": {"embedding_weight": 1, "text_weight": 0},
             },
-            "rewrite_query": False,
+            "rewrite_query": True,
             "explain": True,
         },
     )
@@ -100,7 +100,7 @@ async def test_everything_that_can_be_asked_is_passed_on(client: httpx.AsyncClie
         text_weight=0.0,
         explain=True,
     )
-    assert stack.stores.last[1] == ("vs_1", ["warm", "cold"], options)
+    assert stack.stores.last == ("search", ("vs_1", ["warm", "cold"], options), {"rewrites_queries": True})
 
 
 async def test_explain_tells_every_stage_and_what_was_dropped(client: httpx.AsyncClient, stack: Stack) -> None:
@@ -139,7 +139,7 @@ async def test_explain_tells_every_stage_and_what_was_dropped(client: httpx.Asyn
         ({"query": ["a"] * 17}, "query"),
         ({"query": 1}, "query"),
         ({"query": "a", "max_num_results": 51}, "max_num_results"),
-        ({"query": "a", "rewrite_query": True}, "rewrite_query"),
+        ({"query": "a", "rewrite_query": "yes"}, "rewrite_query"),
         ({"query": "a", "ranking_options": {"ranker": "best"}}, "ranking_options.ranker"),
         ({"query": "a", "ranking_options": {"score_threshold": 2}}, "ranking_options.score_threshold"),
         (

@@ -116,7 +116,12 @@ async def test_structural_chunking_is_told_as_other_with_its_sizes(client: httpx
 
     assert body["chunking_strategy"] == {
         "type": "other",
-        "structural": {"max_chunk_size_tokens": 200, "chunk_overlap_tokens": 0, "parent_tokens": 800},
+        "structural": {
+            "max_chunk_size_tokens": 200,
+            "chunk_overlap_tokens": 0,
+            "parent_tokens": 800,
+            "context": False,
+        },
     }
 
 
@@ -379,6 +384,8 @@ TOO_MANY = {str(n): "x" for n in range(17)}
         (FILES, {"file_id": "f", "attributes": {"a": []}}, "attributes"),
         (FILES, {"file_id": "f", "attributes": {"a": None}}, "attributes"),
         (FILES, {"file_id": "f", "attributes": TOO_MANY}, "attributes"),
+        (FILES, {"file_id": "f", "attributes": {"a": "b\0c"}}, "attributes"),
+        (FILES, {"file_id": "f", "attributes": {"a\0b": 1}}, "attributes"),
         (f"{FILES}/file-1", {}, "attributes"),
         (f"{FILES}/file-1", {"attributes": {"a": "x" * 513}}, "attributes"),
         (BATCHES, {}, "file_ids"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
@@ -55,8 +55,9 @@ async def test_fields_may_come_before_the_file_or_after_it(parts: tuple[bytes, .
 
 
 @given(st.binary(max_size=300), st.integers(1, 40))
+@example(BOUNDARY[-1:].encode(), 1)
 async def test_any_content_arrives_whole_however_it_is_cut(content: bytes, piece: int) -> None:
-    tricky = content + f"\r\n--{BOUNDARY[:-1]}".encode() + content  # all but a boundary
+    tricky = content + f"\r\n--{BOUNDARY[:-1]}.".encode() + content  # all but a boundary
 
     assert await read(upload_of(body(PURPOSE, part("file", tricky, "a")), piece=piece)) == tricky
 
@@ -88,6 +89,7 @@ async def test_fields_of_objects_are_nested() -> None:
         (PURPOSE + FILE, None),  # no end
         (body(PURPOSE), "file"),
         (body(PURPOSE, FILE, FILE), "file"),
+        (body(PURPOSE, PURPOSE, FILE), "purpose"),  # of which there is room for millions
         (body(PURPOSE, part("file", b"hello")), "file"),
         (body(PURPOSE, part("image", b"hello", "a.png")), "image"),
         (body(part("purpose", b"x" * 2000), FILE), "purpose"),

@@ -45,6 +45,18 @@ async def test_an_answer_has_its_text_and_what_the_server_counted() -> None:
     assert (answer.num_tokens, answer.num_prompt_tokens, answer.num_cached_tokens) == (2, 3, 1)
 
 
+async def test_what_a_grounded_answer_rests_on_is_no_text() -> None:
+    sourced = {"choices": [{"delta": {"x": {"sources": [{}, {}], "timings_ms": {"search": 20, "total": 250}}}}]}
+    cited = {"choices": [{"delta": {"citations": [], "x": {"num_removed_citations": 0}}}]}
+    head, stream = events("so [1].").split(b"\r\n\r\n")
+    before, behind = (f"data: {json.dumps(chunk)}\n\n".encode() for chunk in (sourced, cited))
+
+    async with serving(lambda: head + b"\r\n\r\n" + before + behind + stream) as port:
+        answer = await ask(port, Answer({}, due_s=0.0))
+
+    assert (answer.num_sources, answer.finding_s, answer.text, len(answer.chunk_s)) == (2, 0.25, "so [1].", 1)
+
+
 @pytest.mark.parametrize(
     ("sent", "error"),
     [

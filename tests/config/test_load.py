@@ -347,3 +347,11 @@ def test_files_of_this_repository_are_right(name: str) -> None:
     loaded = load_config(path, environ={})
 
     assert {model.kind for model in loaded.config.models} == {"chat", "embedding", "rerank"}
+
+
+def test_a_rag_model_without_its_chat_model_is_told_with_its_line(folder: Path) -> None:
+    rag = "rag:\n  models:\n    - {id: handbook, vector_stores: [a], chat_model: ecco}\n"
+
+    assert complaint(ECHO + rag) == (
+        "models.yaml:9: rag.models[0].chat_model: 'ecco' is not a model of kind 'chat'; those here: echo"
+    )

@@ -81,6 +81,7 @@ def test_a_cache_file_without_a_cache_is_refused() -> None:
         ({"embedding_model": "ranker"}, "'ranker' is not a model of kind 'embedding'; those here: embedder"),
         ({"embedding_model": "none"}, "'none' is not a model of kind 'embedding'"),
         ({"rerank_model": "nobody"}, "'nobody' is not a model of kind 'rerank'; those here: ranker"),
+        ({"chat_model": "ranker"}, "'ranker' is not a model of kind 'chat'; those here: none"),
     ],
 )
 def test_retrieval_uses_models_that_are_there(rag: dict[str, str], complaint: str) -> None:
@@ -88,9 +89,32 @@ def test_retrieval_uses_models_that_are_there(rag: dict[str, str], complaint: st
         HearthConfig.model_validate({"models": ENCODERS, "rag": rag})
 
 
-@pytest.mark.parametrize("rag", [{}, {"embedding_model": "e", "rerank_model": "none"}, {"rerank_model": "ranker"}])
+@pytest.mark.parametrize(
+    "rag", [{}, {"embedding_model": "e", "rerank_model": "none", "chat_model": "none"}, {"rerank_model": "ranker"}]
+)
 def test_models_of_retrieval_go_by_id_alias_or_none(rag: dict[str, str]) -> None:
     HearthConfig.model_validate({"models": ENCODERS, "rag": rag})
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"chat_model": "nobody"}, "'nobody' is not a model of kind 'chat'; those here: echo"),
+        ({"chat_model": "ranker"}, "'ranker' is not a model of kind 'chat'"),
+        ({"chat_model": "handbook"}, "'handbook' is not a model of kind 'chat'"),
+        ({"id": "echo"}, "name 'echo' is used by 'echo' already"),
+        ({"aliases": ["e"]}, "name 'e' is used by 'embedder' already"),
+        ({"vector_stores": []}, "at least 1 item"),
+        ({"embedding_weight": 0, "text_weight": 0}, "nothing would be found"),
+    ],
+)
+def test_a_rag_model_binds_a_chat_model_under_a_name_of_its_own(changes: dict[str, object], complaint: str) -> None:
+    echo = {"id": "echo", "kind": "chat", "backend": "script", "script": [{"text": "hi"}]}
+    model = {"id": "handbook", "chat_model": "echo", "vector_stores": ["manuals"]}
+    HearthConfig.model_validate({"models": [*ENCODERS, echo], "rag": {"models": [model]}})
+
+    with pytest.raises(ValidationError, match=complaint):
+        HearthConfig.model_validate({"models": [*ENCODERS, echo], "rag": {"models": [{**model, **changes}]}})
 
 
 @pytest.mark.parametrize("code", get_args(ScriptedErrorCode))

@@ -83,6 +83,7 @@ def test_options_of_the_compiler_are_not_the_clients(grammars: GrammarCompiler) 
         {"type": "array", "contains": {}},
         {"type": "object", "propertyNames": {"pattern": "^a"}},
         {"type": "object", "minProperties": 2, "additionalProperties": {"type": "integer"}},
+        {"properties": {"default": {"type": "object", "minProperties": 3, "required": ["a"]}}},
         {"oneOf": [{"type": "number"}, {"type": "integer"}]},
         {"$ref": "https://example.com/schema.json"},
         {"$ref": "file:///etc/passwd"},
@@ -114,6 +115,8 @@ def test_a_schema_that_cannot_be_honoured_is_refused(grammars: GrammarCompiler, 
         ("lark", 'a: "b"', "no start rule"),
         ("lark", 'start: "a" <[1]>', "names a token"),
         ("lark", 'start: "a" <|im_end|>', "names a token"),
+        ("lark", 'start: a "b"\na[stop=""]: /x*/', "option 'stop'"),
+        ("lark", "start[max_tokens=2]: /x+y/", "option 'max_tokens'"),
         ("lark", "start: start", "no text"),
         ("lark", "%import .etc.passwd (INT)\nstart: INT", "Unknown"),
         ("gbnf", "root = x", "no GBNF"),
@@ -226,6 +229,12 @@ def spacious() -> Iterator[GrammarCompiler]:
 
 def test_a_tokeniser_that_adds_a_space_does_not_change_the_text(spacious: GrammarCompiler) -> None:
     assert accepts(spacious.mask(Grammar("regex", "name", "grammar")), "name")
+
+
+def test_a_vocabulary_without_an_end_takes_no_grammars() -> None:
+    endless = GrammarCompiler(PIECES, np.zeros_like(IS_END), tokenize)
+
+    assert "no token to end" in refusal(endless, "regex", "a")
 
 
 def test_an_answer_may_have_control_tokens_around_what_the_client_wants(grammars: GrammarCompiler) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from server.config.schema import ScriptedError, ScriptedToolCall, ScriptRule
-from server.engine.script import play
+from server.engine.script import play, token_ids
 from server.errors import InvalidRequest
 from server.services.generation import Answer
 from server.types import (
@@ -52,6 +52,12 @@ def test_no_matching_rule_blames_the_field_that_the_client_sent(prompt: Prompt, 
 def test_token_ids_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="no vocabulary"):
         events(ECHO, prompt=TokensPrompt([1]))
+
+
+def test_words_are_tokens() -> None:
+    assert len(token_ids("one two  three")) == 3
+    assert token_ids(CHAT) == token_ids("hello there") + token_ids("yes?")
+    assert token_ids("a") != token_ids("b")
 
 
 def test_max_tokens_cuts_and_says_so() -> None:

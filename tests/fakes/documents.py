@@ -19,6 +19,8 @@ from server.rag.documents import (
     StoreRecord,
     Vectors,
 )
+from server.rag.rows import sweeps
+from server.storage.database import Database
 
 DIMENSIONS = 8
 
@@ -46,6 +48,11 @@ async def a_store(
         dimensions=DIMENSIONS,
         chunking=ChunkingStrategy(),
     )
+
+
+async def swept(database: Database) -> None:
+    """Have done in one go what a `Sweeper` would do in slices."""
+    assert (await database.write(lambda db: sweeps.sweep(db, lambda: False))).is_last
 
 
 def cut(text: str, spans: Sequence[Span]) -> tuple[ParsedDocument, ChunkedDocument, Vectors, list[bytes]]:

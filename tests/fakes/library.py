@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from server.config.schema import ModelConfig, RagSettings
 from server.models.registry import ModelEntry, ModelRegistry
+from server.rag.contexts import ContextWriter
 from server.rag.document_store import DocumentStore
 from server.rag.documents import Block, ChunkingStrategy, FileRecord, ParsedDocument, StoreRecord
 from server.rag.index_shelf import IndexShelf
@@ -19,18 +20,26 @@ from server.rag.ingestion import Ingestion
 from server.rag.ingestion_job import JobPolicy, JobTools
 from server.rag.parsing import ParseFailed
 from server.rag.patience import RetryPolicy
+from server.rag.reindex_job import ReindexTools
+from server.rag.reindex_store import ReindexStore
+from server.rag.reindexing import Reindexing
+from server.rag.store_export import StoreExport
+from server.rag.store_import import StoreImport
+from server.rag.sweeper import Sweeper
+from server.rag.transfer_store import TransferStore
 from server.services.library import Library
 from server.services.store_models import StoreModels
 from server.storage.data_layout import DataLayout
 from server.storage.database import Database
 from server.storage.file_store import FileStore
 from server.types import ModelFacts
-from tests.fakes.models import FakeEmbedder, FakeReranker
+from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
 
 TENANT = "ada"
 FACTS = ModelFacts(context_length=512, dimensions=2, prompts={"passage": "passage: "}, fingerprint="f1")
 EMBEDDING = ModelConfig(id="embedder", kind="embedding", backend="sentence_transformers", source="file:x")
 RERANK = ModelConfig(id="ranker", kind="rerank", backend="sentence_transformers", source="file:x")
+CHAT = ModelConfig(id="talker", kind="chat", backend="llama_cpp", source="file:x.gguf")
 
 SMALL_CHUNKS = ChunkingStrategy(kind="static", max_tokens=10, overlap_tokens=0)
 """Ten characters, since a character is a token of `FakeEmbedder`."""
@@ -137,6 +146,8 @@ async def open_rig(
     *,
     embedder: FakeEmbedder | None = None,
     parser: FakeParser | None = None,
+    chat: FakeChatModel | None = None,
+    others: Sequence[ModelEntry] = (),
     around: Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]] | None = None,
     policy: JobPolicy = AT_ONCE,
     max_running: int = 2,
@@ -144,6 +155,7 @@ async def open_rig(
     """Open a data directory; nothing runs in it yet.
 
     Args:
+        others: Further models.
         around: See `Interrupted`; of what jobs call.
     """
     layout = DataLayout(folder)
@@ -152,7 +164,8 @@ async def open_rig(
         documents, files = DocumentStore(database), FileStore(layout.files, max_bytes=1 << 20)
         shelf = IndexShelf(documents, layout.indexes)
         embedder, parser, reranker = embedder or fake_embedder(), parser or FakeParser(), FakeReranker()
-        registry = ModelRegistry([ModelEntry(EMBEDDING, embedder), ModelEntry(RERANK, reranker)])
+        entries = [ModelEntry(EMBEDDING, embedder), ModelEntry(RERANK, reranker), *others]
+        registry = ModelRegistry(entries if chat is None else [*entries, ModelEntry(CHAT, chat)])
         models = StoreModels(registry, RagSettings())
         parts: dict[str, Any] = {"documents": documents, "parser": parser, "find_embedder": models.embedder}
         if around is not None:
@@ -161,19 +174,41 @@ async def open_rig(
                 "parser": Interrupted(parser, around),
                 "find_embedder": lambda store: around("find_embedder", lambda: models.embedder(store)),
             }
-        tools = JobTools(files=files, shelf=shelf, policy=policy, **parts)
+        contexts = ContextWriter(models.context_model)
+        tools = JobTools(files=files, shelf=shelf, contexts=contexts, policy=policy, **parts)
         ingestion = Ingestion(tools, max_running=max_running)
-        library = Library(documents=documents, files=files, shelf=shelf, ingestion=ingestion)
+        reindex_tools = ReindexTools(
+            reindexes=ReindexStore(database),
+            shelf=shelf,
+            find_embedder=models.new_embedder,
+            hold=ingestion.held,
+            suspects=tools.suspects,
+            policy=policy,
+        )
+        transfers, sweeper = TransferStore(database), Sweeper(database, shelf, pause_s=0)
+        library = Library(
+            documents=documents,
+            reindexes=reindex_tools.reindexes,
+            files=files,
+            uploads=FileStore(layout.imports, max_bytes=1 << 22),
+            shelf=shelf,
+            ingestion=ingestion,
+            reindexing=Reindexing(reindex_tools),
+            exports=StoreExport(transfers, files),
+            imports=StoreImport(transfers, files, sweeper, max_text_bytes=1 << 20),
+            sweeper=sweeper,
+        )
         try:
             yield Rig(library, models, tools, embedder, reranker, parser)
         finally:
+            await library.reindexing.stop()
             await ingestion.stop()
     finally:
         await asyncio.to_thread(database.close)
 
 
-async def jobs_done() -> None:
-    """Wait until no ingestion job of this loop runs, nor waits for its turn."""
+async def jobs_done(names: tuple[str, ...] = ("ingestion of", "reindex of")) -> None:
+    """Wait until no ingestion job and no reindex of this loop runs, nor waits for its turn."""
     async with asyncio.timeout(10):
-        while running := [task for task in asyncio.all_tasks() if task.get_name().startswith("ingestion of")]:
+        while running := [task for task in asyncio.all_tasks() if task.get_name().startswith(names)]:
             await asyncio.wait(running)

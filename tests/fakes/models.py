@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.errors import ContextLengthExceeded, HearthError
+from server.errors import ContextLengthExceeded, HearthError, InvalidRequest
 from server.protocols import EmbeddingResult, RerankResult
 from server.types import (
+    ChatPrompt,
     Delta,
     EncoderCounts,
     Finished,
@@ -50,12 +51,13 @@ class FakeModel:
 
 @dataclass
 class FakeChatModel(FakeModel):
-    """Goes through `steps` for each request.
+    """Goes through `steps` for each request. A word is a token, and each message has two of its own.
 
     Attributes:
         too_long: A prompt that is refused with `ContextLengthExceeded`.
         requests: Those that were begun.
         aborted: Ids of those whose stream was closed before its end; `abort_seen` is set with the first.
+        refused_role: Messages of this role are none that the template knows.
     """
 
     steps: Sequence[Step] = field(default_factory=lambda: saying("Hello", " there"))
@@ -63,6 +65,18 @@ class FakeChatModel(FakeModel):
     requests: list[GenerateRequest] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     abort_seen: asyncio.Event = field(default_factory=asyncio.Event)
+    refused_role: str | None = None
+
+    async def token_ids(self, inputs: Sequence[str | Prompt]) -> list[TokenIds]:
+        return [self._token_ids(each) for each in inputs]
+
+    def _token_ids(self, text_or_prompt: str | Prompt) -> TokenIds:
+        if isinstance(text_or_prompt, str):
+            return [len(word) for word in text_or_prompt.split()]
+        assert isinstance(text_or_prompt, ChatPrompt)
+        if any(message.role == self.refused_role for message in text_or_prompt.messages):
+            raise InvalidRequest("no such role", param="messages", code="template_error")
+        return [id_ for each in text_or_prompt.messages for id_ in (0, *self._token_ids(each.content), 0)]
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         self.requests.append(request)

@@ -36,6 +36,7 @@ async def add_document(
     *,
     file_id: str,
     attributes: Attributes | None = None,
+    context: str = "",
 ) -> ChunkChange:
     """Commit a document of chunks, each a text and a vector; a file of that id is made, or replaced in the store."""
     if file_id not in await documents.file_ids():
@@ -49,7 +50,7 @@ async def add_document(
     change = await documents.complete(
         document.id,
         ParsedDocument(text, (), "text/plain"),
-        ChunkedDocument(tuple(spans), tuple(ChunkDraft(span, parent, 1) for parent, span in enumerate(spans))),
+        ChunkedDocument(tuple(spans), tuple(ChunkDraft(span, parent, 1, context) for parent, span in enumerate(spans))),
         np.array([vector for _, vector in chunks], np.float32),
         [chunk.encode()[:16] for chunk, _ in chunks],
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from server.rag.documents import (
     StatusCounts,
     StoreRecord,
 )
+from server.rag.evaluation import Judgements
 from server.rag.paging import Page
 from server.rag.search import SearchOptions, SearchOutcome
+from server.services.evaluation import Configuration, Evaluation, KnownItems
 from server.services.files import UploadDetails
 
 FILE = FileRecord(
@@ -119,6 +122,41 @@ class FakeFileService:
 
 
 @dataclass
+class FakeEvaluationService:
+    """Gives `answer`, and notes each call as (store, questions, configurations, other options).
+
+    Attributes:
+        gate: When given, the answer waits for it.
+        cancelled: Set when a call is cancelled.
+    """
+
+    answer: Evaluation | None = None
+    gate: asyncio.Event | None = None
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: list[tuple[str, Any, Any, dict[str, Any]]] = field(default_factory=list)
+
+    async def evaluate(
+        self,
+        _tenant: str,
+        store_id: str,
+        questions: Judgements | KnownItems,
+        configurations: Sequence[Configuration],
+        **options: Any,
+    ) -> Evaluation:
+        self.calls.append((store_id, questions, configurations, options))
+        self.begun.set()
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        assert self.answer is not None
+        return self.answer
+
+
+@dataclass
 class FakeVectorStoreService:
     """Answers with the records it was given, and notes each call as (name, arguments, keyword arguments)."""
 
@@ -129,11 +167,17 @@ class FakeVectorStoreService:
     outcome: SearchOutcome = field(default_factory=lambda: SearchOutcome(queries=(), hits=()))
     has_more: bool = False
     error: HearthError | None = None
+    gate: asyncio.Event | None = None
+    page_at: dict[tuple[int, int], int] = field(default_factory=dict)
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
 
     @property
     def last(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         return self.calls[-1]
+
+    @property
+    def last_search(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        return [call for call in self.calls if call[0] == "search_together"][-1]
 
     def _note(self, method: str, /, *arguments: Any, **options: Any) -> None:
         self.calls.append((method, arguments, options))
@@ -151,6 +195,10 @@ class FakeVectorStoreService:
     async def get(self, _tenant: str, store_id: str) -> StoreRecord:
         self._note("get", store_id)
         return self.store
+
+    async def id_of(self, _tenant: str, name: str) -> str:
+        self._note("id_of", name)
+        return f"id of {name}"
 
     async def update(self, _tenant: str, store_id: str, **changes: Any) -> StoreRecord:
         self._note("update", store_id, **changes)
@@ -197,7 +245,19 @@ class FakeVectorStoreService:
         return self.batch_record
 
     async def search(
-        self, _tenant: str, store_id: str, queries: Sequence[str], options: SearchOptions
+        self, _tenant: str, store_id: str, queries: Sequence[str], options: SearchOptions, **more: Any
     ) -> SearchOutcome:
-        self._note("search", store_id, list(queries), options)
+        self._note("search", store_id, list(queries), options, **more)
         return self.outcome
+
+    async def pages(self, places: Sequence[tuple[int, int]]) -> list[int | None]:
+        self._note("pages", list(places))
+        return [self.page_at.get(place) for place in places]
+
+    async def search_together(
+        self, _tenant: str, store_ids: Sequence[str], queries: Sequence[str], options: SearchOptions
+    ) -> SearchOutcome:
+        self._note("search_together", list(store_ids), list(queries), options)
+        if self.gate is not None:
+            await self.gate.wait()
+        return replace(self.outcome, queries=tuple(queries))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from benchmarks.server_process import HEARTH, ServerProcess, environment
-from tests.integration.live_models import BROKEN, DEFAULTS, MAX_UPLOAD_MB, REPOSITORY, SCRIPT, write_broken_weights
+from tests.integration.live_models import BROKEN, DEFAULTS, MAX_UPLOAD_MB, RAG, REPOSITORY, SCRIPT, write_broken_weights
 
 RunHearth = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -24,7 +24,8 @@ def live_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Not tuned: what is tested must not depend on what this machine was measured to be good at.
     limits = {"max_upload_mb": MAX_UPLOAD_MB}
     server = {"port": 0, "weights_dir": str(REPOSITORY / "weights"), "tune": False, "limits": limits}
-    config.write_text(yaml.safe_dump({"server": server, "models": [*DEFAULTS, SCRIPT, *BROKEN]}))
+    models = [*DEFAULTS, SCRIPT, *BROKEN]
+    config.write_text(yaml.safe_dump({"server": server, "models": models, "rag": {"models": [RAG]}}))
     names = [model["id"] for model in DEFAULTS]
     subprocess.run([HEARTH, "pull", "--config", str(config), *names], env=environment(), check=True)
     write_broken_weights(config.parent)

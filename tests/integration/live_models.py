@@ -27,6 +27,13 @@ SCRIPT: dict[str, Any] = {
     ],
 }
 
+RAG: dict[str, Any] = {
+    "id": "librarian",
+    "chat_model": CHAT,
+    "vector_stores": ["library"],
+    "aliases": ["team/librarian"],
+}
+
 MAX_UPLOAD_MB = 8
 
 BROKEN: list[dict[str, Any]] = [

@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 
 from server.config.schema import Limits, ModelConfig
-from server.errors import DeadlineExceeded
-from server.types import ChatMessage, ChatPrompt, Finished, GenerateRequest, SamplingParams, Urgency
+from server.errors import ContextLengthExceeded, DeadlineExceeded
+from server.types import (
+    ChatMessage,
+    ChatPrompt,
+    Finished,
+    GenerateRequest,
+    SamplingParams,
+    Started,
+    TextPrompt,
+    Urgency,
+)
 from server.workers.client import WorkerClient
 from server.workers.supervisor import Supervisor
 from tests.fakes.scripted import spec_factory, until
@@ -76,6 +85,25 @@ async def test_a_request_that_takes_too_long_fails_and_its_neighbour_does_not() 
         events = [event async for event in client.generate(asked("in time", story))]
 
     assert isinstance(events[-1], Finished)
+
+
+@pytest.mark.usefixtures("live_config")
+async def test_token_ids_are_those_that_a_prompt_has_and_text_has_no_control_tokens() -> None:
+    hostile, polite = ChatMessage(role="user", content="Hi <|im_end|>"), ChatMessage(role="user", content="Hi")
+    request = asked("r", hostile, max_tokens=1)
+    async with worker() as client:
+        await until("ready", client, timeout_s=60)
+
+        prompt, other = await client.token_ids([request.prompt, ChatPrompt((polite,))])
+        text, raw = await client.token_ids(["<|im_end|>", TextPrompt("<|im_end|>")])
+        events = [event async for event in client.generate(request)]
+        with pytest.raises(ContextLengthExceeded):
+            await client.token_ids(["word " * 100_000])
+
+    assert events[0] == Started(len(prompt))
+    assert len(raw) == 1
+    assert len(text) > 1 and raw[0] not in text
+    assert prompt.count(raw[0]) == other.count(raw[0])  # those of the template
 
 
 @pytest.mark.usefixtures("live_config")  # pulls the weights

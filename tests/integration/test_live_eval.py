@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.server_process import ServerProcess
 from tests.integration.conftest import RunHearth
 
 pytestmark = pytest.mark.integration
@@ -34,6 +35,30 @@ def test_a_small_collection_is_measured_stage_by_stage(
 
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
-    assert (report["num_queries"], report["failures"]) == (3, [])
-    assert set(report["stages"]) >= {"dense", "fused", "rerank", "final"}
-    assert report["stages"]["dense"]["MRR"]["mean"] == 1.0
+    [found] = report["configurations"]
+    assert (report["num_queries"], found["rerank_failures"]) == (3, [])
+    assert set(found["stages"]) >= {"dense", "rrf", "rerank", "final"}
+    assert found["stages"]["dense"]["MRR"]["mean"] == 1.0
+
+
+def test_a_store_of_a_running_server_is_measured_with_questions_of_its_own(
+    live_server: ServerProcess, run_hearth: RunHearth, tmp_path: Path
+) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for title, text in TEXTS.items():
+        (folder / f"{title}.md").write_text(f"# All that is known about a {title.lower()}\n\n{text}")
+    ways = [{"name": "meaning", "ranking_options": {"hybrid_search": {"embedding_weight": 1, "text_weight": 0}}}, {}]
+    (tmp_path / "ways.json").write_text(json.dumps(ways))
+    run_hearth("ingest", "notes", "--store", "measured", "--url", live_server.url)
+
+    done = run_hearth(
+        *("eval", "retrieval", "--store", "measured", "--known-item", "4", "--configurations", "ways.json", "--json"),
+        *("--url", live_server.url),
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert (report["judged"], report["num_queries"], report["unknown_items"]) == ("file", 4, [])
+    assert all(found["stages"]["final"]["MRR"]["mean"] == 1.0 for found in report["configurations"])
+    assert "lexical" not in report["configurations"][0]["stages"]

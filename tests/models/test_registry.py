@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from server.config.schema import ModelConfig
+from server.config.schema import ModelConfig, RagModel
 from server.errors import InvalidRequest, ModelNotFound
 from server.models.registry import ModelEntry, ModelRegistry
 from server.protocols import ServedModel
@@ -50,6 +50,18 @@ def test_request_without_a_name_gets_the_first_model_of_its_kind() -> None:
 def test_no_model_of_a_kind_is_not_found() -> None:
     with pytest.raises(ModelNotFound, match="this server has no rerank model; it has qwen, minilm, smol"):
         REGISTRY.rerank(None)
+
+
+def test_rag_models_are_found_by_id_and_alias_and_do_nothing_but_chat() -> None:
+    model = RagModel(id="handbook", chat_model="qwen", vector_stores=("manuals",), aliases=("docs",))
+    registry = ModelRegistry([CHAT, EMBED], [model])
+
+    assert registry.rag_model("handbook") is registry.rag_model("docs") is model
+    assert registry.rag_model("qwen") is None
+    with pytest.raises(ModelNotFound, match="this server has qwen, minilm, handbook; did you mean 'handbook'"):
+        registry.chat("handbok")
+    with pytest.raises(InvalidRequest, match=r"answers chats from vector stores, .* chat models here: qwen"):
+        registry.chat("docs")
 
 
 def test_entries_keep_their_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -245,6 +246,15 @@ def test_chunks_know_their_page_and_the_headings_above() -> None:
         ("Guide > Setup", 4),
         ("Guide > Use", 4),
     ]
+
+
+@pytest.mark.parametrize("kind", ["static", "structural"])
+def test_where_pages_begin_is_kept_whatever_the_chunks_are(kind: Literal["static", "structural"]) -> None:
+    document = document_of(("paragraph", "a", 1), ("paragraph", "b", 1), ("paragraph", "c"), ("paragraph", "d", 4))
+
+    chunked = cut(document, ChunkingStrategy(kind=kind, max_tokens=300, overlap_tokens=0))
+
+    assert chunked.pages == ((0, 1), (document.text.index("d"), 4))
 
 
 def test_marks_around_a_block_belong_to_it() -> None:

@@ -1,5 +1,8 @@
 import secrets
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,14 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.errors import Conflict, InvalidRequest, ObjectNotFound, StorageFull
+from server.errors import Conflict, InvalidRequest, ObjectNotFound, StorageError, StorageFull
 from server.rag.document_store import DocumentStore
-from server.rag.documents import Attributes, ChunkingStrategy, Span, StatusCounts
+from server.rag.documents import Attributes, ChunkingStrategy, Expired, Span, StatusCounts
 from server.rag.paging import Page
+from server.rag.rows import sweeps, words
+from server.storage import database as database_module
 from server.storage.database import Database
-from tests.fakes.documents import DIMENSIONS, a_file, a_store, completed, cut, vector_of
+from tests.fakes.document_check import findings
+from tests.fakes.documents import DIMENSIONS, a_file, a_store, completed, cut, swept, vector_of
 
 DAY_S = 86_400
+NOTHING = Expired((), (), ())
 STATIC = ChunkingStrategy(kind="static", max_tokens=300, overlap_tokens=20)
 
 
@@ -116,24 +123,70 @@ async def test_what_a_client_may_change_of_a_store_is_replaced(documents: Docume
     assert await documents.store("default", store.id) == changed
 
 
-async def test_use_of_a_store_is_noted_to_the_minute(documents: DocumentStore, clock: Clock) -> None:
+async def test_use_of_a_store_is_told_at_once(documents: DocumentStore, clock: Clock) -> None:
     store = await a_store(documents)
-    noted = []
-    for now in (clock.now + 59, clock.now + 60, clock.now - 500):  # the last: somebody has set the clock back
-        await documents.touch("default", store.id, int(now))
-        noted.append((await documents.store("default", store.id)).last_active_at - int(clock.now))
+    told = []
+    for now in (clock.now + 60, clock.now - 500):  # the last: somebody has set the clock back
+        documents.touch(store.id, int(now))
+        [listed], _ = await documents.stores("default")
+        assert await documents.store("default", store.id) == listed
+        told.append(listed.last_active_at - int(clock.now))
 
-    assert noted == [0, 60, 60]
+    assert told == [60, 60]
 
 
-async def test_a_deleted_store_takes_its_documents_along_and_leaves_files(documents: DocumentStore) -> None:
-    store = await a_store(documents)
+async def test_use_of_a_store_is_written_before_anything_expires(documents: DocumentStore, clock: Clock) -> None:
+    store = await a_store(documents, expires_after_days=1)
+    documents.touch(store.id, int(clock.now) + DAY_S - 1)
+    documents.touch("vs_deleted", int(clock.now))
+
+    await documents.expire(int(clock.now) + DAY_S)
+
+    alive = await documents.store("default", store.id)
+    assert (alive.is_expired, alive.last_active_at) == (False, int(clock.now) + DAY_S - 1)
+
+
+async def test_use_of_a_store_that_cannot_be_written_is_not_forgotten(
+    documents: DocumentStore, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await a_store(documents, expires_after_days=1)
+    documents.touch(store.id, int(clock.now) + DAY_S - 1)
+
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0)
+    with closing(sqlite3.connect(tmp_path / "hearth.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StorageError):
+            await documents.expire(int(clock.now))
+    await documents.expire(int(clock.now) + DAY_S)
+
+    assert not (await documents.store("default", store.id)).is_expired
+
+
+async def test_a_deleted_store_is_gone_at_once(documents: DocumentStore) -> None:
+    store, other = await a_store(documents), await a_store(documents)
     await documents.add_file("default", a_file("file-1"))
-    await completed(documents, store.id, "file-1", "some text")
+    [job] = await documents.add_documents("default", store.id, [("file-1", {}, STATIC)])
 
     await documents.delete_store("default", store.id)
 
-    for table in ("vector_stores", "documents", "chunks", "parents", "texts", "batches"):
+    assert [each.id for each in (await documents.stores("default"))[0]] == [other.id]
+    assert await documents.unfinished() == []
+    assert await documents.complete(job.id, *cut("text", [Span(0, 4)])) is None
+    for attempt in (documents.store("default", store.id), documents.generation(store.id), documents.vectors(store.id)):
+        with pytest.raises(ObjectNotFound):
+            await attempt
+
+
+async def test_what_a_deleted_store_held_is_swept_and_files_stay(documents: DocumentStore, database: Database) -> None:
+    store = await a_store(documents)
+    await documents.add_file("default", a_file("file-1"))
+    await completed(documents, store.id, "file-1", "some text")
+    await documents.add_documents("default", store.id, [("file-1", {}, STATIC)], "vsfb_1")
+
+    await documents.delete_store("default", store.id)
+    await swept(database)
+
+    for table in ("vector_stores", "documents", "chunks", "parents", "texts", "batches", "sweeps"):
         assert await num_rows(documents, table) == 0
     assert await num_rows(documents, "sqlite_master WHERE name LIKE 'chunks_fts%'") == 0
     assert await documents.file_ids() == {"file-1"}
@@ -193,6 +246,31 @@ async def test_spans_are_cut_out_of_long_texts_exactly(documents: DocumentStore,
     [parent] = await documents.parents([chunks[0].parent_id])
     assert (parent.text, parent.span) == (LONG_TEXT, Span(0, len(LONG_TEXT), page=1, heading="all"))
     assert await documents.document_text("default", store.id, "file-1") == LONG_TEXT
+
+
+@given(
+    length=st.integers(1, 20_000),
+    starts=st.lists(st.integers(0, 19_999), unique=True, max_size=5).map(sorted),
+    offset=st.integers(0, 19_999),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+async def test_every_place_has_the_page_that_began_before_it(
+    documents: DocumentStore, length: int, starts: list[int], offset: int
+) -> None:
+    pages = [(start, number) for number, start in enumerate((each for each in starts if each < length), start=1)]
+    text = "".join(chr(ord("a") + each % 26) for each in range(length))
+    file_id, store = secrets.token_hex(8), await a_store(documents)
+    await documents.add_file("default", a_file(file_id))
+    [document] = await documents.add_documents("default", store.id, [(file_id, {}, STATIC)])
+    offset %= length
+    parsed, chunked, vectors, hashes = cut(text, [Span(offset, length)])
+    change = await documents.complete(document.id, parsed, replace(chunked, pages=tuple(pages)), vectors, hashes)
+
+    assert change is not None
+    [chunk] = await documents.chunks(change.added_ids)
+    known = [number for start, number in pages if start <= offset]
+    assert await documents.pages([(document.id, offset), (10**9, 0)]) == [known[-1] if known else None, None]
+    assert (chunk.text, await documents.document_text("default", store.id, file_id)) == (text[offset:], text)
 
 
 async def test_chunks_come_in_the_order_of_ids_without_what_is_gone(documents: DocumentStore) -> None:
@@ -359,11 +437,12 @@ async def test_vectors_are_known_by_what_was_embedded(documents: DocumentStore) 
 
 
 @pytest.mark.parametrize("ending", ["complete", "fail", "cancel", "remove", "delete file", "delete store", "expire"])
-async def test_no_pending_vector_outlives_its_job(documents: DocumentStore, ending: str) -> None:
+async def test_nothing_pending_outlives_its_job(documents: DocumentStore, database: Database, ending: str) -> None:
     store = await a_store(documents, expires_after_days=1)
     await documents.add_file("default", a_file("file-1"))
     [job] = await documents.add_documents("default", store.id, [("file-1", {}, STATIC)], "vsfb_1")
     await documents.keep_pending(job.id, {b"h": b"v"})
+    await documents.keep_contexts(job.id, {b"k": "context"})
 
     if ending == "complete":
         await documents.complete(job.id, *cut("text", [Span(0, 4)]))
@@ -379,8 +458,29 @@ async def test_no_pending_vector_outlives_its_job(documents: DocumentStore, endi
         await documents.delete_store("default", store.id)
     else:
         await documents.expire(2 * DAY_S + 1_000_000)
+    await swept(database)
 
     assert await num_rows(documents, "pending_vectors") == 0
+    assert await num_rows(documents, "pending_contexts") == 0
+
+
+async def test_contexts_are_known_while_they_are_pending_and_when_they_are_stored(documents: DocumentStore) -> None:
+    store, other = await a_store(documents), await a_store(documents)
+    await documents.add_file("default", a_file("file-1"))
+    [job] = await documents.add_documents("default", store.id, [("file-1", {}, STATIC)])
+    kept = await documents.keep_contexts(job.id, {b"k": "written"})
+    pending = await documents.known_contexts(store.id, [b"k", b"unknown"])
+    parsed, chunked, vectors, hashes = cut("text", [Span(0, 4)])
+    drafts = tuple(replace(draft, context="written", context_key=b"k") for draft in chunked.chunks)
+
+    change = await documents.complete(job.id, parsed, replace(chunked, chunks=drafts), vectors, hashes)
+
+    assert change is not None
+    [chunk] = await documents.chunks(change.added_ids)
+    assert (kept, await documents.keep_contexts(job.id, {b"k": "late"})) == (True, False)
+    assert pending == await documents.known_contexts(store.id, [b"k", b"unknown"]) == {b"k": "written"}
+    assert await documents.known_contexts(other.id, [b"k"]) == {}, "which may be another tenant's"
+    assert (chunk.text, chunk.context) == ("text", "written")
 
 
 async def test_pending_vectors_stay_when_the_job_is_begun_anew(documents: DocumentStore) -> None:
@@ -406,7 +506,7 @@ async def test_vectors_are_of_one_moment_and_as_the_change_said(documents: Docum
     assert generation == await documents.generation(store.id) == 4
     assert ids.tolist() == [changes[0].added_ids[0], changes[2].added_ids[0]]
     np.testing.assert_array_equal(vectors, np.concatenate([changes[0].vectors, changes[2].vectors]))
-    assert (vectors.dtype, ids.dtype) == (np.float32, np.int64)
+    assert (vectors.dtype, ids.dtype) == (np.float16, np.int64)
 
 
 async def test_an_empty_store_has_no_vectors(documents: DocumentStore) -> None:
@@ -425,18 +525,53 @@ async def test_what_is_past_its_time_goes(documents: DocumentStore, clock: Clock
     other = await a_store(documents)
     await documents.add_file("default", a_file("file-1", expires_at=int(clock.now) + 10))
     await documents.add_file("default", a_file("file-2"))
-    old, kept = [await completed(documents, each.id, "file-2", "text") for each in (store, other)]
+    _, kept = [await completed(documents, each.id, "file-2", "text") for each in (store, other)]
     soon = await completed(documents, other.id, "file-1", "text")
 
-    assert await documents.expire(int(clock.now) + 9) == ([], [])
-    file_ids, changes = await documents.expire(int(clock.now) + 2 * DAY_S)
+    assert await documents.expire(int(clock.now) + 9) == NOTHING
+    expired = await documents.expire(int(clock.now) + 2 * DAY_S)
 
-    assert file_ids == ["file-1"]
-    removed = {change.store_id: change.removed_ids.tolist() for change in changes}
-    assert removed == {store.id: old.added_ids.tolist(), other.id: soon.added_ids.tolist()}
+    assert (expired.file_ids, expired.store_ids) == (("file-1",), (store.id,))
+    removed = {change.store_id: change.removed_ids.tolist() for change in expired.changes}
+    assert removed == {other.id: soon.added_ids.tolist()}
     assert await documents.file_ids() == {"file-2"}
     assert (await documents.vectors(other.id))[1].tolist() == kept.added_ids.tolist()
-    assert await documents.expire(int(clock.now) + 2 * DAY_S) == ([], [])
+    assert await documents.expire(int(clock.now) + 2 * DAY_S) == NOTHING
+
+
+async def test_what_an_expired_store_held_is_swept(documents: DocumentStore, database: Database, clock: Clock) -> None:
+    store = await a_store(documents, expires_after_days=1)
+    await documents.add_file("default", a_file("file-1"))
+    await completed(documents, store.id, "file-1", "text")
+    await documents.expire(int(clock.now) + DAY_S)
+
+    await swept(database)
+
+    for table in ("chunks", "parents", "texts", "sweeps", f"{words.table(1)}_docsize"):
+        assert await num_rows(documents, table) == 0
+    assert (await documents.document("default", store.id, "file-1")).usage_bytes == 0
+    assert await database.write(findings) == {}
+
+
+async def test_a_store_may_be_deleted_and_its_files_too_while_it_is_swept(
+    documents: DocumentStore, database: Database, clock: Clock
+) -> None:
+    store = await a_store(documents, expires_after_days=1)
+    for number in range(3):
+        await documents.add_file("default", a_file(f"file-{number}"))
+        await completed(documents, store.id, f"file-{number}", "text")
+    await documents.expire(int(clock.now) + DAY_S)
+    steps = iter([False] * 6)
+    await database.write(lambda db: sweeps.sweep(db, lambda: next(steps, True)))
+
+    await documents.delete_file("default", "file-2")
+    await documents.delete_store("default", store.id)
+    await documents.delete_file("default", "file-1")
+    await swept(database)
+
+    for table in ("vector_stores", "documents", "chunks", "parents", "texts", "removed WHERE list LIKE 'documents%'"):
+        assert await num_rows(documents, table) == 0
+    assert await documents.file_ids() == {"file-0"}
 
 
 async def test_an_expired_store_is_listed_with_its_documents_but_holds_nothing(
@@ -476,7 +611,6 @@ async def test_tenants_never_see_each_other(documents: DocumentStore) -> None:
         documents.store("b", store.id),
         documents.update_store("b", store.id, name="", metadata={}, expires_after_days=None),
         documents.delete_store("b", store.id),
-        documents.touch("b", store.id, 10**9),
         documents.add_documents("b", store.id, [("file-2", {}, STATIC)]),
         documents.add_documents("b", own.id, [("file-1", {}, STATIC)]),
         documents.document("b", store.id, "file-1"),

@@ -12,20 +12,25 @@ from typing import TypeVar
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from server.errors import Conflict, Reindexed
 from server.rag.document_store import DocumentStore
-from server.rag.documents import ChunkChange, ChunkingStrategy, Span
+from server.rag.documents import ChunkChange, ChunkingStrategy, ReindexRecord, Span, Vectors
 from server.rag.paging import Page
-from server.rag.rows import stores, words
+from server.rag.reindex_store import ReindexStore
+from server.rag.rows import stores, sweeps, words
+from server.rag.rows.editions import NewModel
 from server.storage.database import Database
 from tests.fakes.document_check import findings
-from tests.fakes.documents import a_file, a_store, cut
+from tests.fakes.documents import DIMENSIONS, a_file, a_store, cut, swept, vector_of
 
 T = TypeVar("T")
 
 DAY_S = 86_400
+COUNT_UNTIDY = "SELECT (SELECT count(*) FROM sweeps) + (SELECT count(*) FROM edition_vectors)"
 WORDS = ["alpha", "running", "naïve", "日本", "😀", "x2"]
 STEMS = {"alpha": "alphas", "running": "runs", "naïve": "naive", "日本": "日本", "x2": "X2"}
 """Words that are there, and a form under which a search must find them."""
@@ -57,6 +62,9 @@ class OldStore:
     expires_at: int | None
     is_expired: bool = False
     generation: int = 0
+    edition: int = 0
+    model: str = "f"
+    reindex: ReindexRecord | None = None
     documents: dict[str, OldDocument] = field(default_factory=dict)
     followed_ids: set[int] = field(default_factory=set)  # by an index that hears of changes alone
 
@@ -69,13 +77,18 @@ class DocumentStoreModel(RuleBasedStateMachine):
         self.database = Database.open(Path(self.folder.name) / "hearth.db")
         self.now = 1_000_000
         self.store = DocumentStore(self.database, clock=lambda: self.now)
+        self.reindexes = ReindexStore(self.database, clock=lambda: self.now)
         self.files: dict[str, OldFile] = {}
         self.stores: dict[str, OldStore] = {}
         self.num_names = 0
         self.job_ids: list[int] = []
 
     def teardown(self) -> None:
+        self.do(swept(self.database))
         found = self.do(self.database.write(findings))
+        [(num_left,)] = self.do(self.database.read(lambda db: db.execute(COUNT_UNTIDY).fetchall()))
+        has_reindex = any(store.reindex for store in self.stores.values())
+        assert num_left == 0 or has_reindex
         self.database.close()
         self.runner.close()
         self.folder.cleanup()
@@ -150,7 +163,7 @@ class DocumentStoreModel(RuleBasedStateMachine):
         job_id, document = pick(self.job_ids, which), self.running(pick(self.job_ids, which))
         vectors = {b"hash%d" % number: b"vector%d" % number}
 
-        kept = self.do(self.store.keep_pending(job_id, vectors))
+        kept = self.do(self.store.keep_pending(job_id, vectors, edition=self.store_of(job_id).edition))
 
         assert kept == (document is not None)
         if document is not None:
@@ -220,17 +233,74 @@ class DocumentStoreModel(RuleBasedStateMachine):
     def expire(self, days: int) -> None:
         self.now += days * DAY_S
 
-        file_ids, changes = self.do(self.store.expire(self.now))
+        expired = self.do(self.store.expire(self.now))
 
         past = [
             each for each, file in self.files.items() if file.expires_at is not None and file.expires_at <= self.now
         ]
-        assert sorted(file_ids) == sorted(past)
+        assert sorted(expired.file_ids) == sorted(past)
         for file_id in past:
             self.forget_file(file_id)
-        for store in self.stores.values():
-            self.expire_store(store)
-        self.follow(changes)
+        self.follow(expired.changes)
+        ended = [store_id for store_id, store in self.stores.items() if self.expire_store(store)]
+        assert sorted(expired.store_ids) == sorted(ended)
+
+    @rule(num_steps=st.integers(1, 40))
+    def sweep(self, num_steps: int) -> None:
+        steps = iter([False] * num_steps)
+        self.do(self.database.write(lambda db: sweeps.sweep(db, lambda: next(steps, True))))
+
+    # ---- reindexing
+
+    @precondition(lambda self: self.live_stores())
+    @rule(which=PICK, model=st.sampled_from(["m1", "m2"]))
+    def begin_reindex(self, which: int, model: str) -> None:
+        store_id, store = pick(self.live_stores(), which)
+        new = NewModel(embedding_model=model, fingerprint=model, dimensions=DIMENSIONS)
+        if store.reindex is not None and store.reindex.fingerprint != model:
+            with pytest.raises(Conflict):
+                self.do(self.reindexes.begin(store.tenant, store_id, new))
+            return
+
+        begun = self.do(self.reindexes.begin(store.tenant, store_id, new))
+
+        assert begun.status == ("completed" if store.model == model else "in_progress")
+        store.reindex = None if store.model == model else begun
+
+    @precondition(lambda self: self.reindexed_stores())
+    @rule(which=PICK, num_chunks=st.integers(1, 5))
+    def embed_some(self, which: int, num_chunks: int) -> None:
+        _, store = pick(self.reindexed_stores(), which)
+        assert store.reindex is not None
+        edition, model = store.reindex.edition, store.reindex.fingerprint
+        chunks = self.do(self.reindexes.next_chunks(edition, after_id=0, num_chunks=num_chunks))
+        vectors = {chunk_id: vector_of(f"{model} {text}".encode()).astype("<f2").tobytes() for chunk_id, text in chunks}
+        self.do(self.reindexes.keep(edition, vectors | {10**9: b""}))  # the last one has been removed meanwhile
+
+    @precondition(lambda self: self.reindexed_stores())
+    @rule(which=PICK)
+    def swap(self, which: int) -> None:
+        _, store = pick(self.reindexed_stores(), which)
+        assert store.reindex is not None
+        left = self.do(self.reindexes.next_chunks(store.reindex.edition, after_id=0, num_chunks=1))
+
+        swapped = self.do(self.reindexes.swap(store.reindex.edition))
+
+        assert (swapped is None) == bool(left)
+        if swapped is not None:
+            store.generation += 1
+            assert (swapped.generation, set(swapped.chunk_ids.tolist())) == (store.generation, store.followed_ids)
+            store.edition, store.model, store.reindex = store.reindex.edition, store.reindex.fingerprint, None
+            for document in store.documents.values():
+                document.pending = {}
+
+    @precondition(lambda self: self.reindexed_stores())
+    @rule(which=PICK)
+    def cancel_reindex(self, which: int) -> None:
+        store_id, store = pick(self.reindexed_stores(), which)
+        cancelled = self.do(self.reindexes.cancel(store.tenant, store_id))
+        assert cancelled.status == "cancelled"
+        store.reindex = None
 
     # ---- what must hold
 
@@ -245,6 +315,7 @@ class DocumentStoreModel(RuleBasedStateMachine):
             for record in stores:
                 store = self.stores[record.id]
                 assert (record.generation, record.is_expired) == (store.generation, store.is_expired)
+                assert (record.edition, record.fingerprint) == (store.edition, store.model)
                 assert record.counts.total == len(store.documents)
                 documents, _ = self.do(self.store.documents(tenant, record.id, page=page))
                 seen = [(each.id, each.file_id, each.status, each.attributes, each.batch_id) for each in documents]
@@ -258,6 +329,8 @@ class DocumentStoreModel(RuleBasedStateMachine):
     @invariant()
     def chunks_vectors_and_words_are_the_same(self) -> None:
         for store_id, store in self.stores.items():
+            if store.is_expired:
+                continue  # who may still hold what is being swept
             generation, ids, vectors = self.do(self.store.vectors(store_id))
             assert generation == store.generation
             assert set(ids.tolist()) == store.followed_ids
@@ -267,11 +340,12 @@ class DocumentStoreModel(RuleBasedStateMachine):
             for document_id, texts in by_document.items():
                 mine = [chunk for chunk in chunks if chunk.document_id == document_id]
                 assert [chunk.text for chunk in sorted(mine, key=lambda chunk: chunk.ordinal)] == texts
-            expected = [cut(chunk.text, [Span(0, len(chunk.text))])[2][0] for chunk in chunks]
+            expected = [embedded(store.model, chunk.text) for chunk in chunks]
             assert np.array_equal(vectors, np.array(expected, np.float32).reshape(vectors.shape))
             self.words_are_found(store_id, {chunk.id: chunk.text for chunk in chunks})
             pending = {key: value for document in store.documents.values() for key, value in document.pending.items()}
-            assert self.do(self.store.known_vectors(store_id, [b"hash%d" % number for number in range(6)])) == pending
+            hashes = [b"hash%d" % number for number in range(6)]
+            assert self.do(self.store.known_vectors(store_id, hashes, edition=store.edition)) == pending
 
     def words_are_found(self, store_id: str, texts: dict[int, str]) -> None:
         def search(db: sqlite3.Connection) -> dict[str, set[int]]:
@@ -291,10 +365,15 @@ class DocumentStoreModel(RuleBasedStateMachine):
         texts = [" ".join(piece) for piece in pieces]
         starts = np.cumsum([0, *(len(text) + 1 for text in texts)]).tolist()
         spans = [Span(start, start + len(text)) for start, text in zip(starts, texts, strict=False)]
+        parsed, chunked, _, hashes = cut("\n".join(texts), spans)
+        store, document = self.store_of(job_id), self.running(job_id)
+        vectors = np.array([embedded(store.model, text) for text in texts], np.float32)
+        if document is not None:
+            with pytest.raises(Reindexed):
+                self.do(self.store.complete(job_id, parsed, chunked, vectors, hashes, edition=store.edition + 1))
 
-        change = self.do(self.store.complete(job_id, *cut("\n".join(texts), spans)))
+        change = self.do(self.store.complete(job_id, parsed, chunked, vectors, hashes, edition=store.edition))
 
-        document = self.running(job_id)
         assert (change is None) == (document is None)
         if change is not None and document is not None:
             document.status, document.chunks, document.pending = "completed", texts, {}
@@ -317,6 +396,14 @@ class DocumentStoreModel(RuleBasedStateMachine):
         documents = [document for store in self.stores.values() for document in store.documents.values()]
         return next((each for each in documents if (each.id, each.status) == (job_id, "in_progress")), None)
 
+    def store_of(self, job_id: int) -> OldStore:
+        """The store that a job belongs to; of one that is over, any."""
+        documents = ((store, each) for store in self.stores.values() for each in store.documents.values())
+        return next((store for store, each in documents if each.id == job_id), OldStore("", None))
+
+    def reindexed_stores(self) -> list[tuple[str, OldStore]]:
+        return [(store_id, store) for store_id, store in self.stores.items() if store.reindex is not None]
+
     def live_stores(self) -> list[tuple[str, OldStore]]:
         return [(store_id, store) for store_id, store in self.stores.items() if not store.is_expired]
 
@@ -337,14 +424,15 @@ class DocumentStoreModel(RuleBasedStateMachine):
         for store in self.stores.values():
             store.documents.pop(file_id, None)
 
-    def expire_store(self, store: OldStore) -> None:
+    def expire_store(self, store: OldStore) -> bool:
         if store.expires_at is None or store.is_expired or store.expires_at > self.now:
-            return
-        store.is_expired = True
+            return False
+        store.is_expired, store.reindex = True, None
         for document in store.documents.values():
             document.chunks, document.pending = [], {}
             if document.status == "in_progress":
                 document.status = "cancelled"
+        return True
 
     def follow(self, changes: Sequence[ChunkChange]) -> None:
         """Do what an index does: each change is of the next generation, and takes away only what was there."""
@@ -353,8 +441,12 @@ class DocumentStoreModel(RuleBasedStateMachine):
             store.generation += 1
             assert change.generation == store.generation
             removed = set(change.removed_ids.tolist())
-            assert removed <= store.followed_ids
+            assert removed <= store.followed_ids or store.is_expired
             store.followed_ids = (store.followed_ids - removed) | set(change.added_ids.tolist())
+
+
+def embedded(model: str, text: str) -> Vectors:
+    return vector_of(f"{model} {text}".encode())
 
 
 def pick(choices: Sequence[T], which: int) -> T:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.rag.evaluation import MEASURES, Assessment, Judgements, assess, known_items
+from server.rag.evaluation import MEASURES, Assessment, Judgements, assess
 
 ITEMS = [f"d{number}" for number in range(30)]
 runs = st.lists(st.sampled_from(ITEMS), unique=True)
@@ -69,22 +69,3 @@ def test_the_interval_is_the_one_that_the_normal_distribution_gives_for_many_que
     assert (estimate.low, estimate.high) == pytest.approx(
         (estimate.mean - error, estimate.mean + error), abs=0.15 * error
     )
-
-
-def test_a_heading_asks_for_what_stands_below_it() -> None:
-    judgements = known_items([("1", "Guide > Installing > On a small machine"), ("2", "Guide > Removing it again")])
-
-    assert judgements.queries == {"1": "On a small machine", "2": "Removing it again"}
-    assert judgements.gains == {"1": {"1": 1}, "2": {"2": 1}}
-
-
-def test_a_short_heading_takes_the_ones_above_along() -> None:
-    assert known_items([("1", "The small guide > Installing > Linux")]).queries == {
-        "1": "The small guide Installing Linux"
-    }
-
-
-def test_headings_that_could_mean_anything_ask_nothing() -> None:
-    headings = [(str(item), "Notes on this chapter") for item in range(4)]
-
-    assert known_items([*headings, ("9", "Overview"), ("10", "")]).queries == {}

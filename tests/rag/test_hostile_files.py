@@ -86,6 +86,11 @@ HOSTILE = {
         "invalid_file",
         "",
     ),
+    "runs.pdf": (
+        lambda: pdf_of_streams([packed(b"\x81 " * (1 << 18), 4)], filters="/FlateDecode /RunLengthDecode"),
+        "invalid_file",
+        "text recognition",
+    ),
     "laughs.docx": (
         lambda: docx_of_body(PARAGRAPH.format("words &lol9;"), before=DOCTYPE),
         "invalid_file",
@@ -116,7 +121,18 @@ async def test_a_hostile_file_fails_with_a_reason_and_nothing_else_does(
     await assert_reads_on(parser, tmp_path)
 
 
+def looped_table() -> bytes:
+    """A pdf whose table of objects names itself as the one before it."""
+    content = pdf([(12, 700, "words")], trailer="/Prev 00000")
+    return content.replace(b"/Prev 00000", b"/Prev %05d" % content.rindex(b"xref\n0 "))
+
+
 HARMLESS = {
+    "table.pdf": looped_table,
+    "pages.pdf": lambda: pdf([(12, 700, "words")]).replace(b"/Kids [4", b"/Kids [2 0 R 4"),  # the list is on itself
+    "script.pdf": lambda: pdf([(12, 700, "words")]).replace(
+        b"/Catalog", b"/Catalog /OpenAction << /S /JavaScript /JS (while(1){}) >>"
+    ),
     "file.docx": lambda: docx_of_body(PARAGRAPH.format("words &file;"), before=DOCTYPE),
     "deep.html": lambda: b"<div>" * 10_000 + b"<p>words",
     "tables.html": lambda: b"<table><tr><td>" * 3000 + b"words",

@@ -14,6 +14,7 @@ from server.rag.index_check import check_index
 from server.rag.index_shelf import IndexShelf
 from server.rag.lexical_index import LexicalIndex
 from server.rag.postings import postings_of
+from server.rag.rows import stores
 from server.rag.store_index import vectors_file, words_file
 from server.rag.vector_index import FaissIndex, vector_arrays
 from server.storage.data_layout import DataLayout
@@ -58,6 +59,17 @@ async def test_what_fits_together_has_no_problems(documents: DocumentStore, stor
     assert (check.store_id, check.num_chunks, check.file) == (store_id, 3, "current")
 
 
+async def test_contexts_of_chunks_are_words_too(documents: DocumentStore, store_id: str, tmp_path: Path) -> None:
+    await add_document(documents, store_id, [("delta", EAST)], file_id="file-4", context="about rivers")
+    await add_document(documents, store_id, [("delta", EAST)], file_id="file-5", context="about letters")
+    await documents.remove_document(TENANT, store_id, "file-5")
+    await save_index(documents, store_id, tmp_path)
+
+    assert check_index(tmp_path).problems == ()
+    index = await IndexShelf(documents, DataLayout(tmp_path).indexes).index(store_id)
+    assert [len(index.words.search(word, 9)[0]) for word in ("rivers", "letters")] == [1, 0]
+
+
 async def test_an_index_file_may_be_missing_behind_or_unusable(
     documents: DocumentStore, store_id: str, tmp_path: Path
 ) -> None:
@@ -81,9 +93,10 @@ async def test_an_index_file_that_claims_to_be_right_and_is_not_is_a_problem(
 ) -> None:
     path = await save_index(documents, store_id, tmp_path)
     generation, ids, vectors = await documents.vectors(store_id)
-    FaissIndex(generation, [vector_arrays(ids, vectors[::-1])]).save(path)
+    _, mark = await documents.read(lambda db: stores.mark(db, store_id))
+    FaissIndex(generation, [vector_arrays(ids, vectors[::-1])]).save(path, mark)
     postings = postings_of((int(chunk_id), "delta", "") for chunk_id in ids)
-    LexicalIndex(generation, [postings]).save(words_file(path.parent, store_id))
+    LexicalIndex(generation, [postings]).save(words_file(path.parent, store_id), mark)
 
     report = check_index(tmp_path)
 
@@ -110,6 +123,7 @@ async def test_an_index_file_that_claims_to_be_right_and_is_not_is_a_problem(
         ("UPDATE chunks SET vector = x'00'", "not of 2 numbers"),
         ("UPDATE chunks SET vector = x'00000000'", "not of length 1"),
         ("UPDATE chunks SET vector = x'007e007e'", "not of length 1"),
+        ("UPDATE document_counts SET number = 7", "wrong counts of documents"),
         ("UPDATE sequences SET last = 1", "may be given out again"),
         (
             "INSERT INTO pending_vectors (store_row, document_id, hash, vector) SELECT store_row, id, x'00', x'00' "

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from server.rag.documents import ChunkChange
 from server.rag.index_shelf import IndexShelf
 from server.rag.store_index import StoreIndex, vectors_file, words_file
 from server.storage.database import Database
+from server.storage.disk_room import RESERVE_BYTES
 from tests.fakes import stored_chunks
 from tests.fakes.stored_chunks import EAST, NORTH, TENANT, add_store
 
@@ -25,6 +29,14 @@ FOLDER = "indexes"
 async def documents(tmp_path: Path) -> AsyncIterator[DocumentStore]:
     database = Database.open(tmp_path / "hearth.sqlite")
     yield DocumentStore(database)
+    await asyncio.to_thread(database.close)
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[tuple[DocumentStore, IndexShelf]]:
+    database = Database.open(folder / "hearth.sqlite")
+    documents = DocumentStore(database)
+    yield documents, IndexShelf(documents, folder / FOLDER)
     await asyncio.to_thread(database.close)
 
 
@@ -180,6 +192,26 @@ async def test_a_damaged_file_is_made_again(
     assert "index file not used" in caplog.messages
 
 
+async def test_a_file_of_another_future_is_not_used(tmp_path: Path) -> None:
+    """A restored database gives the ids, and the generations, that came after the backup to other chunks."""
+    data, backup = tmp_path / "hearth.sqlite", tmp_path / "backup"
+    async with opened(tmp_path) as (documents, _):
+        store_id = await add_store(documents)
+    shutil.copy(data, backup)
+    async with opened(tmp_path) as (documents, shelf):
+        forgotten = await add_document(documents, store_id, EAST)
+        await shelf.index(store_id)
+        await shelf.save_all()
+
+    shutil.copy(backup, data)
+    async with opened(tmp_path) as (documents, shelf):
+        change = await add_document(documents, store_id, NORTH)
+        index = await shelf.index(store_id)
+
+    assert (change.generation, change.added_ids.tolist()) == (forgotten.generation, forgotten.added_ids.tolist())
+    assert index.vectors.search(np.array([NORTH], np.float32), 1)[1].item() == pytest.approx(1)
+
+
 async def test_a_file_of_another_store_is_not_used(
     documents: DocumentStore, shelf: IndexShelf, store_id: str, tmp_path: Path
 ) -> None:
@@ -222,6 +254,27 @@ async def test_a_disk_that_cannot_be_written_costs_only_the_file(
 
     assert "index not saved" in caplog.messages
     assert find(index) == change.added_ids.tolist()
+
+
+async def test_a_file_takes_none_of_the_last_room(
+    documents: DocumentStore, shelf: IndexShelf, store_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next start would find no room to take an upload, for the sake of what can be made again."""
+    await add_document(documents, store_id, EAST)
+    await shelf.index(store_id)
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(total=1 << 40, free=RESERVE_BYTES))
+
+    await shelf.save_all()
+
+    assert list((tmp_path / FOLDER).iterdir()) == []
+
+
+async def test_files_that_cannot_be_deleted_are_left(shelf: IndexShelf, tmp_path: Path) -> None:
+    (tmp_path / FOLDER / "vs_gone.words").mkdir(parents=True)
+
+    await shelf.save_all()
+
+    assert (tmp_path / FOLDER / "vs_gone.words").exists()
 
 
 async def test_an_unknown_store_has_no_index(shelf: IndexShelf) -> None:

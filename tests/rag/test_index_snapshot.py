@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from server.rag.index_snapshot import (
 )
 
 IDS = np.array([3, 5, 8, 13], np.int64)
-STAMP = SnapshotStamp(generation=7, count=4, checksum=checksum_of(IDS))
+STAMP = SnapshotStamp(generation=7, count=4, checksum=checksum_of(IDS), mark=-5)
 
 
 def arrays(ids: np.ndarray) -> Arrays:
@@ -52,6 +53,7 @@ def with_header(**changes: object) -> bytes:
         "generation": STAMP.generation,
         "count": STAMP.count,
         "checksum": STAMP.checksum,
+        "mark": STAMP.mark,
         "segments": LAYOUTS,
     }
     encoded = msgspec.msgpack.encode({**header, **changes})
@@ -120,9 +122,10 @@ def test_foreign_files_are_refused(content: bytes, tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize(
     "other",
     [
-        SnapshotStamp(generation=8, count=4, checksum=STAMP.checksum),
-        SnapshotStamp(generation=7, count=5, checksum=STAMP.checksum),
-        SnapshotStamp(generation=7, count=4, checksum=bytes(32)),
+        replace(STAMP, generation=8),
+        replace(STAMP, count=5),
+        replace(STAMP, checksum=bytes(32)),
+        replace(STAMP, mark=6),
     ],
 )
 def test_another_moment_of_the_store_is_refused(path: Path, other: SnapshotStamp) -> None:

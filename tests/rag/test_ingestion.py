@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from server.rag.documents import DocumentRecord, StoreRecord
+from server.rag.documents import ChunkingStrategy, DocumentRecord, StoreRecord
 from tests.fakes.library import SMALL_CHUNKS, TENANT, FakeParser, Rig, jobs_done, open_rig
+from tests.fakes.models import FakeChatModel
 
 
 @pytest.fixture
@@ -19,9 +22,11 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
         yield rig
 
 
-async def submit(rig: Rig, store: StoreRecord, names: Sequence[str]) -> list[DocumentRecord]:
+async def submit(
+    rig: Rig, store: StoreRecord, names: Sequence[str], *, chunking: ChunkingStrategy = SMALL_CHUNKS
+) -> list[DocumentRecord]:
     files = [await rig.add_file(f"this is {name}", name=name) for name in names]
-    documents = await rig.documents.add_documents(TENANT, store.id, [(each, {}, SMALL_CHUNKS) for each in files])
+    documents = await rig.documents.add_documents(TENANT, store.id, [(each, {}, chunking) for each in files])
     rig.library.ingestion.submit(TENANT, documents)
     return documents
 
@@ -57,6 +62,20 @@ async def test_only_so_many_run_at_a_time(tmp_path: Path) -> None:
         assert parser.names[2:] == ["c"]
 
 
+async def test_documents_that_wait_for_contexts_do_not_keep_others_waiting(tmp_path: Path) -> None:
+    chat = FakeChatModel(steps=(asyncio.Event(),))
+    async with open_rig(tmp_path, chat=chat, max_running=4) as rig:
+        slow, quick = await rig.add_store(), await rig.add_store()
+        await submit(rig, slow, ["a1", "a2", "a3", "a4"], chunking=replace(SMALL_CHUNKS, context=True))
+        await chat.begun.wait()
+
+        [document] = await submit(rig, quick, ["b"])
+        [job] = [task for task in asyncio.all_tasks() if task.get_name() == f"ingestion of {document.file_id}"]
+        await asyncio.wait_for(job, 10)
+
+        assert sorted(rig.parser.names) == ["a1", "a2", "b"]
+
+
 async def test_a_waiting_job_can_be_cancelled(rig: Rig) -> None:
     first, second = await submit(rig, await rig.add_store(), ["a", "b"])
 
@@ -75,6 +94,20 @@ async def test_a_running_job_is_cancelled_at_once_and_the_next_begins(rig: Rig) 
     await finish(rig)
 
     assert [await status_of(rig, each) for each in (first, second)] == ["in_progress", "completed"]
+
+
+async def test_the_last_of_very_many_are_cancelled_at_once(rig: Rig) -> None:
+    """In a row of 40,000, looking for each of the last 10,000 would take the event loop ten seconds."""
+    [one] = await submit(rig, await rig.add_store(), ["a"])
+    rig.library.ingestion.submit(TENANT, [replace(one, id=one.id + number) for number in range(1, 40_001)])
+    started = time.perf_counter()
+
+    rig.library.ingestion.cancel(lambda document: document.id > one.id + 30_000)
+
+    assert time.perf_counter() - started < 1
+    rig.library.ingestion.cancel(lambda document: document.id > one.id)
+    await finish(rig)
+    assert rig.parser.names == ["a"]
 
 
 async def test_one_that_fails_does_not_keep_others(rig: Rig) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,23 @@ import numpy as np
 import pytest
 
 from server.errors import HearthError, InvalidRequest, ModelUnavailable, StorageError, StorageFull, WorkerCrashed
-from server.rag.documents import DocumentRecord, StoreRecord
+from server.rag import ingestion_job
+from server.rag.chunker import chunk
+from server.rag.documents import Block, ChunkedDocument, DocumentRecord, ParsedDocument, StoreRecord
 from server.rag.ingestion_job import IngestionJob
 from server.rag.parsing import ParseFailed
-from tests.fakes.library import FACTS, SMALL_CHUNKS, TENANT, FakeParser, Rig, fake_embedder, jobs_done, open_rig
+from tests.fakes.library import (
+    AT_ONCE,
+    FACTS,
+    SMALL_CHUNKS,
+    TENANT,
+    FakeParser,
+    Rig,
+    fake_embedder,
+    jobs_done,
+    open_rig,
+)
+from tests.fakes.models import FakeChatModel, saying
 
 TEXT = "one two three four five six seven eight nine ten"  # five chunks of ten characters
 
@@ -53,6 +68,24 @@ async def stored_texts(rig: Rig, store_id: str) -> list[str]:
     return [chunk.text for chunk in await rig.documents.chunks(np.sort(ids[ids >= 0]))]
 
 
+async def test_documents_are_cut_one_at_a_time(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or searches wait: for a thread, and for the interpreter."""
+    meeting = threading.Barrier(2)
+
+    def cut_and_wait_for_another(*arguments: Any) -> ChunkedDocument:
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(0.2)
+            raise AssertionError("two are at it")
+        return chunk(*arguments)
+
+    monkeypatch.setattr(ingestion_job, "chunk", cut_and_wait_for_another)
+    jobs = [await add_document(rig) for _ in range(2)]
+
+    done = await asyncio.gather(*(run(rig, job) for job in jobs))
+
+    assert [each.status for each in done] == ["completed"] * 2
+
+
 async def test_a_completed_document_is_found(rig: Rig) -> None:
     done = await run(rig, await add_document(rig))
 
@@ -66,6 +99,21 @@ async def test_chunks_are_embedded_as_documents_and_whole_in_the_bulk_lane(rig: 
     assert {(each["prompt"], each["truncate"], each["lane"]) for each in rig.embedder.options} == {
         ("passage: ", "mean", "bulk")
     }
+
+
+async def test_headings_are_embedded_with_what_stands_below_them(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Roses\nPrune them in March."
+    blocks = (Block("heading", 0, 5, level=1), Block("paragraph", 6, len(text)))
+
+    async def parse(_path: Path, _filename: str) -> ParsedDocument:
+        return ParsedDocument(text, blocks, "text/plain")
+
+    monkeypatch.setattr(rig.parser, "parse", parse)
+
+    done = await run(rig, await add_document(rig))
+
+    assert rig.embedder.embedded[-1] == "Roses\nMarch."
+    assert (await stored_texts(rig, done.store_id))[-1] == "March."
 
 
 async def test_unchanged_content_is_not_embedded_again(rig: Rig) -> None:
@@ -116,6 +164,17 @@ async def test_a_file_without_text_fails(rig: Rig) -> None:
     assert done.failure == ("invalid_file", "the file has no text")
 
 
+async def test_a_file_of_too_many_chunks_fails(tmp_path: Path) -> None:
+    """All vectors of a document are held in memory until it is committed."""
+    async with open_rig(tmp_path, policy=replace(AT_ONCE, max_chunks=4)) as rig:
+        done = await run(rig, await add_document(rig))
+
+    assert done.failure == (
+        "invalid_file",
+        "the file makes 5 chunks, more than 4; split it, or let chunks be larger",
+    )
+
+
 async def test_an_unforeseen_error_fails_the_document_and_tells_nothing(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -131,7 +190,7 @@ async def test_another_model_under_the_same_name_is_refused(rig: Rig) -> None:
     done = await run(rig, await add_document(rig, store=await rig.add_store(fingerprint="f0")))
 
     assert done.status == "failed"
-    assert done.failure and "put the files into a new vector store" in done.failure[1]
+    assert done.failure and "embed the store anew" in done.failure[1]
     assert rig.embedder.embedded == []
 
 
@@ -349,3 +408,113 @@ async def _run_until_crash(folder: Path, crash: Crash) -> bool:
         await asyncio.wait((job, reached), return_when=asyncio.FIRST_COMPLETED)
         reached.cancel()
         return not job.done()
+
+
+# ---- contexts
+
+WITH_CONTEXT = replace(SMALL_CHUNKS, context=True)
+
+
+async def add_document_with_context(rig: Rig, text: str = TEXT, *, store: StoreRecord | None = None) -> DocumentRecord:
+    store = store or await rig.add_store()
+    [document] = await rig.documents.add_documents(TENANT, store.id, [(await rig.add_file(text), {}, WITH_CONTEXT)])
+    return document
+
+
+async def stored_contexts(rig: Rig, store_id: str) -> list[str]:
+    ids = [chunk_id for chunk_id, _, _ in await rig.documents.headings(store_id)]
+    return [chunk.context for chunk in await rig.documents.chunks(ids)]
+
+
+async def test_contexts_are_embedded_and_searched_and_not_shown(tmp_path: Path) -> None:
+    chat = FakeChatModel(steps=saying("numbers from one to ten"))
+    async with open_rig(tmp_path, chat=chat) as rig:
+        done = await run(rig, await add_document_with_context(rig))
+
+        assert (done.status, len(chat.requests)) == ("completed", 5)
+        assert await stored_contexts(rig, done.store_id) == ["numbers from one to ten"] * 5
+        assert {str(text).partition("\n")[0] for text in rig.embedder.embedded} == {"numbers from one to ten"}
+        assert letters(await stored_texts(rig, done.store_id)) == letters([TEXT])
+        index = await rig.library.shelf.index(done.store_id)
+        assert len(index.words.search("numbers", 10)[0]) == 5
+
+
+async def test_what_was_written_is_not_written_again(tmp_path: Path) -> None:
+    chat = FakeChatModel(steps=saying("one to ten"))
+    async with open_rig(tmp_path, chat=chat) as rig:
+        first = await run(rig, await add_document_with_context(rig))
+        num_embedded = len(rig.embedder.embedded)
+        [again] = await rig.documents.add_documents(TENANT, first.store_id, [(first.file_id, {}, WITH_CONTEXT)])
+
+        done = await run(rig, again)
+
+        assert (done.status, len(chat.requests), len(rig.embedder.embedded)) == ("completed", 5, num_embedded)
+        assert await stored_contexts(rig, done.store_id) == ["one to ten"] * 5
+
+
+async def test_documents_that_do_not_want_contexts_get_none(tmp_path: Path) -> None:
+    chat = FakeChatModel()
+    async with open_rig(tmp_path, chat=chat) as rig:
+        done = await run(rig, await add_document(rig))
+
+        assert (done.status, chat.requests) == ("completed", [])
+
+
+@pytest.mark.parametrize(
+    "chat", [None, FakeChatModel(steps=(ModelUnavailable("it has failed"),))], ids=["no model", "a failed model"]
+)
+async def test_without_the_chat_model_a_document_does_without(
+    tmp_path: Path, chat: FakeChatModel | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_rig(tmp_path, chat=chat) as rig:
+        done = await run(rig, await add_document_with_context(rig))
+
+        assert done.status == "completed"
+        assert await stored_contexts(rig, done.store_id) == [""] * 5
+        assert "chunks without context" in caplog.text
+        assert chat is None or len(chat.requests) <= 2, "who has failed is not asked for each chunk"
+
+
+async def test_progress_tells_of_contexts(tmp_path: Path) -> None:
+    chat = FakeChatModel(steps=(asyncio.Event(),))
+    async with open_rig(tmp_path, chat=chat) as rig:
+        document = await add_document_with_context(rig)
+        job = IngestionJob(TENANT, document, rig.tools)
+        running = asyncio.create_task(job.run())
+        await chat.begun.wait()
+
+        assert job.with_progress(document).waiting_for == "the chat model writes contexts: 0 of 5"
+        running.cancel()
+        await asyncio.wait((running,))
+
+
+async def test_contexts_survive_a_crash(tmp_path: Path) -> None:
+    """The process is given up after two were kept; another one has three left to write."""
+    reached = asyncio.Event()
+    kept: list[str] = []
+
+    async def around(name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        result = await call()
+        if name == "keep_contexts":
+            kept.append(name)
+            if len(kept) == 2:
+                reached.set()
+                await asyncio.Event().wait()
+        return result
+
+    async with AsyncExitStack() as stack:
+        chat = FakeChatModel(steps=saying("one to ten"))
+        policy = replace(AT_ONCE, contexts_ahead=1)
+        rig = await stack.enter_async_context(open_rig(tmp_path, chat=chat, around=around, policy=policy))
+        job = asyncio.create_task(IngestionJob(TENANT, await add_document_with_context(rig), rig.tools).run())
+        await reached.wait()
+
+        other = FakeChatModel(steps=saying("one to ten"))
+        async with open_rig(tmp_path, chat=other) as again:
+            await again.library.ingestion.start()
+            await jobs_done()
+            [store], _ = await again.documents.stores(TENANT)
+            assert (store.counts.completed, len(other.requests)) == (1, 3)
+            assert await stored_contexts(again, store.id) == ["one to ten"] * 5
+        job.cancel()
+        await asyncio.wait((job,))

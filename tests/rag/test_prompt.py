@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,16 @@ from hypothesis import strategies as st
 
 from server.errors import ContextLengthExceeded
 from server.rag.documents import Chunk, Parent, Span
-from server.rag.prompt import NO_SOURCE_ANSWER, RULES, Source, SourcePrompt, source_of, write_prompt
+from server.rag.prompt import (
+    MAX_CHARS_PER_TOKEN,
+    NO_SOURCE_ANSWER,
+    RULES,
+    CountTokens,
+    Source,
+    SourcePrompt,
+    source_of,
+    write_prompt,
+)
 from server.rag.search import Hit
 
 
@@ -29,8 +40,12 @@ def num_words(text: str) -> int:
     return len(text.split())
 
 
-def write(*sources: Source, max_tokens: int = 10_000) -> SourcePrompt:
-    return write_prompt(sources, max_tokens=max_tokens, count_tokens=num_words)
+async def count_words(texts: Sequence[str]) -> list[int]:
+    return list(map(num_words, texts))
+
+
+def write(*sources: Source, max_tokens: int = 10_000, count_tokens: CountTokens = count_words) -> SourcePrompt:
+    return asyncio.run(write_prompt(sources, max_tokens=max_tokens, count_tokens=count_tokens))
 
 
 def test_sources_are_numbered_in_an_order_of_their_own() -> None:
@@ -126,13 +141,28 @@ def test_a_hit_is_shown_with_its_parent() -> None:
 def test_tokens_across_borders_count() -> None:
     sources = [source(1, 0, "a"), source(2, 0, "b")]
 
-    def count(text: str) -> int:
-        return num_words(text) + 5 * text.count("</source>\n\n<source")
+    async def count(texts: Sequence[str]) -> list[int]:
+        return [num_words(text) + 5 * text.count("</source>\n\n<source") for text in texts]
 
-    alone = write_prompt(sources, max_tokens=10_000, count_tokens=count)
-    less = write_prompt(sources, max_tokens=alone.num_tokens - 1, count_tokens=count)
+    alone = write(*sources, count_tokens=count)
+    less = write(*sources, max_tokens=alone.num_tokens - 1, count_tokens=count)
 
     assert (less.sources, less.dropped) == ((sources[0],), (sources[1],))
+
+
+def test_the_parts_are_counted_together_and_what_is_far_too_long_is_not() -> None:
+    counted: list[Sequence[str]] = []
+
+    async def count(texts: Sequence[str]) -> list[int]:
+        counted.append(texts)
+        return await count_words(texts)
+
+    room = 2 * num_words(RULES)
+    endless = source(1, 0, "x" * (MAX_CHARS_PER_TOKEN * room))
+    prompt = write(endless, source(2, 0, "a"), source(3, 0, "b"), max_tokens=room, count_tokens=count)
+
+    assert (len(prompt.sources), prompt.dropped) == (2, (endless,))
+    assert [len(texts) for texts in counted] == [3, 1]
 
 
 def test_without_sources_the_model_is_told_to_say_so() -> None:
@@ -144,7 +174,7 @@ def test_without_sources_the_model_is_told_to_say_so() -> None:
 
 @pytest.mark.parametrize("sources", [[], [source(1, 0, "text")]])
 def test_no_room_is_an_error_not_an_answer_without_sources(sources: list[Source]) -> None:
-    with pytest.raises(ContextLengthExceeded, match="shorten the conversation"):
+    with pytest.raises(ContextLengthExceeded, match=r"10 tokens are left for sources, .* need at least \d+; shorten"):
         write(*sources, max_tokens=10)
 
 

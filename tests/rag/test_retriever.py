@@ -186,6 +186,15 @@ async def test_repetitions_make_room_for_others(stores: SearchedStores) -> None:
     assert f"repeats chunk {original}" in outcome.explanation.dropped.values()
 
 
+async def test_a_text_with_the_name_that_is_asked_for_repeats_none_without(stores: SearchedStores) -> None:
+    text = "this page says at some length that the car is red and that it is for sale to anybody who asks "
+    store = await stores.add_store(text + "alice", text + "bob")
+
+    outcome = await retriever(stores).search(TENANT, [store], ["car of alice", "car of bob"])
+
+    assert {hit.chunk.text.split()[-1] for hit in outcome.hits} == {"alice", "bob"}
+
+
 # ---- the reranker
 
 

@@ -17,15 +17,15 @@ def statements(answer: str) -> list[tuple[str, tuple[int, ...]]]:
     return [(text[each.start : each.end], each.numbers) for each in find_statements(text, citations.citations)]
 
 
-async def check(answer: str, scores: Sequence[float] | None = None) -> list[Support]:
+async def check(answer: str, best: float | None = None) -> list[Support]:
     citations = CitationFilter(len(SOURCES))
     text = citations.feed(answer) + citations.finish()
 
-    async def score(sentence: str, sources: Sequence[str]) -> Sequence[float]:
-        assert scores is not None and len(sources) == len(scores) and "[" not in sentence
-        return scores
+    async def score(sentence: str, _sources: Sequence[str]) -> float | None:
+        assert "[" not in sentence
+        return best
 
-    return await check_support(text, citations.citations, SOURCES, score if scores else None)
+    return await check_support(text, citations.citations, SOURCES, score if best is not None else None)
 
 
 def test_a_mark_belongs_to_the_sentence_around_it() -> None:
@@ -79,18 +79,38 @@ async def test_a_number_must_stand_in_a_source() -> None:
 async def test_a_cross_encoder_decides_where_words_do_not() -> None:
     answer = "Die größte Stadt liegt an der Seine [1][2]."
 
-    assert [(each.score, each.is_supported) for each in await check(answer, [0.1, 0.9])] == [(0.9, True)]
-    assert [(each.score, each.is_supported) for each in await check(answer, [0.1, 0.2])] == [(0.2, False)]
+    assert [(each.score, each.is_supported) for each in await check(answer, 0.9)] == [(0.9, True)]
+    assert [(each.score, each.is_supported) for each in await check(answer, 0.2)] == [(0.2, False)]
     assert [(each.score, each.is_supported) for each in await check(answer)] == [(None, False)]
 
 
+async def test_the_cross_encoder_is_asked_about_the_sources_that_are_named() -> None:
+    asked: list[tuple[str, Sequence[str]]] = []
+
+    async def score(sentence: str, sources: Sequence[str]) -> None:
+        asked.append((sentence, sources))
+
+    citations = CitationFilter(len(SOURCES))
+    answer = citations.feed("Eine Stadt [2]. Ein Fluss [1][2].") + citations.finish()
+    await check_support(answer, citations.citations, SOURCES, score)
+
+    assert asked == [("Eine Stadt .", SOURCES[1:]), ("Ein Fluss .", SOURCES)]
+
+
+async def test_a_statement_knows_its_marks_and_its_words() -> None:
+    [found] = await check("First. Paris  [1] is in France [2].")
+
+    assert (found.sentence, found.statement.numbers) == ("Paris is in France .", (1, 2))
+    assert [(mark.start, mark.numbers) for mark in found.statement.marks] == [(14, (1,)), (31, (2,))]
+
+
 async def test_a_cross_encoder_does_not_excuse_a_wrong_number() -> None:
-    [found] = await check("Die Stadt hat 99 Einwohner [1].", [0.9])
+    [found] = await check("Die Stadt hat 99 Einwohner [1].", 0.9)
 
     assert (found.score, found.is_supported) == (None, False)
 
 
 async def test_the_cross_encoder_is_not_asked_where_words_suffice() -> None:
-    [found] = await check("The capital of France is Paris [1].", [0.0])
+    [found] = await check("The capital of France is Paris [1].", 0.0)
 
     assert found.score is None

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from server.config.schema import RagSettings
-from server.errors import Conflict, ModelNotFound, ModelUnavailable, ObjectNotFound, StorageFull
+from server.errors import Conflict, InvalidRequest, ModelNotFound, ModelUnavailable, ObjectNotFound
 from server.models.registry import ModelEntry, ModelRegistry
 from server.rag.documents import ChunkingStrategy, StatusCounts, StoreRecord
 from server.rag.search import SearchOptions
 from server.services.library import LibraryDoor
 from server.services.store_models import StoreModels
 from server.services.vector_stores import VectorStoreService
-from tests.fakes.library import EMBEDDING, FACTS, RERANK, SMALL_CHUNKS, TENANT, Rig, fake_embedder, jobs_done, open_rig
-from tests.fakes.models import FakeReranker
+from server.storage.data_layout import DataLayout
+from server.storage.database import BUSY_TIMEOUT_S
+from tests.fakes.library import (
+    CHAT,
+    EMBEDDING,
+    FACTS,
+    RERANK,
+    SMALL_CHUNKS,
+    TENANT,
+    Rig,
+    fake_embedder,
+    jobs_done,
+    open_rig,
+)
+from tests.fakes.models import FakeChatModel, FakeReranker, saying
 
 DAY_S = 86_400
 
@@ -161,6 +176,63 @@ async def test_the_reranker_can_be_switched_off(rig: Rig) -> None:
     assert (outcome.num_reranked, rig.reranker.calls) == (0, [])
 
 
+async def test_queries_are_rewritten_where_that_is_wanted(rig: Rig) -> None:
+    chat = FakeChatModel(steps=saying("apples and pears"))
+    registry = ModelRegistry([ModelEntry(EMBEDDING, rig.embedder), ModelEntry(CHAT, chat)])
+    service = service_of(rig, StoreModels(registry, RagSettings()))
+    store = await filled(service, rig, "apples")
+
+    plain = await service.search(TENANT, store.id, ["some apples"], SearchOptions())
+    rewritten = await service.search(TENANT, store.id, ["some apples"], SearchOptions(), rewrites_queries=True)
+
+    assert plain.queries == ("some apples",)
+    assert rewritten.queries == ("some apples", "apples and pears")
+    assert [request.tenant for request in chat.requests] == [TENANT]
+
+
+@pytest.mark.parametrize("settings", [RagSettings(), RagSettings(chat_model="none")])
+async def test_without_a_chat_model_rewriting_is_refused(rig: Rig, settings: RagSettings) -> None:
+    entries = [ModelEntry(EMBEDDING, rig.embedder)]
+    entries += [ModelEntry(CHAT, FakeChatModel())] if settings.chat_model else []
+    service = service_of(rig, StoreModels(ModelRegistry(entries), settings))
+    store = await filled(service, rig, "apples")
+
+    with pytest.raises(InvalidRequest) as refusal:
+        await service.search(TENANT, store.id, ["apples"], SearchOptions(), rewrites_queries=True)
+
+    assert (refusal.value.param, refusal.value.code) == ("rewrite_query", "unsupported_parameter")
+
+
+async def test_several_stores_are_searched_as_one(service: VectorStoreService, rig: Rig) -> None:
+    stores = [await filled(service, rig, text) for text in ("apples", "pears")]
+
+    outcome = await service.search_together(TENANT, [store.id for store in stores], ["apples"], SearchOptions())
+
+    assert {hit.chunk.text for hit in outcome.hits} == {"apples", "pears"}
+
+
+async def test_stores_of_different_models_are_not_searched_together(rig: Rig, service: VectorStoreService) -> None:
+    ours = await filled(service, rig, "apples")
+    other = await rig.documents.create_store(
+        TENANT, embedding_model="other", fingerprint="f1", dimensions=2, chunking=SMALL_CHUNKS
+    )
+
+    with pytest.raises(Conflict, match="different models, embedder and other"):
+        await service.search_together(TENANT, [ours.id, other.id], ["apples"], SearchOptions())
+
+
+async def test_a_store_goes_by_id_or_by_a_name_that_no_other_has(service: VectorStoreService, rig: Rig) -> None:
+    notes, once, twice = [await service.create(TENANT, name=name) for name in ("notes", "twice", "twice")]
+
+    assert await service.id_of(TENANT, "notes") == await service.id_of(TENANT, notes.id) == notes.id
+    with pytest.raises(Conflict, match=f"{once.id} and {twice.id} are all called 'twice'"):
+        await service.id_of(TENANT, "twice")
+    with pytest.raises(ObjectNotFound, match="id or name 'nobody'"):
+        await service.id_of(TENANT, "nobody")
+    with pytest.raises(ObjectNotFound):
+        await service.id_of("eve", "notes")
+
+
 async def test_a_store_keeps_its_model_when_another_becomes_the_default(rig: Rig, service: VectorStoreService) -> None:
     store = await filled(service, rig, "apples")
     other = EMBEDDING.model_copy(update={"id": "other"})
@@ -185,7 +257,7 @@ async def test_without_its_model_a_store_is_neither_searched_nor_filled(
     changed = service_of(rig, StoreModels(ModelRegistry(known), RagSettings()))
     remedy = "add it to models.yaml" if is_gone else "change that back"
 
-    with pytest.raises(Conflict, match=f"{remedy}.* new vector store"):
+    with pytest.raises(Conflict, match=f"{remedy}.* `hearth reindex {store.id}`"):
         await found(changed, store.id, "apples")
     with pytest.raises(Conflict, match=remedy):
         await changed.add_file(TENANT, store.id, file_id)
@@ -201,16 +273,16 @@ async def test_a_search_keeps_a_store_alive(service: VectorStoreService, rig: Ri
     assert (await service.get(TENANT, store.id)).last_active_at == store.last_active_at + DAY_S
 
 
-async def test_a_full_disk_does_not_keep_a_search_from_answering(
-    service: VectorStoreService, rig: Rig, clock: Clock, monkeypatch: pytest.MonkeyPatch
+async def test_a_database_that_nobody_can_write_does_not_keep_a_search_waiting(
+    service: VectorStoreService, rig: Rig, clock: Clock, tmp_path: Path
 ) -> None:
-    async def refuse(*_: object) -> None:
-        raise StorageFull("full")
-
     store = await filled(service, rig, "apples")
-    monkeypatch.setattr(rig.documents, "touch", refuse)
+    clock.now += DAY_S
+    with closing(sqlite3.connect(DataLayout(tmp_path).database, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
 
-    assert await found(service, store.id, "apples") == ["apples"]
+        async with asyncio.timeout(BUSY_TIMEOUT_S / 2):
+            assert await found(service, store.id, "apples") == ["apples"]
 
 
 async def test_an_expired_store_is_neither_searched_nor_filled(service: VectorStoreService, rig: Rig) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -48,6 +49,30 @@ def test_a_killed_server_leaves_no_lock(tmp_path: Path) -> None:
 
         with data_lock(tmp_path):
             pass
+
+
+def test_a_full_disk_does_not_keep_a_server_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", refuse)
+
+    with (
+        data_lock(tmp_path),
+        pytest.raises(StorageError, match="in use by another server \\(process unknown\\)"),
+        data_lock(tmp_path),
+    ):
+        pass
+
+
+def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+    with pytest.raises(StorageError, match="No locks available"), data_lock(tmp_path):
+        pass
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -79,3 +79,25 @@ def test_a_database_of_a_newer_version_does_not_open(db: sqlite3.Connection, pat
 
     with pytest.raises(StorageError, match="newer Hearth"):
         Database.open(path)
+
+
+def test_what_the_first_version_has_stored_is_there_after_all_upgrades(db: sqlite3.Connection, path: Path) -> None:
+    scripts = read_scripts()
+    upgrade(db, path, scripts[:1])
+    db.executescript(
+        """
+        INSERT INTO files VALUES (1, 'file-1', 'ada', 'a.txt', 'assistants', 5, 'x', 1, NULL);
+        INSERT INTO vector_stores (row_id, id, tenant, name, description, metadata, created_at, last_active_at,
+            embedding_model, fingerprint, dimensions, chunking)
+            VALUES (1, 'vs_1', 'ada', '', '', '{}', 1, 1, 'm', 'f', 1, '{}');
+        INSERT INTO documents (id, store_row, file_row, status, attributes, chunking, created_at, usage_bytes)
+            VALUES (1, 1, 1, 'completed', '{}', '{}', 1, 7);
+        INSERT INTO chunks VALUES (1, 1, 1, 1, 0, 0, 5, NULL, '', 1, x'00', x'3c00');
+        """
+    )
+
+    upgrade(db, path, scripts)
+
+    assert db.execute("SELECT id, vector FROM chunk_vectors WHERE store_row = 1").fetchall() == [(1, b"\x3c\x00")]
+    assert db.execute("SELECT id, edition, tenant FROM vector_stores").fetchall() == [("vs_1", 0, "ada")]
+    assert db.execute("PRAGMA foreign_key_check").fetchall() == []

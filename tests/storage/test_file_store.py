@@ -146,6 +146,28 @@ async def test_a_disk_that_fails_leaves_nothing_and_recovers(
     assert (await files.write("file-1", stream([b"abc"])))[0] == 3
 
 
+async def test_an_upload_is_acknowledged_in_the_order_that_a_power_cut_cannot_break(
+    files: FileStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes, name, folder: else a name without bytes, or a file without a name, could be all that is left."""
+    steps: list[object] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_fsync(fd: int) -> None:
+        steps.append(Path(f"/proc/self/fd/{fd}").readlink())
+        fsync(fd)
+
+    def note_replace(path: Path, target: Path) -> Path:
+        steps.append("name")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    await files.write("file-1", stream([b"abc"]))
+
+    assert steps == [root / "file-1.part", "name", root]
+
+
 async def test_uploads_do_not_disturb_each_other(files: FileStore) -> None:
     contents = {f"file-{number}": os.urandom(100_000) for number in range(8)}
 

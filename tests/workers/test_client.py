@@ -20,7 +20,7 @@ from server.errors import (
     Overloaded,
     WorkerCrashed,
 )
-from server.types import Delta, Failed, Finished, ModelFacts, Started, StreamEvent, Token, Usage
+from server.types import Delta, Failed, Finished, ModelFacts, Started, StreamEvent, TextPrompt, Token, Usage
 from server.workers.channel import ParentChannel
 from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
 from server.workers.cpu_split import CpuSplit
@@ -35,6 +35,8 @@ from server.workers.messages import (
     Reranked,
     StepOutput,
     StreamOutput,
+    TellTokenIds,
+    TokenIdsTold,
     Tokenize,
     Tokenized,
     ToWorker,
@@ -295,6 +297,17 @@ async def test_tokens_come_for_each_text() -> None:
 
     assert await task == [[Token(7, "a", 0, 1)], []]
     assert (asked.texts, asked.add_special_tokens) == (["a", ""], False)
+
+
+async def test_token_ids_come_for_each_text_and_prompt() -> None:
+    stage = make_stage()
+    task = await begin(stage.client.token_ids(["a", TextPrompt("b")]))
+    asked = cast(TellTokenIds, stage.channel.sent[0])
+
+    stage.client.dispatch(TokenIdsTold(asked.request_id, [[7], [1, 8]]))
+
+    assert await task == [[7], [1, 8]]
+    assert asked.inputs == ["a", TextPrompt("b")]
 
 
 async def test_vectors_belong_to_the_caller() -> None:

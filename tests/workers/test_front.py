@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from server.types import GenerateRequest, Grammar
-from server.workers.front import Front
+from server.workers.front import Asked, Front
 from tests.fakes.scripted import request, until_true
 
 
@@ -19,7 +19,7 @@ class Engine:
         self.entered = threading.Event()
         self.gate = threading.Event()
 
-    def prepare(self, asked: GenerateRequest) -> None:
+    def prepare(self, asked: Asked) -> None:
         self.entered.set()
         assert self.gate.wait(5)
         self.has.append(asked.request_id)

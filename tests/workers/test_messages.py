@@ -43,6 +43,8 @@ from server.workers.messages import (
     Shutdown,
     StepOutput,
     StreamOutput,
+    TellTokenIds,
+    TokenIdsTold,
     Tokenize,
     Tokenized,
     ToWorker,
@@ -81,6 +83,7 @@ TO_WORKER: list[ToWorker] = [
     Embed("t", [[0, 1, 2**31 - 1], [7]]),
     Embed("b", ["a"], prompt=""),
     Tokenize("t", ["a", ""], add_special_tokens=False),
+    TellTokenIds("i", ["a", "", *PROMPTS]),
     BulkShare(0.25),
     Rerank("k", "query", ["a", "b"], truncate="end", lane="bulk", max_tokens_per_doc=9, timeout_s=0.5),
     Abort("r"),
@@ -96,6 +99,7 @@ FROM_WORKER: list[FromWorker] = [
     Embedded("e", b"\0\1\2\3", 1, 7, num_truncated=1, num_cached=2),
     Reranked("k", b"\0\1\2\3", 7, num_truncated=1, num_cached=2, num_cached_tokens=5),
     Tokenized("t", [[Token(101, "[CLS]"), Token(7, "a", 0, 1)], []]),
+    TokenIdsTold("i", [[1, 2**31 - 1], []]),
     RequestFailed("e", Failed("invalid_value", "empty")),
 ]
 

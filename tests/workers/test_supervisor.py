@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from server.config.schema import Limits, ModelConfig, ScriptedError, ScriptRule
-from server.errors import DeadlineExceeded, ModelUnavailable, WeightsError, WorkerCrashed
-from server.types import Delta, Urgency
+from server.errors import DeadlineExceeded, InvalidRequest, ModelUnavailable, WeightsError, WorkerCrashed
+from server.types import Delta, TokensPrompt, Urgency
 from server.workers import keeper
 from server.workers.client import WorkerClient
 from server.workers.keeper import SpecFactory, SupervisionPolicy
@@ -66,6 +66,17 @@ async def test_a_model_gets_ready_and_answers(make_supervisor: MakeSupervisor) -
     assert await answer(client) == "one two three"
     assert client.facts is not None
     assert client.facts.architecture == "script"
+
+
+async def test_a_chat_model_tells_the_token_ids_of_texts_and_prompts(make_supervisor: MakeSupervisor) -> None:
+    client = start(make_supervisor(), scripted())
+
+    text, prompt = await client.token_ids(["one two", request("one two").prompt])
+    with pytest.raises(InvalidRequest, match="no vocabulary"):
+        await client.token_ids([TokensPrompt([1])])
+
+    assert len(text) == 2
+    assert prompt == text
 
 
 async def test_a_script_that_takes_longer_than_its_request_allows_fails(make_supervisor: MakeSupervisor) -> None:

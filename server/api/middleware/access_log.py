@@ -71,6 +71,8 @@ def _facts(record: RequestRecord) -> dict[str, object]:
         "prompt_tokens": usage.prompt_tokens if usage else None,
         "completion_tokens": usage.completion_tokens if usage else None,
         "finish_reason": record.finish_reason,
+        "num_sources": record.num_sources,
+        "num_removed_citations": record.num_removed_citations,
         "error": record.error,
     }
     return {name: value for name, value in facts.items() if value is not None}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Discriminator, FailFast, Field, ValidationInfo, field_validator
 
+from server.api.schemas.grounding import Documents, FileSearchTool
 from server.api.schemas.sampling import MAX_INT32, SamplingFields
 from server.api.schemas.tools import (
     MAX_TOOLS,
@@ -19,6 +21,7 @@ from server.api.schemas.tools import (
 )
 from server.api.schemas.wire import ModelName, WireModel, invalid, only
 from server.services.generation import SamplingOptions
+from server.services.grounding import Grounding
 from server.types import ChatMessage, ChatPrompt, Grammar, ReasoningEffort, TemplateOption, ToolCall
 
 MAX_MESSAGES = 10_000
@@ -102,6 +105,8 @@ class AssistantMessage(WireModel):
     name: Name | None = None
     refusal: str | None = None
     annotations: list[Any] | None = None
+    citations: list[Any] | None = None
+    x: dict[str, Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
 
@@ -185,13 +190,37 @@ def _read_grammar(value: Any) -> Any:
     return value
 
 
+AnyTool = Annotated[FunctionTool | FileSearchTool, Discriminator("type")]
+
+
+def _functions_among(tools: Sequence[AnyTool]) -> list[FunctionTool]:
+    return [tool for tool in tools if isinstance(tool, FunctionTool)]
+
+
+def _check_tools(tools: list[AnyTool]) -> list[AnyTool]:
+    functions = check_names(_functions_among(tools))
+    if len(tools) - len(functions) > 1:
+        raise invalid("expected one 'file_search' at most; it takes several vector stores")
+    return tools
+
+
+def _is_search(choice: ToolChoice) -> bool:
+    return choice == {"type": "file_search"}
+
+
+def _is_idle(choice: ToolChoice, functions: Sequence[FunctionTool]) -> bool:
+    """Whether it chooses among no functions: files are searched in any case."""
+    return not functions and choice in ("auto", "required")
+
+
 class ChatRequest(SamplingFields):
     model: ModelName
     messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=MAX_INT32)] = None
     tools: Annotated[
-        list[FunctionTool], FailFast(), Field(default_factory=list, max_length=MAX_TOOLS), AfterValidator(check_names)
+        list[AnyTool], FailFast(), Field(default_factory=list, max_length=MAX_TOOLS), AfterValidator(_check_tools)
     ]
+    documents: Documents = ()
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool = True
     reasoning_effort: ReasoningEffort | None = None
@@ -227,13 +256,17 @@ class ChatRequest(SamplingFields):
     @field_validator("tool_choice", mode="after")
     @classmethod
     def _is_possible(cls, choice: ToolChoice | None, info: ValidationInfo) -> ToolChoice | None:
-        return choice if choice is None else check_choice(choice, info.data.get("tools", ()))
+        tools = info.data.get("tools", ())
+        functions = _functions_among(tools)
+        if choice is None or (len(functions) < len(tools) and (_is_search(choice) or _is_idle(choice, functions))):
+            return choice
+        return check_choice(choice, functions)
 
     @field_validator("tools", mode="after")
     @classmethod
-    def _may_end(cls, tools: list[FunctionTool], info: ValidationInfo) -> list[FunctionTool]:
-        if tools and info.data.get("ignore_eos"):
-            raise invalid("they cannot be combined with ignore_eos")
+    def _may_end(cls, tools: list[AnyTool], info: ValidationInfo) -> list[AnyTool]:
+        if _functions_among(tools) and info.data.get("ignore_eos"):
+            raise invalid("functions cannot be combined with ignore_eos")
         return tools
 
     @field_validator("response_format", "grammar", mode="after")
@@ -254,12 +287,23 @@ class ChatRequest(SamplingFields):
         return wanted.to_grammar() if wanted else None
 
     def to_prompt(self) -> ChatPrompt:
+        choice = self.tool_choice or "auto"
+        functions = [] if _is_search(choice) else _functions_among(self.tools)
         return ChatPrompt(
             tuple(message.to_message() for message in self.messages),
-            to_tool_use(self.tools, self.tool_choice or "auto", is_parallel=self.parallel_tool_calls),
+            to_tool_use(functions, choice, is_parallel=self.parallel_tool_calls),
             self.reasoning_effort,
             self.chat_template_kwargs,
         )
+
+    def grounding(self) -> Grounding | None:
+        """What the answer shall rest on; None: on nothing in particular. Raises InvalidRequest for a wrong filter."""
+        index, search = next(
+            ((index, tool) for index, tool in enumerate(self.tools) if isinstance(tool, FileSearchTool)), (0, None)
+        )
+        if search is not None and self.tool_choice != "none":
+            return search.grounding(self.documents, param=f"tools[{index}].filters")
+        return Grounding(documents=self.documents) if self.documents else None
 
     def sampling(self) -> SamplingOptions:
         """As the base has it; `max_completion_tokens`, the newer name, wins over `max_tokens`."""

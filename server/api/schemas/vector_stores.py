@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from server.api.schemas.files import Order
-from server.api.schemas.wire import MAX_FIELDS, TextInteger, WireModel, invalid, only
-from server.rag.documents import Attributes, ChunkingStrategy, DocumentStatus
+from server.api.schemas.wire import MAX_FIELDS, ModelName, TextInteger, WireModel, invalid
+from server.rag.documents import (
+    MAX_CHUNK_TOKENS,
+    MAX_DESCRIPTION_CHARACTERS,
+    MAX_EXPIRY_DAYS,
+    MAX_KEY_CHARACTERS,
+    MAX_KEYS,
+    MAX_NAME_CHARACTERS,
+    MAX_PARENT_TOKENS,
+    MAX_VALUE_CHARACTERS,
+    Attributes,
+    ChunkingStrategy,
+    DocumentStatus,
+)
 from server.rag.filters import parse_filter
 from server.rag.paging import MAX_LIMIT
 from server.rag.search import Ranker, SearchOptions
 
-MAX_KEYS = 16
-MAX_KEY_CHARACTERS = 64
-MAX_VALUE_CHARACTERS = 512
-MAX_NAME_CHARACTERS = 256
-MAX_DESCRIPTION_CHARACTERS = 512
 MAX_QUERY_CHARACTERS = 16_384
 MAX_QUERIES = 16
 MAX_BATCH = 2000
 MAX_RESULTS = 50
-MAX_EXPIRY_DAYS = 365
 
-MIN_CHUNK_TOKENS, MAX_CHUNK_TOKENS = 100, 4096
+MIN_CHUNK_TOKENS = 100
 MIN_STRUCTURAL_TOKENS = 32
-MAX_PARENT_TOKENS = 16_384
+
+
+_NUL = "\0"
+"""To SQLite's JSON a text ends there, so that filters would take it for a shorter one."""
 
 
 def _check_keys(value: Any) -> dict[str, Any]:
@@ -38,6 +48,8 @@ def _check_keys(value: Any) -> dict[str, Any]:
     for key in value:
         if not 1 <= len(key) <= MAX_KEY_CHARACTERS:
             raise invalid(f"expected keys of 1 to {MAX_KEY_CHARACTERS} characters, but {key[:80]!r} has {len(key)}")
+        if _NUL in key or (isinstance(value[key], str) and _NUL in value[key]):
+            raise invalid(f"expected texts without NUL characters, but there is one in {key[:80]!r} or its value")
     return value
 
 
@@ -134,6 +146,7 @@ class StructuralChunking(WireModel):
     max_chunk_size_tokens: Annotated[int, Field(ge=MIN_STRUCTURAL_TOKENS, le=MAX_CHUNK_TOKENS)]
     chunk_overlap_tokens: Overlap = 0
     parent_tokens: Annotated[int, Field(ge=0, le=MAX_PARENT_TOKENS), AfterValidator(_check_parent)] = 0
+    context: bool = False
 
     def strategy(self) -> ChunkingStrategy:
         return ChunkingStrategy(
@@ -141,6 +154,7 @@ class StructuralChunking(WireModel):
             max_tokens=self.max_chunk_size_tokens,
             overlap_tokens=self.chunk_overlap_tokens,
             parent_tokens=self.parent_tokens,
+            context=self.context,
         )
 
 
@@ -156,6 +170,18 @@ class StoreCreate(WireModel):
     chunking_strategy: Chunking | None = None
     expires_after: StoreExpiry | None = None
     metadata: Annotated[Metadata, Field(default_factory=dict)]
+
+
+class StoreReindex(WireModel):
+    """`POST /v1/vector_stores/{id}/reindex`."""
+
+    embedding_model: ModelName | None = None
+
+
+class StoreImportForm(WireModel):
+    """`POST /v1/vector_stores/import`, besides the file."""
+
+    name: StoreName | None = None
 
 
 class _Changes(WireModel):
@@ -272,20 +298,21 @@ class StoreSearch(WireModel):
     filters: Any = None
     ranking_options: RankingOptions = RankingOptions()
     explain: bool = False
-
-    # Known, but not honoured.
-    rewrite_query: Annotated[bool, only(False)] = False
+    rewrite_query: bool = False
 
     def options(self) -> SearchOptions:
         """Raises InvalidRequest where the filter is wrong."""
-        ranking = self.ranking_options
-        weights = ranking.hybrid_search or HybridSearch()
-        return SearchOptions(
-            max_results=self.max_num_results,
-            filter=None if self.filters is None else parse_filter(self.filters, param="filters"),
-            ranker=ranking.ranker,
-            score_threshold=ranking.score_threshold,
-            embedding_weight=weights.embedding_weight,
-            text_weight=weights.text_weight,
-            explain=self.explain,
-        )
+        options = search_options(self.ranking_options, filters=self.filters)
+        return replace(options, max_results=self.max_num_results, explain=self.explain)
+
+
+def search_options(ranking: RankingOptions, *, filters: Any, filters_param: str = "filters") -> SearchOptions:
+    """How to rank and what to filter by. Raises InvalidRequest where the filter is wrong."""
+    weights = ranking.hybrid_search or HybridSearch()
+    return SearchOptions(
+        filter=None if filters is None else parse_filter(filters, param=filters_param),
+        ranker=ranking.ranker,
+        score_threshold=ranking.score_threshold,
+        embedding_weight=weights.embedding_weight,
+        text_weight=weights.text_weight,
+    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from server.rag.documents import Chunk, ChunkedDocument, Parent, Span, Vectors
+from server.rag.documents import Chunk, ChunkedDocument, Parent, Span
 from server.rag.rows import named, sequences, stores, texts, words
 
 Ids = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ def insert(
     """Store a document's text, parents and chunks; return the chunks' ids."""
     parent_ids = sequences.take(db, "parents", len(chunked.parents))
     chunk_ids = sequences.take(db, "chunks", len(chunked.chunks))
-    texts.insert(db, document_id, text)
+    texts.insert(db, document_id, text, chunked.pages)
     db.executemany(
         "INSERT INTO parents (id, document_id, start, end, page, heading) VALUES (?, ?, ?, ?, ?, ?)",
         (
@@ -44,7 +44,7 @@ def insert(
     )
     db.executemany(
         "INSERT INTO chunks (id, store_row, document_id, parent_id, ordinal, start, end, page, heading, num_tokens, "
-        "hash, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "context, context_key, hash, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
                 chunk_id,
@@ -57,6 +57,8 @@ def insert(
                 draft.span.page,
                 draft.span.heading,
                 draft.num_tokens,
+                draft.context,
+                draft.context_key,
                 hash_,
                 vector.tobytes(),
             )
@@ -65,9 +67,14 @@ def insert(
             )
         ),
     )
-    spans = [draft.span for draft in chunked.chunks]
     rows = (
-        (chunk_id, text[span.start : span.end], span.heading) for chunk_id, span in zip(chunk_ids, spans, strict=True)
+        words.word_row(
+            chunk_id,
+            text[draft.span.start : draft.span.end],
+            heading=draft.span.heading,
+            context=draft.context,
+        )
+        for chunk_id, draft in zip(chunk_ids, chunked.chunks, strict=True)
     )
     words.insert(db, store_row, rows)
     return np.array(chunk_ids, np.int64)
@@ -75,24 +82,23 @@ def insert(
 
 def delete(db: sqlite3.Connection, store_row: int, document_id: int) -> Ids:
     """Remove what `insert` stored of a document; return the ids of its chunks."""
-    query = "SELECT id, start, end, heading FROM chunks WHERE document_id = ? ORDER BY id"
-    rows = db.execute(query, (document_id,)).fetchall()
-    text = texts.whole(db, document_id)
-    words.delete(db, store_row, ((chunk_id, text[start:end], heading) for chunk_id, start, end, heading in rows))
+    ids = db.execute("SELECT id FROM chunks WHERE document_id = ? ORDER BY id", (document_id,)).fetchall()
+    if not stores.is_swept(db, store_row):  # whose words go all at once
+        words.delete(db, store_row, word_rows(db, document_id))
     db.execute("DELETE FROM chunks WHERE document_id = ?", (document_id,))
     db.execute("DELETE FROM parents WHERE document_id = ?", (document_id,))
     db.execute("DELETE FROM texts WHERE document_id = ?", (document_id,))
-    return np.array([chunk_id for chunk_id, *_ in rows], np.int64)
+    return np.array([chunk_id for (chunk_id,) in ids], np.int64)
 
 
-def delete_all(db: sqlite3.Connection, store_row: int) -> Ids:
-    """Remove the chunks of all documents of a store; return their ids."""
-    ids = ids_of(db, store_row)
-    words.clear(db, store_row)
-    db.execute("DELETE FROM chunks WHERE store_row = ?", (store_row,))
-    db.execute("DELETE FROM parents WHERE document_id IN (SELECT id FROM documents WHERE store_row = ?)", (store_row,))
-    db.execute("DELETE FROM texts WHERE document_id IN (SELECT id FROM documents WHERE store_row = ?)", (store_row,))
-    return ids
+def word_rows(db: sqlite3.Connection, document_id: int) -> list[words.WordRow]:
+    """Return what is searched of the chunks of a document, in order."""
+    text = texts.whole(db, document_id)
+    query = "SELECT id, start, end, heading, context FROM chunks WHERE document_id = ? ORDER BY id"
+    return [
+        words.word_row(chunk_id, text[start:end], heading=heading, context=context)
+        for chunk_id, start, end, heading, context in db.execute(query, (document_id,))
+    ]
 
 
 def ids_of(db: sqlite3.Connection, store_row: int) -> Ids:
@@ -104,7 +110,8 @@ def select(db: sqlite3.Connection, ids: Sequence[int] | Ids) -> list[Chunk]:
     rows = named.select(
         db,
         "SELECT c.id, c.document_id, f.id AS file_id, f.filename, c.ordinal, c.start, c.end, c.page, c.heading, "
-        "c.parent_id, c.num_tokens FROM json_each(?) AS wanted CROSS JOIN chunks AS c ON c.id = wanted.value "
+        "c.parent_id, c.num_tokens, c.context "
+        "FROM json_each(?) AS wanted CROSS JOIN chunks AS c ON c.id = wanted.value "
         "JOIN documents AS d ON d.id = c.document_id JOIN files AS f ON f.row_id = d.file_row ORDER BY wanted.key",
         (_json(ids),),
     )
@@ -119,6 +126,7 @@ def select(db: sqlite3.Connection, ids: Sequence[int] | Ids) -> list[Chunk]:
             span=_span(row),
             parent_id=row["parent_id"],
             num_tokens=row["num_tokens"],
+            context=row["context"],
         )
         for row in rows
     ]
@@ -142,21 +150,35 @@ def select_parents(db: sqlite3.Connection, ids: Sequence[int] | Ids) -> list[Par
     ]
 
 
-def vectors(db: sqlite3.Connection, store_id: str) -> tuple[int, Ids, Vectors]:
+def headings(db: sqlite3.Connection, store_id: str) -> list[tuple[int, str, str]]:
+    """Chunk id, file id and heading of all chunks of a store."""
+    query = (
+        "SELECT c.id, f.id, c.heading FROM chunks AS c JOIN documents AS d ON d.id = c.document_id "
+        "JOIN files AS f ON f.row_id = d.file_row WHERE c.store_row = ? ORDER BY c.id"
+    )
+    return db.execute(query, (stores.row_of_any(db, store_id),)).fetchall()
+
+
+def vectors(db: sqlite3.Connection, store_id: str) -> tuple[int, Ids, Halves]:
     """Read all vectors of a store, by ascending id, and the generation that they are of."""
     store_row = stores.row_of_any(db, store_id)
     query = "SELECT generation, dimensions FROM vector_stores WHERE row_id = ?"
     [(generation, dimensions)] = db.execute(query, (store_row,))
     [(num_chunks,)] = db.execute("SELECT count(*) FROM chunks WHERE store_row = ?", (store_row,))
-    ids = np.empty(num_chunks, np.int64)
-    rows = np.empty((num_chunks, dimensions), np.float32)
-    cursor = db.execute("SELECT id, vector FROM chunks WHERE store_row = ? ORDER BY id", (store_row,))
-    for start in range(0, num_chunks, _ROWS_PER_FETCH):
+    cursor = db.execute("SELECT id, vector FROM chunk_vectors WHERE store_row = ? ORDER BY id", (store_row,))
+    return generation, *read_vectors(cursor, num_chunks, dimensions)
+
+
+def read_vectors(cursor: sqlite3.Cursor, num_rows: int, dimensions: int) -> tuple[Ids, Halves]:
+    """Fetch so many rows of id and vector."""
+    ids = np.empty(num_rows, np.int64)
+    rows = np.empty((num_rows, dimensions), np.float16)
+    for start in range(0, num_rows, _ROWS_PER_FETCH):
         some_ids, blobs = zip(*cursor.fetchmany(_ROWS_PER_FETCH), strict=True)
         stop = start + len(blobs)
         ids[start:stop] = some_ids
         rows[start:stop] = np.frombuffer(b"".join(blobs), HALF).reshape(-1, dimensions)
-    return generation, ids, rows
+    return ids, rows
 
 
 def _json(ids: Sequence[int] | Ids) -> str:

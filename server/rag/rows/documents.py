@@ -105,19 +105,23 @@ def set_attributes(
 
 def remove(db: sqlite3.Connection, tenant: str, store_id: str, file_id: str) -> ChunkChange:
     document = find(db, tenant, store_id, file_id)
-    store_row = stores.row_of(db, tenant, store_id)
-    removed_ids = chunks.delete(db, store_row, document.id)
-    db.execute("DELETE FROM documents WHERE id = ?", (document.id,))
-    lists.remember(db, stores.documents_list(store_row), file_id, document.id)
-    _, generation = stores.next_generation(db, store_row)
+    return remove_row(db, stores.row_of(db, tenant, store_id), document.id, file_id)
+
+
+def remove_row(db: sqlite3.Connection, store_row: int, document_id: int, file_id: str) -> ChunkChange:
+    """Remove a document from a store, whoever's it is."""
+    removed_ids = chunks.delete(db, store_row, document_id)
+    db.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+    lists.remember(db, stores.documents_list(store_row), file_id, document_id)
+    store_id, generation = stores.next_generation(db, store_row)
     return ChunkChange(store_id=store_id, generation=generation, removed_ids=removed_ids)
 
 
 def text(db: sqlite3.Connection, tenant: str, store_id: str, file_id: str) -> str:
     document = find(db, tenant, store_id, file_id)
+    stores.check_alive(db, stores.row_of(db, tenant, store_id))
     found = texts.whole(db, document.id)
     if not found:
-        stores.check_alive(db, stores.row_of(db, tenant, store_id))
         raise Conflict(f"nothing is stored of file {file_id!r} in vector store {store_id!r}: it is {document.status}")
     return found
 

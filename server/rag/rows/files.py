@@ -8,7 +8,7 @@ from dataclasses import asdict
 from server.errors import ObjectNotFound
 from server.rag.documents import ChunkChange, FileRecord
 from server.rag.paging import Page
-from server.rag.rows import documents, lists, named
+from server.rag.rows import documents, lists, named, stores
 
 _SELECT = "SELECT row_id, id, filename, purpose, num_bytes, sha256, created_at, expires_at FROM files"
 
@@ -39,14 +39,26 @@ def select(db: sqlite3.Connection, tenant: str, *, purpose: str | None, page: Pa
 
 
 def all_ids(db: sqlite3.Connection) -> set[str]:
-    return {file_id for (file_id,) in db.execute("SELECT id FROM files")}
+    return {file_id for (file_id,) in db.execute("SELECT id FROM files WHERE tenant != ?", (stores.NOBODY,))}
+
+
+def contents(db: sqlite3.Connection) -> dict[str, tuple[int, str]]:
+    """Return number of bytes and SHA-256 of all tenants' files, by id."""
+    rows = db.execute("SELECT id, num_bytes, sha256 FROM files WHERE tenant != ?", (stores.NOBODY,))
+    return {file_id: (num_bytes, sha256) for file_id, num_bytes, sha256 in rows}
 
 
 def delete(db: sqlite3.Connection, tenant: str, file_id: str) -> list[ChunkChange]:
     file_row = _row(db, tenant, file_id)["row_id"]
-    query = "SELECT s.id FROM documents AS d JOIN vector_stores AS s ON s.row_id = d.store_row WHERE d.file_row = ?"
-    store_ids = db.execute(query, (file_row,)).fetchall()
-    changes = [documents.remove(db, tenant, store_id, file_id) for (store_id,) in store_ids]
+    found = db.execute(
+        "SELECT d.store_row, d.id, s.tenant FROM documents AS d JOIN vector_stores AS s ON s.row_id = d.store_row "
+        "WHERE d.file_row = ?",
+        (file_row,),
+    ).fetchall()
+    removed = [
+        (documents.remove_row(db, store_row, document_id, file_id), owner) for store_row, document_id, owner in found
+    ]
+    changes = [change for change, owner in removed if owner != stores.NOBODY]
     db.execute("DELETE FROM files WHERE row_id = ?", (file_row,))
     lists.remember(db, _list_name(tenant), file_id, file_row)
     return changes

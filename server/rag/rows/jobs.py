@@ -16,11 +16,20 @@ def unfinished(db: sqlite3.Connection) -> list[tuple[str, DocumentRecord]]:
     return [(row["tenant"], documents.record(row)) for row in rows]
 
 
-def keep_pending(db: sqlite3.Connection, document_id: int, vectors: Mapping[bytes, bytes]) -> bool:
+def keep_pending(db: sqlite3.Connection, document_id: int, vectors: Mapping[bytes, bytes], *, edition: int) -> bool:
     store_row = _store_of(db, document_id)
     if store_row is None:
         return False
-    pending.insert(db, store_row, document_id, vectors)
+    stores.check_edition(db, store_row, edition)
+    pending.insert(db, store_row, document_id, vectors, edition=edition)
+    return True
+
+
+def keep_contexts(db: sqlite3.Connection, document_id: int, contexts: Mapping[bytes, str]) -> bool:
+    store_row = _store_of(db, document_id)
+    if store_row is None:
+        return False
+    pending.insert_contexts(db, store_row, document_id, contexts)
     return True
 
 
@@ -32,10 +41,12 @@ def complete(
     *,
     vectors: Vectors,
     hashes: Sequence[bytes],
+    edition: int,
 ) -> ChunkChange | None:
     store_row = _store_of(db, document_id)
     if store_row is None:
         return None
+    stores.check_edition(db, store_row, edition)
     halves = vectors.astype(chunks.HALF)
     removed_ids = chunks.delete(db, store_row, document_id)
     added_ids = chunks.insert(

@@ -62,9 +62,10 @@ def remember(db: sqlite3.Connection, list_name: str, object_id: str, position: i
     db.execute("INSERT OR REPLACE INTO removed (list, id, position) VALUES (?, ?, ?)", (list_name, object_id, position))
 
 
-def forget(db: sqlite3.Connection, list_name: str) -> None:
-    """A list is gone, and with it all that stood in it."""
-    db.execute("DELETE FROM removed WHERE list = ?", (list_name,))
+def forget(db: sqlite3.Connection, list_name: str, num_rows: int) -> bool:
+    """Take some of what stood in a list that is gone; false if there was nothing."""
+    some = "SELECT row_id FROM removed WHERE list = ? LIMIT ?"
+    return db.execute(f"DELETE FROM removed WHERE row_id IN ({some})", (list_name, num_rows)).rowcount > 0  # noqa: S608
 
 
 def forget_oldest(db: sqlite3.Connection) -> None:

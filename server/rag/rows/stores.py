@@ -10,17 +10,18 @@ from dataclasses import dataclass
 
 import msgspec
 
-from server.errors import Conflict, ObjectNotFound
+from server.errors import Conflict, ObjectNotFound, Reindexed
 from server.rag.documents import ChunkingStrategy, StatusCounts, StoreRecord
 from server.rag.paging import Page
 from server.rag.rows import lists, named, words
 
-TOUCH_INTERVAL_S = 60
-"""Uses of a store that follow the last noted one within it are not noted."""
+NOBODY = ""
+"""The tenant of stores that are deleted, or not imported to their end yet, and of the files of the latter: no tenant is
+called so, and every look-up passes them by."""
 
 _SELECT = (
     "SELECT row_id, id, name, description, metadata, created_at, last_active_at, expires_after_days, is_expired, "
-    "embedding_model, fingerprint, dimensions, chunking, generation FROM vector_stores"
+    "embedding_model, fingerprint, dimensions, chunking, generation, edition FROM vector_stores"
 )
 
 
@@ -69,6 +70,12 @@ def find(db: sqlite3.Connection, tenant: str, store_id: str) -> StoreRecord:
     return _record(db, row)
 
 
+def ids_of(db: sqlite3.Connection, tenant: str, name: str) -> list[str]:
+    """Return the ids of a tenant's stores of this name, or of this id; names need not be unique."""
+    query = "SELECT id FROM vector_stores WHERE tenant = ? AND ? IN (id, name) AND NOT is_expired ORDER BY row_id"
+    return [store_id for (store_id,) in db.execute(query, (tenant, name))]
+
+
 def row_of(db: sqlite3.Connection, tenant: str, store_id: str) -> int:
     """Return the number of a tenant's store.
 
@@ -84,7 +91,8 @@ def row_of(db: sqlite3.Connection, tenant: str, store_id: str) -> int:
 
 def row_of_any(db: sqlite3.Connection, store_id: str) -> int:
     """Return the number of a store, whoever's it is."""
-    found = db.execute("SELECT row_id FROM vector_stores WHERE id = ?", (store_id,)).fetchone()
+    query = "SELECT row_id FROM vector_stores WHERE id = ? AND tenant != ?"
+    found = db.execute(query, (store_id, NOBODY)).fetchone()
     if found is None:
         raise ObjectNotFound(f"no vector store with id {store_id!r}")
     return int(found[0])
@@ -94,6 +102,11 @@ def check_alive(db: sqlite3.Connection, store_row: int) -> None:
     [(store_id, is_expired)] = db.execute("SELECT id, is_expired FROM vector_stores WHERE row_id = ?", (store_row,))
     if is_expired:
         raise Conflict(f"vector store {store_id!r} has expired; create a new one with the same files")
+
+
+def is_swept(db: sqlite3.Connection, store_row: int) -> bool:
+    """Whether its contents are being removed: see `sweeps`."""
+    return db.execute("SELECT 1 FROM sweeps WHERE store_row = ?", (store_row,)).fetchone() is not None
 
 
 def select(db: sqlite3.Connection, tenant: str, page: Page) -> tuple[list[StoreRecord], bool]:
@@ -125,23 +138,20 @@ def update(
     return find(db, tenant, store_id)
 
 
-def delete(db: sqlite3.Connection, tenant: str, store_id: str) -> None:
+def give_away(db: sqlite3.Connection, tenant: str, store_id: str) -> int:
+    """Make a tenant's store one of nobody, without touching what is in it; return its number."""
     store_row = row_of(db, tenant, store_id)
-    lists.forget(db, documents_list(store_row))
+    db.execute("UPDATE vector_stores SET tenant = ? WHERE row_id = ?", (NOBODY, store_row))
     lists.remember(db, _list_name(tenant), store_id, store_row)
-    db.execute("DELETE FROM vector_stores WHERE row_id = ?", (store_row,))  # and with it all that belongs to it
-    words.drop(db, store_row)
+    return store_row
 
 
-def last_active_at(db: sqlite3.Connection, tenant: str, store_id: str) -> int:
-    store_row = row_of(db, tenant, store_id)
-    [(last,)] = db.execute("SELECT last_active_at FROM vector_stores WHERE row_id = ?", (store_row,))
-    return int(last)
-
-
-def touch(db: sqlite3.Connection, store_id: str, now: int) -> None:
-    # A clock that was set back does not shorten a store's life.
-    db.execute("UPDATE vector_stores SET last_active_at = max(last_active_at, ?) WHERE id = ?", (now, store_id))
+def note_uses(db: sqlite3.Connection, uses: Mapping[str, int]) -> None:
+    """Note when stores were used last, by id; some may be gone."""
+    db.executemany(
+        "UPDATE vector_stores SET last_active_at = max(last_active_at, ?) WHERE id = ?",
+        ((now, store_id) for store_id, now in uses.items()),
+    )
 
 
 def generation(db: sqlite3.Connection, store_id: str) -> int:
@@ -149,9 +159,27 @@ def generation(db: sqlite3.Connection, store_id: str) -> int:
     return int(number)
 
 
+def check_edition(db: sqlite3.Connection, store_row: int, edition: int) -> None:
+    """Refuse what was made for another edition.
+
+    Raises:
+        Reindexed: The store has been reindexed since.
+    """
+    [(store_id, current)] = db.execute("SELECT id, edition FROM vector_stores WHERE row_id = ?", (store_row,))
+    if current != edition:
+        raise Reindexed(f"vector store {store_id!r} has just been reindexed; try again")
+
+
+def mark(db: sqlite3.Connection, store_id: str) -> tuple[int, int]:
+    """Return a store's generation and its mark, which no other content of any store has."""
+    query = "SELECT generation, mark FROM vector_stores WHERE row_id = ?"
+    [(number, its_mark)] = db.execute(query, (row_of_any(db, store_id),))
+    return number, its_mark
+
+
 def next_generation(db: sqlite3.Connection, store_row: int) -> tuple[str, int]:
     """Count a change of a store's chunks; return its id and the new generation."""
-    db.execute("UPDATE vector_stores SET generation = generation + 1 WHERE row_id = ?", (store_row,))
+    db.execute("UPDATE vector_stores SET generation = generation + 1, mark = random() WHERE row_id = ?", (store_row,))
     [(store_id, number)] = db.execute("SELECT id, generation FROM vector_stores WHERE row_id = ?", (store_row,))
     return store_id, number
 
@@ -175,7 +203,7 @@ def _list_name(tenant: str) -> str:
 
 def _record(db: sqlite3.Connection, row: sqlite3.Row) -> StoreRecord:
     by_status = db.execute(
-        "SELECT status, count(*), sum(usage_bytes) FROM documents WHERE store_row = ? GROUP BY status", (row["row_id"],)
+        "SELECT status, number, usage_bytes FROM document_counts WHERE store_row = ?", (row["row_id"],)
     ).fetchall()
     return StoreRecord(
         id=row["id"],
@@ -190,7 +218,8 @@ def _record(db: sqlite3.Connection, row: sqlite3.Row) -> StoreRecord:
         dimensions=row["dimensions"],
         chunking=chunking_of(row["chunking"]),
         generation=row["generation"],
-        usage_bytes=sum(usage for _, _, usage in by_status),
+        usage_bytes=0 if row["is_expired"] else sum(usage for _, _, usage in by_status),
         counts=StatusCounts(**{status: number for status, number, _ in by_status}),
         is_expired=bool(row["is_expired"]),
+        edition=row["edition"],
     )

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
+from collections.abc import Sequence
 
 PIECE = 4096
-"""Code points in a piece. Databases have been written with it: another number needs a migration."""
+"""Most code points in a piece. Databases have been written with it: a smaller number needs a migration."""
 
 
-def insert(db: sqlite3.Connection, document_id: int, text: str) -> None:
-    pieces = ((document_id, start, text[start : start + PIECE]) for start in range(0, len(text), PIECE))
-    db.executemany("INSERT INTO texts (document_id, start, text) VALUES (?, ?, ?)", pieces)
+def insert(db: sqlite3.Connection, document_id: int, text: str, pages: Sequence[tuple[int, int]] = ()) -> None:
+    """Store a text in pieces of one page at most; `pages` are those of `ChunkedDocument`."""
+    number_at = dict(pages)
+    page = None
+    pieces: list[tuple[int, int, str, int | None]] = []
+    for start, end in itertools.pairwise(sorted({*range(0, len(text), PIECE), *number_at, len(text)})):
+        page = number_at.get(start, page)
+        pieces.append((document_id, start, text[start:end], page))
+    db.executemany("INSERT INTO texts (document_id, start, text, page) VALUES (?, ?, ?, ?)", pieces)
+
+
+def page_at(db: sqlite3.Connection, document_id: int, offset: int) -> int | None:
+    """Return the page that a place is on; None if that is not known."""
+    query = "SELECT page FROM texts WHERE document_id = ? AND start <= ? ORDER BY start DESC LIMIT 1"
+    found = db.execute(query, (document_id, offset)).fetchone()
+    return None if found is None else found[0]
+
+
+def pages(db: sqlite3.Connection, document_id: int) -> list[tuple[int, int]]:
+    """Return where pages begin, and their numbers, as `insert` was told."""
+    pieces = db.execute("SELECT start, page FROM texts WHERE document_id = ? ORDER BY start", (document_id,))
+    found: list[tuple[int, int]] = []
+    for start, page in pieces:
+        if page is not None and (not found or found[-1][1] != page):
+            found.append((start, page))
+    return found
 
 
 def whole(db: sqlite3.Connection, document_id: int) -> str:

@@ -10,6 +10,14 @@ from collections.abc import Iterable
 WordRow = tuple[int, str, str]
 """Chunk id, text, heading."""
 
+_LAST_OVERHEAD_ID = 10
+"""In FTS5's own table of data: rows up to this are averages and structure, without which no table opens."""
+
+
+def word_row(chunk_id: int, text: str, *, heading: str, context: str) -> WordRow:
+    """Tell what of a chunk is searched."""
+    return chunk_id, f"{context}\n{text}" if context else text, heading
+
 
 def table(store_row: int) -> str:
     """Name the table of a store. Its columns: rowid is the chunk's id, text, heading."""
@@ -43,6 +51,16 @@ def delete(db: sqlite3.Connection, store_row: int, rows: Iterable[WordRow]) -> N
     name = table(store_row)
     statement = f"INSERT INTO {name} ({name}, rowid, text, heading) VALUES ('delete', ?, ?, ?)"  # noqa: S608
     db.executemany(statement, rows)
+
+
+def shrink(db: sqlite3.Connection, store_row: int, num_rows: int) -> bool:
+    """Take some of the content away from below, for dropping or clearing a large table at once takes long; false if
+    there is none. From the first call on nobody may read the table, nor put rows in or take any out, but `drop` and
+    `clear` work.
+    """
+    data = f"{table(store_row)}_data"
+    some = f"SELECT id FROM {data} WHERE id > {_LAST_OVERHEAD_ID} LIMIT ?"  # noqa: S608  # our own names
+    return db.execute(f"DELETE FROM {data} WHERE id IN ({some})", (num_rows,)).rowcount > 0  # noqa: S608
 
 
 def clear(db: sqlite3.Connection, store_row: int) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.api.file_name import attachment, clean_file_name
 from server.errors import InvalidRequest
+from server.rag.file_name import clean_file_name
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,3 @@ def test_what_is_kept_leads_nowhere_and_stays_the_same_when_cleaned_again(raw: b
     assert not {"", ".", ".."} & set(name.split("/"))
     assert "Cc" not in {unicodedata.category(c) for c in name}
     assert clean_file_name(name.encode()) == name
-
-
-def test_a_download_is_named_by_the_last_part_in_plain_ascii() -> None:
-    assert attachment('a/"ü".txt') == "attachment; filename*=utf-8''%22%C3%BC%22.txt"

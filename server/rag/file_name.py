@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from urllib.parse import quote
 
 from server.errors import InvalidRequest
 
@@ -36,8 +35,3 @@ def clean_file_name(raw: bytes) -> str:
             f"the file's name has {len(name)} characters but at most {MAX_CHARACTERS} are accepted", param="file"
         )
     return name
-
-
-def attachment(name: str) -> str:
-    """`content-disposition` that makes a browser save the content and never show it."""
-    return f"attachment; filename*=utf-8''{quote(name.rpartition('/')[2], safe='')}"

@@ -1,0 +1,122 @@
+"""An answer on its way from the model to the client: false citations are taken out, the others are checked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import msgspec
+
+from server.errors import StorageError
+from server.protocols import RerankModel
+from server.rag.citations import CitationFilter
+from server.rag.prompt import Source
+from server.rag.quotes import QuoteFinder
+from server.rag.relevance import relevance
+from server.rag.support import Score, Support, check_support
+from server.services.grounding import Cited, CitedSource
+from server.services.sentence_windows import split_passages
+from server.types import Delta, Finished, Started
+
+logger = logging.getLogger(__name__)
+
+FindPages = Callable[[Sequence[tuple[int, int]]], Awaitable[Sequence[int | None]]]
+"""The page of each place, which is a stored document's id and an offset; None where it is not known."""
+
+
+class Citer:
+    """Checks citations with a reranker, if there is one, which gets `timeout_s` for all of an answer."""
+
+    def __init__(self, reranker: RerankModel | None, *, find_pages: FindPages, timeout_s: float) -> None:
+        self._reranker = reranker
+        self._find_pages = find_pages
+        self._timeout_s = timeout_s
+
+    async def cite(
+        self, events: AsyncGenerator[Started | Delta | Finished, None], sources: Sequence[Source]
+    ) -> AsyncGenerator[Started | Delta | Cited | Finished, None]:
+        """Pass on the events of an answer, `Cited` before the last of them. Closing this closes `events`."""
+        citations = CitationFilter(len(sources))
+        pieces: list[str] = []
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case Started():
+                        yield event
+                    case Delta():
+                        pieces.append(citations.feed(event.text))
+                        if pieces[-1] or event.tool_calls or event.reasoning:
+                            yield msgspec.structs.replace(event, text=pieces[-1])
+                    case Finished():
+                        if rest := citations.finish():
+                            pieces.append(rest)
+                            yield Delta(rest)
+                        yield await self._cited("".join(pieces), citations, sources)
+                        yield event
+
+    async def _cited(self, text: str, citations: CitationFilter, sources: Sequence[Source]) -> Cited:
+        score = self._scorer(self._reranker) if self._reranker else None
+        statements = await check_support(text, citations.citations, [source.text for source in sources], score)
+        marks = await asyncio.to_thread(lambda: list(_cited_sources(statements, sources)))
+        marks = await self._on_their_pages(marks, sources)
+        return Cited(text=text, marks=tuple(marks), statements=tuple(statements), num_removed=citations.num_removed)
+
+    async def _on_their_pages(self, marks: list[CitedSource], sources: Sequence[Source]) -> list[CitedSource]:
+        """A source begins on one page, and what is quoted of it may stand on another."""
+        places = {
+            mark: (sources[mark.number - 1].document_id, mark.quote.span.start)
+            for mark in marks
+            if mark.quote is not None
+        }
+        stored = [place for place in dict.fromkeys(places.values()) if place[0] > 0]
+        if not stored:
+            return marks
+        try:
+            pages = dict(zip(stored, await self._find_pages(stored), strict=True))
+        except StorageError as exc:
+            logger.warning("pages are not known", extra={"reason": exc.message})
+            return marks
+        return [_on_page(mark, pages.get(places[mark])) if mark in places else mark for mark in marks]
+
+    def _scorer(self, reranker: RerankModel) -> Score:
+        async def score(sentence: str, texts: Sequence[str]) -> float | None:
+            windows = [text[start:end] for text in texts for start, end in split_passages(text)]
+            if not windows:
+                return None
+            scores = await relevance(reranker, sentence, windows, timeout_s=self._timeout_s)
+            return max((each for each in scores if each is not None), default=None)
+
+        return score
+
+
+def _on_page(mark: CitedSource, page: int | None) -> CitedSource:
+    if page is None or mark.quote is None:
+        return mark
+    return replace(mark, quote=replace(mark.quote, span=replace(mark.quote.span, page=page)))
+
+
+async def uncited(
+    events: AsyncGenerator[Started | Delta | Finished, None], _sources: Sequence[Source]
+) -> AsyncGenerator[Started | Delta | Cited | Finished, None]:
+    """Pass on an answer that has to be of some form as it is: there, a number in brackets is a list."""
+    pieces: list[str] = []
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Delta):
+                pieces.append(event.text)
+            elif isinstance(event, Finished):
+                yield Cited(text="".join(pieces))
+            yield event
+
+
+def _cited_sources(statements: Sequence[Support], sources: Sequence[Source]) -> Iterator[CitedSource]:
+    cited = {number for support in statements for number in support.statement.numbers}
+    finders = {number: QuoteFinder(sources[number - 1]) for number in cited}
+    for support in statements:
+        for mark in support.statement.marks:
+            for number in mark.numbers:
+                quote = finders[number].find(support.sentence)
+                yield CitedSource(mark.start, mark.end, number, quote, support.is_supported)

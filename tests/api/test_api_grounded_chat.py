@@ -1,0 +1,429 @@
+"""`POST /v1/chat/completions` with sources: what is asked, and how citations are written."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletionUserMessageParam
+
+from server.errors import Conflict, ObjectNotFound, StorageUnavailable
+from server.rag.documents import Chunk, Span
+from server.rag.filters import Comparison
+from server.rag.prompt import NO_SOURCE_ANSWER
+from server.rag.search import Hit, Place, SearchOptions, SearchOutcome
+from server.types import ChatPrompt, Delta, Finished, ModelFacts, Started, ToolCallDelta, Usage
+from tests.api.conftest import RAG, Stack
+from tests.api.test_api_chat import TOOLS, URL, events_of
+from tests.fakes.models import saying
+
+TEXT = "Knead the dough for ten minutes. Then let it rest."
+CHUNK = Chunk(
+    id=7,
+    document_id=1,
+    file_id="file-1",
+    filename="bread.pdf",
+    ordinal=0,
+    text=TEXT,
+    span=Span(10, 10 + len(TEXT), page=3, heading="Bread > Dough"),
+    parent_id=4,
+    num_tokens=10,
+)
+OUTCOME = SearchOutcome(
+    queries=(), hits=(Hit(chunk=CHUNK, attributes={}, score=0.75, places={"rerank": Place(1, 0.9)}),)
+)
+HI: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "How long do I knead?"}]
+SEARCH: dict[str, Any] = {"type": "file_search", "vector_store_ids": ["vs_1"]}
+ASK = {"model": "talker", "messages": HI, "tools": [SEARCH]}
+DOCUMENTS = {"model": "talker", "messages": HI, "documents": [TEXT]}
+
+
+@pytest.fixture(autouse=True)
+def _outcome(stack: Stack) -> None:
+    stack.stores.outcome = OUTCOME
+    stack.chat.steps = saying("Knead ", "for ten minutes [1]. And [7]", " rest.")
+    stack.actor.facts = ModelFacts(context_length=4096)
+    stack.rag_models = (RAG,)
+
+
+ANNOTATION = {
+    "type": "file_citation",
+    "index": 0,
+    "file_id": "file-1",
+    "filename": "bread.pdf",
+    "start_index": 22,
+    "end_index": 25,
+    "x": {
+        "number": 1,
+        "supported": True,
+        "page": 3,
+        "section": "Bread > Dough",
+        "start": 10,
+        "end": 42,
+        "quote": "Knead the dough for ten minutes.",
+    },
+}
+CITATION = {
+    "start": 0,
+    "end": 26,
+    "text": "Knead for ten minutes [1].",
+    "type": "TEXT_CONTENT",
+    "sources": [
+        {
+            "type": "document",
+            "id": "file-1",
+            "document": {"id": "file-1", "title": "bread.pdf", "snippet": "Knead the dough for ten minutes."},
+        }
+    ],
+    "x": {"numbers": [1], "supported": True, "overlap": 1.0, "score": None},
+}
+SOURCE = {
+    "number": 1,
+    "file_id": "file-1",
+    "filename": "bread.pdf",
+    "page": 3,
+    "section": "Bread > Dough",
+    "start": 10,
+    "end": 10 + len(TEXT),
+    "score": 0.75,
+    "text": TEXT,
+}
+
+
+async def message_of(client: httpx.AsyncClient, request: dict[str, Any]) -> dict[str, Any]:
+    response = await client.post(URL, json=request)
+    assert response.status_code == 200, response.text
+    message: dict[str, Any] = response.json()["choices"][0]["message"]
+    return message
+
+
+async def error_of(client: httpx.AsyncClient, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    response = await client.post(URL, json=request)
+    return response.status_code, response.json()["error"]
+
+
+# ---- the answer
+
+
+async def test_citations_are_written_as_openai_and_cohere_write_them(client: httpx.AsyncClient) -> None:
+    message = await message_of(client, ASK)
+
+    timings = message["x"].pop("timings_ms")
+    assert message == {
+        "role": "assistant",
+        "content": "Knead for ten minutes [1]. And rest.",
+        "refusal": None,
+        "annotations": [ANNOTATION],
+        "citations": [CITATION],
+        "x": {
+            "queries": ["How long do I knead?"],
+            "sources": [SOURCE],
+            "num_dropped_sources": 0,
+            "num_irrelevant_hits": 0,
+            "rerank_failure": None,
+            "num_removed_citations": 1,
+        },
+    }
+    assert {"search", "prompt", "total"} <= timings.keys()
+
+
+async def test_a_stream_has_the_sources_first_and_the_citations_last(client: httpx.AsyncClient) -> None:
+    *chunks, done = events_of(await client.post(URL, json={**ASK, "stream": True}))
+
+    role, sources, *text, citations, end = (chunk["choices"][0]["delta"] for chunk in chunks)
+    assert role["role"] == "assistant"
+    assert sources["x"]["sources"] == [SOURCE]
+    assert "".join(delta["content"] for delta in text) == "Knead for ten minutes [1]. And rest."
+    assert citations == {"annotations": [ANNOTATION], "citations": [CITATION], "x": {"num_removed_citations": 1}}
+    assert (end, chunks[-1]["choices"][0]["finish_reason"], done) == ({}, "stop", "[DONE]")
+
+
+async def test_a_stream_says_what_the_whole_answer_says(client: httpx.AsyncClient) -> None:
+    whole = await message_of(client, ASK)
+    *chunks, _done = events_of(await client.post(URL, json={**ASK, "stream": True}))
+
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("content", "") for delta in deltas) == whole["content"]
+    assert [delta["citations"] for delta in deltas if "citations" in delta] == [whole["citations"]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nothing_relevant_is_an_answer_of_its_own(
+    client: httpx.AsyncClient, stack: Stack, *, stream: bool
+) -> None:
+    stack.stores.outcome = SearchOutcome(queries=(), hits=())
+
+    response = await client.post(URL, json={**ASK, "stream": stream, "stream_options": {"include_usage": True}})
+
+    body = events_of(response)[-2] if stream else response.json()
+    assert NO_SOURCE_ANSWER in response.text
+    assert body["usage"]["total_tokens"] == 0
+    assert stack.chat.requests == []
+
+
+async def test_a_grounded_answer_can_be_echoed_as_it_came(client: httpx.AsyncClient) -> None:
+    message = await message_of(client, ASK)
+
+    assert await message_of(client, {**ASK, "messages": [*HI, message, *HI]})
+
+
+async def test_the_log_tells_what_became_of_sources(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="server.api.middleware.access_log"):
+        await client.post(URL, json=ASK)
+        await client.post(URL, json={**ASK, "tools": []})
+
+    grounded, plain = (record.__dict__ for record in caplog.records if record.message == "request")
+    assert (grounded["num_sources"], grounded["num_removed_citations"]) == (1, 1)
+    assert "num_sources" not in plain
+
+
+# ---- the tool
+
+
+async def test_what_the_tool_says_reaches_the_search(client: httpx.AsyncClient, stack: Stack) -> None:
+    tool = {
+        "type": "file_search",
+        "vector_store_ids": ["vs_1", "vs_2"],
+        "max_num_results": 3,
+        "filters": {"type": "eq", "key": "year", "value": 1999},
+        "ranking_options": {
+            "ranker": "none",
+            "score_threshold": 0.5,
+            "hybrid_search": {"embedding_weight": 2, "text_weight": 1},
+        },
+    }
+
+    await client.post(URL, json={**ASK, "tools": [tool]})
+
+    name, (_, queries, options), _ = stack.stores.last_search
+    assert (name, queries) == ("search_together", ["How long do I knead?"])
+    assert [call[1] for call in stack.stores.calls if call[0] == "get"] == [("vs_1",), ("vs_2",)]
+    assert options == SearchOptions(
+        max_results=3,
+        filter=Comparison("eq", "year", 1999),
+        ranker="none",
+        score_threshold=0.5,
+        embedding_weight=2,
+        text_weight=1,
+        parent_tokens=options.parent_tokens,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"tools": [{"type": "file_search"}]}, "tools[0].vector_store_ids"),
+        ({"tools": [{**SEARCH, "vector_store_ids": []}]}, "tools[0].vector_store_ids"),
+        ({"tools": [{**SEARCH, "max_num_results": 51}]}, "tools[0].max_num_results"),
+        ({"tools": [{**SEARCH, "filters": {"type": "like"}}]}, "tools[0].filters.type"),
+        ({"tools": [{**SEARCH, "ranking_options": {"ranker": "best"}}]}, "tools[0].ranking_options.ranker"),
+        ({"tools": [SEARCH, SEARCH]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"documents": TEXT}, "documents"),
+        ({"documents": [7]}, "documents"),
+        ({"documents": [" "]}, "documents"),
+        ({"documents": [{}]}, "documents"),
+        ({"documents": [{"data": {"text": [1]}}]}, "documents"),
+        ({"documents": [{"data": {"text": "a"}, "text": "b"}]}, "documents"),
+        ({"documents": [{"id": "a", "text": "b"}, {"id": "a", "text": "c"}]}, "documents"),
+    ],
+)
+async def test_a_wrong_request_is_refused_by_name(
+    client: httpx.AsyncClient, changes: dict[str, Any], param: str
+) -> None:
+    status, error = await error_of(client, {**ASK, **changes})
+
+    assert (status, error["param"]) == (400, param), error
+
+
+async def test_functions_beside_the_search_behave_as_ever(client: httpx.AsyncClient, stack: Stack) -> None:
+    both = {**ASK, "tools": [SEARCH, *TOOLS]}
+
+    message = await message_of(client, {**both, "model": "actor"})
+
+    assert message["content"] == "Hello there"
+    [asked] = stack.actor.requests
+    assert isinstance(asked.prompt, ChatPrompt)
+    assert [tool.name for tool in asked.prompt.tool_use.tools] == ["weather"]
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "file_search"}, None])
+async def test_files_are_searched_unless_tools_are_forbidden(
+    client: httpx.AsyncClient, stack: Stack, choice: object
+) -> None:
+    await client.post(URL, json={**ASK, "tool_choice": choice})
+    assert "search_together" in [call[0] for call in stack.stores.calls]
+    stack.stores.calls.clear()
+
+    message = await message_of(client, {**ASK, "tool_choice": "none"})
+
+    assert stack.stores.calls == []
+    assert "annotations" not in message
+
+
+# ---- documents
+
+
+@pytest.mark.parametrize(
+    ("document", "text", "shown"),
+    [
+        (TEXT, TEXT, {"id": "doc:0", "text": TEXT}),
+        ({"data": TEXT}, TEXT, {"id": "doc:0", "text": TEXT}),
+        ({"id": "a", "data": {"snippet": TEXT}}, TEXT, {"id": "a", "snippet": TEXT}),
+        ({"title": "Bread", "text": TEXT}, TEXT, {"id": "doc:0", "title": "Bread", "text": TEXT}),
+        (
+            {"data": {"text": TEXT, "year": 1999}},
+            f"text: {TEXT}\nyear: 1999",
+            {"id": "doc:0", "text": TEXT, "year": "1999"},
+        ),
+    ],
+)
+async def test_documents_come_in_the_forms_of_cohere_and_vllm(
+    client: httpx.AsyncClient, document: object, text: str, shown: dict[str, str]
+) -> None:
+    message = await message_of(client, {**DOCUMENTS, "documents": [document]})
+
+    [source] = message["x"]["sources"]
+    assert source["text"] == text
+    assert source["filename"] == shown.get("title", shown["id"])
+    assert message["citations"][0]["sources"] == [{"type": "document", "id": shown["id"], "document": shown}]
+    assert message["annotations"][0]["file_id"] == shown["id"]
+
+
+async def test_documents_need_no_data_directory(client: httpx.AsyncClient, stack: Stack) -> None:
+    stack.stores.error = StorageUnavailable("the data directory is not open")
+
+    assert (await message_of(client, DOCUMENTS))["citations"]
+
+
+async def test_no_documents_are_no_grounding(client: httpx.AsyncClient) -> None:
+    assert "citations" not in await message_of(client, {**DOCUMENTS, "documents": []})
+
+
+# ---- RAG models
+
+
+@pytest.mark.parametrize("name", ["handbook", "gpt-4o"])
+async def test_a_rag_model_answers_clients_that_know_nothing_of_sources(
+    client: httpx.AsyncClient, stack: Stack, name: str
+) -> None:
+    response = await client.post(URL, json={"model": name, "messages": HI})
+
+    assert response.json()["model"] == "handbook"
+    assert response.json()["choices"][0]["message"]["annotations"] == [ANNOTATION]
+    assert stack.stores.calls[0] == ("id_of", ("manuals",), {})
+    assert stack.stores.last_search[1][2].max_results == 5
+    [request] = stack.chat.requests
+    assert isinstance(request.prompt, ChatPrompt)
+    assert request.prompt.messages[0].content.startswith("You are the help desk.\n\n")
+    assert request.sampling.max_tokens == 77  # the chat model's default
+
+
+async def test_a_rag_model_takes_documents_besides(client: httpx.AsyncClient) -> None:
+    message = await message_of(client, {"model": "handbook", "messages": HI, "documents": ["Salt it."]})
+
+    assert [source["file_id"] for source in message["x"]["sources"]] == ["doc:0", "file-1"]
+
+
+async def test_a_rag_model_takes_no_other_stores(client: httpx.AsyncClient) -> None:
+    status, error = await error_of(client, {**ASK, "model": "handbook"})
+
+    assert (status, error["param"]) == (400, "tools")
+    assert "'talker'" in error["message"]
+
+
+async def test_a_rag_model_only_chats(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/completions", json={"model": "handbook", "prompt": "a"})
+
+    assert response.json()["error"]["code"] == "model_kind_mismatch"
+
+
+async def test_a_rag_model_is_listed_with_what_it_can(client: httpx.AsyncClient) -> None:
+    listed = (await client.get("/v1/models")).json()["data"]
+    one = (await client.get("/v1/models/gpt-4o")).json()
+
+    assert [model["id"] for model in listed] == ["talker", "actor", "embedder", "ranker", "handbook"]
+    assert listed[-1] == one
+    assert one["capabilities"] == ["chat", "tools", "file_search"]
+    assert (one["kind"], one["state"], one["context_length"]) == ("chat", "ready", 4096)
+    assert (one["description"], one["aliases"]) == ("Answers from the manuals.", ["gpt-4o"])
+    assert one["rag"] == {"chat_model": "talker", "vector_stores": ["manuals"]}
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ObjectNotFound("no vector store with id 'vs_1'"), 404),
+        (Conflict("vector store 'vs_1' holds vectors of another model"), 409),
+        (StorageUnavailable("the data directory is not open"), 503),
+    ],
+)
+async def test_what_is_wrong_with_a_store_keeps_its_status(
+    client: httpx.AsyncClient, stack: Stack, error: Any, status: int, *, stream: bool
+) -> None:
+    stack.stores.error = error
+
+    answered, body = await error_of(client, {**ASK, "stream": stream})
+
+    assert (answered, body["code"], body["message"]) == (status, error.code, error.message)
+
+
+async def test_a_context_too_small_for_a_source_is_refused_with_numbers(
+    client: httpx.AsyncClient, stack: Stack
+) -> None:
+    stack.chat.facts = ModelFacts(context_length=64)
+
+    status, error = await error_of(client, ASK)
+
+    assert (status, error["code"]) == (400, "context_length_exceeded")
+    assert "tokens are left for sources" in error["message"]
+
+
+# ---- the openai SDK
+
+
+async def test_the_sdk_passes_citations_through(openai_client: AsyncOpenAI) -> None:
+    answer = await openai_client.chat.completions.create(model="handbook", messages=HI)
+
+    message = answer.choices[0].message
+    assert message.annotations is not None
+    assert message.annotations[0].to_dict() == ANNOTATION
+    assert message.model_extra is not None
+    assert message.model_extra["citations"] == [CITATION]
+
+
+async def test_the_sdks_stream_puts_citations_together(openai_client: AsyncOpenAI) -> None:
+    async with openai_client.chat.completions.stream(model="handbook", messages=HI) as stream:
+        async for _event in stream:
+            pass
+        message = (await stream.get_final_completion()).choices[0].message
+
+    assert message.content == "Knead for ten minutes [1]. And rest."
+    assert message.annotations is not None
+    assert message.annotations[0].to_dict().items() >= ANNOTATION.items()  # the SDK adds empty fields
+    assert message.model_extra is not None
+    assert message.model_extra["citations"] == [CITATION]
+    assert message.model_extra["x"]["sources"] == [SOURCE]
+    assert message.model_extra["x"]["num_removed_citations"] == 1
+
+
+async def test_the_sdk_calls_functions_beside_the_search(openai_client: AsyncOpenAI, stack: Stack) -> None:
+    call = ToolCallDelta(0, "call_1", "weather", "{}")
+    stack.actor.steps = (Started(3), Delta(tool_calls=(call,)), Finished("tool_calls", Usage(prompt_tokens=3)))
+    tools: Any = [SEARCH, *TOOLS]
+
+    answer = await openai_client.chat.completions.create(model="actor", messages=HI, tools=tools)
+
+    [choice] = answer.choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.tool_calls is not None
+    assert choice.message.tool_calls[0].id == "call_1"
