@@ -44,9 +44,8 @@ def known_items(texts: Sequence[HeadedText], *, num_questions: int | None = None
         num_questions: At most so many, drawn by the seed; None: all that headings ask, or else all others.
     """
     asked = heading_questions((each.item, each.heading) for each in texts)
-    if not asked or (num_questions is not None and len(asked) < num_questions):
-        asked = {**worded_questions(texts), **asked}
-    return drawn(asked, num_questions, seed)
+    is_enough = bool(asked) if num_questions is None else len(asked) >= num_questions
+    return drawn(asked, num_questions, seed, others={} if is_enough else worded_questions(texts))
 
 
 def heading_questions(headings: Iterable[tuple[str, str]]) -> Questions:
@@ -68,14 +67,23 @@ def worded_questions(texts: Sequence[HeadedText]) -> Questions:
     )
 
 
-def drawn(questions: Questions, num_questions: int | None, seed: int) -> Judgements:
-    """Draw some of the questions, the same for the same seed; None: all."""
+def drawn(questions: Questions, num_questions: int | None, seed: int, *, others: Questions) -> Judgements:
+    """Draw so many of the questions, and of others what is missing; the same for the same seed. None: all of both."""
+    generator = np.random.default_rng(seed)
+    chosen = _draw(questions, num_questions, generator)
+    num_missing = None if num_questions is None else num_questions - len(chosen)
+    chosen |= _draw({text: items for text, items in others.items() if text not in chosen}, num_missing, generator)
+    queries = {str(number): text for number, text in enumerate(sorted(chosen), start=1)}
+    return Judgements(queries, {id_: dict.fromkeys(sorted(chosen[text]), 1) for id_, text in queries.items()})
+
+
+def _draw(questions: Questions, num_questions: int | None, generator: np.random.Generator) -> Questions:
+    if num_questions is None or num_questions >= len(questions):
+        return dict(questions)
     texts = sorted(questions)
-    if num_questions is not None and num_questions < len(texts):
-        chosen = np.random.default_rng(seed).choice(len(texts), num_questions, replace=False)
-        texts = [texts[index] for index in sorted(chosen)]
-    queries = {str(number): text for number, text in enumerate(texts, start=1)}
-    return Judgements(queries, {id_: dict.fromkeys(sorted(questions[text]), 1) for id_, text in queries.items()})
+    return {
+        texts[index]: questions[texts[index]] for index in generator.choice(len(texts), num_questions, replace=False)
+    }
 
 
 def _asked(pairs: Iterable[tuple[str, str]]) -> Questions:

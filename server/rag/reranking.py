@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 WEIGHT = 0.35
 """Of the cross-encoder in the blend: enough to bring a chunk that it is sure of, but that one arm has missed, before
 chunks that it takes for irrelevant. On Cranfield, where it alone makes the fused ranking worse, weights up to 0.4 make
-it no worse, or better (benchmarks/results/retrieval.json)."""
+it no worse, or better (benchmarks/results/retrieval.json). What it does to texts that had no part in the choice:
+docs/decisions/0014-chunks-and-context.md."""
 
 MAX_TOKENS = 512
 """Of a chunk that are read, by models that could read more: 30 chunks have to be read within seconds."""

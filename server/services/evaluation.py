@@ -12,7 +12,7 @@ import numpy as np
 from server.errors import DeadlineExceeded, InvalidRequest
 from server.rag.evaluation import Judgements
 from server.rag.evaluation_runs import Measured, measure
-from server.rag.known_items import HeadedText, drawn, heading_questions, worded_questions
+from server.rag.known_items import HeadedText, Questions, drawn, heading_questions, worded_questions
 from server.rag.retriever import NUM_CANDIDATES
 from server.rag.search import SearchOptions
 from server.services.library import LibraryDoor
@@ -138,15 +138,16 @@ class EvaluationService:
 
     async def _known_items(self, chunks: Sequence[tuple[int, str, str]], wanted: KnownItems) -> Judgements:
         asked = await asyncio.to_thread(heading_questions, [(file_id, heading) for _, file_id, heading in chunks])
+        others: Questions = {}
         if len(asked) < wanted.num_questions:
             sample = np.random.default_rng(wanted.seed).permutation(len(chunks))[:MAX_SAMPLED_CHUNKS]
             texts = [
                 HeadedText(chunk.file_id, chunk.span.heading, chunk.text)
                 for chunk in await self._door.library.documents.chunks([chunks[index][0] for index in sorted(sample)])
             ]
-            asked = {**await asyncio.to_thread(worded_questions, texts), **asked}
-        if not asked:
+            others = await asyncio.to_thread(worded_questions, texts)
+        if not asked and not others:
             raise InvalidRequest(
                 "no question can be made of what is in the vector store; send queries and qrels", param="known_item"
             )
-        return drawn(asked, wanted.num_questions, wanted.seed)
+        return drawn(asked, wanted.num_questions, wanted.seed, others=others)

@@ -52,6 +52,7 @@ def test_questions_of_headings_come_before_those_of_words() -> None:
     texts = [*GARDEN, HeadedText("shed", "Garden > What the shed holds", "Rakes and spades, hoes and shears.")]
 
     assert list(known_items(texts, num_questions=1).queries.values()) == ["What the shed holds"]
+    assert all("What the shed holds" in known_items(texts, num_questions=3, seed=n).queries.values() for n in range(9))
     assert len(known_items(texts, num_questions=9).queries) == 6
 
 
