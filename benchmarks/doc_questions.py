@@ -1,4 +1,4 @@
-"""Questions with known answers about Python's own documentation, which its pages do not hold word for word.
+"""Questions with known answers about Python's own documentation, which were not made of its pages.
 
 - What `help()` says first of a function asks for the place where the library reference describes it.
 - An entry of the general index, which a person put there, asks for the page that it leads to.

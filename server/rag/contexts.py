@@ -1,7 +1,7 @@
 """Lets a chat model say of chunks where they stand in their document: a chunk rarely names what all of it is about.
 
 One or two sentences each, written behind everything else that the model has to do. They are embedded and searched, and
-never shown or quoted: what a document makes the model say is found at most where the document would be anyhow.
+never shown or quoted: what a document makes the model say can do no more than what it says itself.
 """
 
 from __future__ import annotations

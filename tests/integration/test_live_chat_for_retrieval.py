@@ -42,7 +42,7 @@ def test_a_question_is_searched_for_along_with_what_the_model_makes_of_it(sdk: o
     found = sdk.vector_stores.search(store.id, query=question, rewrite_query=True)
 
     queries = (found.model_extra or {})["search_query"]
-    print(queries)
+
     assert queries[0] == question
     assert len(queries) <= 4
     assert len(set(queries)) == len(queries)
@@ -63,7 +63,7 @@ def test_contexts_are_written_embedded_and_never_shown(sdk: openai.OpenAI, live_
             "AND store_row = (SELECT row_id FROM vector_stores WHERE id = ?)"
         )
         contexts = [context for (context,) in db.execute(query, (store.id,))]
-    print(contexts)
+
     assert len(contexts) >= 2
     assert any(contexts), "not one of them was of use"
     texts = [part.text for hit in sdk.vector_stores.search(store.id, query="oven") for part in hit.content]
