@@ -18,7 +18,8 @@ from starlette.applications import Starlette
 
 import server
 from server.api.application import build_api
-from server.config.schema import HearthConfig, ModelConfig, ParserSettings
+from server.config.rag_section import ParserSettings
+from server.config.schema import HearthConfig, ModelConfig
 from server.errors import StorageError, StorageFull, StorageUnavailable, WeightsError
 from server.models.cache_folder import tuning_folder
 from server.models.registry import ModelEntry, ModelRegistry

@@ -7,6 +7,7 @@ Nothing here knows HTTP, llama.cpp or how a request travels.
 from __future__ import annotations
 
 import time
+import uuid
 from typing import ClassVar, Literal
 
 import msgspec
@@ -71,6 +72,10 @@ class ToolCall(msgspec.Struct, frozen=True):
     id: str
     name: str
     arguments: str
+
+
+def new_call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -201,6 +206,10 @@ class Grammar(msgspec.Struct, frozen=True):
     kind: GrammarKind
     text: str
     param: str
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.text.encode())
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,27 +32,34 @@ RERANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/reranking", "/rerank
 
 def build_routes(services: Services, limits: Limits) -> list[Route]:
     body = JsonBody(limits.max_body_mb * 1024 * 1024)
+    return [
+        *_chat_routes(services, body),
+        *_embedding_routes(services, body, limits),
+        *_rerank_routes(services, body),
+        *_file_routes(services, limits),
+        *_vector_store_routes(services, body, limits),
+        *_document_routes(services, body),
+        *_model_routes(services),
+        *_health_routes(services),
+    ]
+
+
+def _chat_routes(services: Services, body: JsonBody) -> list[Route]:
     fingerprint = f"hearth-{services.version}"
     chat = ChatEndpoint(services.chat, body, fingerprint=fingerprint)
     completions = CompletionEndpoint(services.completions, body, fingerprint=fingerprint)
+    return [
+        Route("/v1/chat/completions", chat.create, methods=["POST"]),
+        Route("/v1/completions", completions.create, methods=["POST"]),
+    ]
+
+
+def _embedding_routes(services: Services, body: JsonBody, limits: Limits) -> list[Route]:
     embeddings = EmbeddingEndpoint(services.embeddings, body)
     tei = TeiEndpoint(services, body, limits)
     ollama = OllamaEndpoint(services.embeddings, body)
     cohere = CohereEndpoint(services.embeddings, body)
-    rerank = RerankEndpoint(services.rerank, body)
-    score = ScoreEndpoint(services.rerank, body)
-    files = FileEndpoint(services.files, limits.max_upload_mb * 1024 * 1024)
-    stores = VectorStoreEndpoint(services.vector_stores, body)
-    documents = DocumentEndpoint(services.vector_stores, body)
-    batches = BatchEndpoint(services.vector_stores, body)
-    reindexing = ReindexEndpoint(services.reindexing, body)
-    transfers = TransferEndpoint(services.transfers, limits.max_import_mb * 1024 * 1024)
-    evaluation = EvaluationEndpoint(services.evaluation, body)
-    models = ModelEndpoint(services.models)
-    health = HealthEndpoint(services.models, services.version)
     return [
-        Route("/v1/chat/completions", chat.create, methods=["POST"]),
-        Route("/v1/completions", completions.create, methods=["POST"]),
         Route("/v1/embeddings", embeddings.create, methods=["POST"]),
         Route("/embed", tei.embed, methods=["POST"]),
         Route("/tokenize", tei.tokenize, methods=["POST"]),
@@ -61,14 +68,36 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
         Route("/api/embeddings", ollama.embed_one, methods=["POST"]),
         Route("/v1/embed", cohere.embed_v1, methods=["POST"]),
         Route("/v2/embed", cohere.embed_v2, methods=["POST"]),
+    ]
+
+
+def _rerank_routes(services: Services, body: JsonBody) -> list[Route]:
+    rerank = RerankEndpoint(services.rerank, body)
+    score = ScoreEndpoint(services.rerank, body)
+    return [
         *(Route(path, rerank.create, methods=["POST"]) for path in RERANK_PATHS),
         Route("/v1/score", score.create, methods=["POST"]),
         Route("/score", score.create, methods=["POST"]),
+    ]
+
+
+def _file_routes(services: Services, limits: Limits) -> list[Route]:
+    files = FileEndpoint(services.files, limits.max_upload_mb * 1024 * 1024)
+    return [
         Route("/v1/files", files.create, methods=["POST"]),
         Route("/v1/files", files.list),
         Route("/v1/files/{file_id}", files.get),
         Route("/v1/files/{file_id}", files.delete, methods=["DELETE"]),
         Route("/v1/files/{file_id}/content", files.content),
+    ]
+
+
+def _vector_store_routes(services: Services, body: JsonBody, limits: Limits) -> list[Route]:
+    stores = VectorStoreEndpoint(services.vector_stores, body)
+    evaluation = EvaluationEndpoint(services.evaluation, body)
+    reindexing = ReindexEndpoint(services.reindexing, body)
+    transfers = TransferEndpoint(services.transfers, limits.max_import_mb * 1024 * 1024)
+    return [
         Route("/v1/vector_stores", stores.create, methods=["POST"]),
         Route("/v1/vector_stores", stores.list),
         Route("/v1/vector_stores/import", transfers.upload, methods=["POST"]),  # before what takes it for an id
@@ -81,6 +110,13 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
         Route("/v1/vector_stores/{store_id}/reindex", reindexing.get),
         Route("/v1/vector_stores/{store_id}/reindex/cancel", reindexing.cancel, methods=["POST"]),
         Route("/v1/vector_stores/{store_id}/export", transfers.download),
+    ]
+
+
+def _document_routes(services: Services, body: JsonBody) -> list[Route]:
+    documents = DocumentEndpoint(services.vector_stores, body)
+    batches = BatchEndpoint(services.vector_stores, body)
+    return [
         Route("/v1/vector_stores/{store_id}/files", documents.create, methods=["POST"]),
         Route("/v1/vector_stores/{store_id}/files", documents.list),
         Route("/v1/vector_stores/{store_id}/files/{file_id}", documents.get),
@@ -91,8 +127,20 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
         Route("/v1/vector_stores/{store_id}/file_batches/{batch_id}", batches.get),
         Route("/v1/vector_stores/{store_id}/file_batches/{batch_id}/cancel", batches.cancel, methods=["POST"]),
         Route("/v1/vector_stores/{store_id}/file_batches/{batch_id}/files", batches.list_files),
+    ]
+
+
+def _model_routes(services: Services) -> list[Route]:
+    models = ModelEndpoint(services.models)
+    return [
         Route("/v1/models", models.list),
         Route("/v1/models/{model:path}", models.get),  # aliases may hold slashes
+    ]
+
+
+def _health_routes(services: Services) -> list[Route]:
+    health = HealthEndpoint(services.models, services.version)
+    return [
         Route("/health", health.live),
         Route("/health/live", health.live),
         Route("/livez", health.live),

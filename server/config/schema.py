@@ -1,4 +1,4 @@
-"""What models.yaml may say: the server's settings and one entry per model, as frozen pydantic models.
+"""What models.yaml may say: the server's settings, one entry per model, and `rag`, as frozen pydantic models.
 
 Field descriptions are the documentation: the JSON Schema for editors and `docs/configuration.md` are made from them.
 Reading files, environment and flags is `load.py`'s business.
@@ -10,9 +10,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, model_validator
 
+from server.config.rag_section import NO_MODEL, RagModel, RagSettings
+from server.config.section import ModelAlias, ModelId, Section, error_at
+from server.config.weights_source import SOURCE_FORMS, Source
 from server.types import ModelKind
 
 Backend = Literal["llama_cpp", "sentence_transformers", "script"]
@@ -55,9 +57,6 @@ KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
 }
 """What may be configured: a backend with a kind that it serves, and the keys that do something for the two."""
 
-NO_MODEL = "none"
-"""In place of a model's name."""
-
 KEYS_OF_ALL = ("id", "kind", "backend", "aliases", "description", "display", "capabilities", "lazy")
 
 CAPABILITIES: dict[ModelKind, tuple[Capability, ...]] = {
@@ -66,28 +65,6 @@ CAPABILITIES: dict[ModelKind, tuple[Capability, ...]] = {
     "rerank": ("rerank", "code"),
 }
 """What a model of a kind may claim to be able to."""
-
-SOURCE_FORMS = (
-    "file:PATH",
-    "hf:OWNER/REPO[@REVISION][#PATH]",
-    "pypi:PACKAGE==VERSION#PATH/IN/WHEEL",
-)
-_PATH_PART = r"(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f]+"
-_INNER_PATH = rf"{_PATH_PART}(?:/{_PATH_PART})*"
-SOURCE_PATTERN = re.compile(
-    r"file:(?P<file>[^\x00-\x1f]+)"
-    r"|hf:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?"
-    rf"(?:#(?P<repo_path>{_INNER_PATH}))?"
-    rf"|pypi:(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)#(?P<wheel_path>{_INNER_PATH})",
-    re.ASCII,
-)
-"""Grammar of a source, for `fullmatch`; `models/sources.py` names its parts. Paths after `#` stay below their root."""
-
-
-def _check_source(source: str) -> str:
-    if not SOURCE_PATTERN.fullmatch(source):
-        raise ValueError(f"expected one of {', '.join(SOURCE_FORMS)}, where a path after # is relative and without ..")
-    return source
 
 
 def _check_regex(pattern: str) -> str:
@@ -98,24 +75,11 @@ def _check_regex(pattern: str) -> str:
     return pattern
 
 
-def _error_at(location: tuple[str | int, ...], message: str) -> PydanticCustomError:
-    """Build the error of a check over several keys; `location` leads from the checked section to the key at fault."""
-    return PydanticCustomError("combination", "{message}", {"message": message, "location": location})
-
-
-ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
-ModelAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$", max_length=128)]
 PromptName = Annotated[str, Field(min_length=1, max_length=128)]
-StoreName = Annotated[str, Field(min_length=1, max_length=256)]
-Source = Annotated[str, AfterValidator(_check_source)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Limits(_Section):
+class Limits(Section):
     """Bounds that protect the server from its clients."""
 
     max_body_mb: int = Field(32, ge=1, le=1024, description="Largest request body, in MiB; larger ones get 413.")
@@ -135,7 +99,7 @@ class Limits(_Section):
     )
 
 
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Where the server listens and keeps things."""
 
     host: str = Field(
@@ -167,7 +131,7 @@ class ServerSettings(_Section):
     limits: Limits = Field(default_factory=Limits, description="Bounds that protect the server from its clients.")
 
 
-class SamplingDefaults(_Section):
+class SamplingDefaults(Section):
     """Sampling values for requests that do not name their own."""
 
     temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
@@ -175,7 +139,7 @@ class SamplingDefaults(_Section):
     max_tokens: int | None = Field(None, ge=1, description="Most tokens to generate; unset: until the context is full.")
 
 
-class Display(_Section):
+class Display(Section):
     """Facts for people; nothing depends on them."""
 
     parameters: str | None = Field(None, description="Size as people say it, e.g. `135M` or `30B-A3B`.")
@@ -183,14 +147,14 @@ class Display(_Section):
     hf_repo: str | None = Field(None, description="Origin, e.g. `HuggingFaceTB/SmolLM2-135M-Instruct`.")
 
 
-class ScriptedToolCall(_Section):
+class ScriptedToolCall(Section):
     """A tool call in a scripted answer."""
 
     name: str = Field(min_length=1, description="Function to call.")
     arguments: dict[str, object] = Field(default_factory=dict, description="Its arguments.")
 
 
-class ScriptedError(_Section):
+class ScriptedError(Section):
     """An error in place of (or after part of) a scripted answer."""
 
     code: ScriptedErrorCode = Field(
@@ -199,7 +163,7 @@ class ScriptedError(_Section):
     message: str = Field("scripted error", description="What the client reads.")
 
 
-class ScriptRule(_Section):
+class ScriptRule(Section):
     """One rule of a scripted chat model: the first whose pattern is found in the last user message answers."""
 
     match: Annotated[str, AfterValidator(_check_regex)] = Field(
@@ -214,7 +178,7 @@ class ScriptRule(_Section):
     error: ScriptedError | None = Field(None, description="End with this error after the text.")
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """One model: what it is, where its weights come from, how it runs."""
 
     id: ModelId = Field(description="Name that clients put in `model`.")
@@ -336,24 +300,24 @@ class ModelConfig(_Section):
     def _check_combination(self) -> Self:
         kinds = [kind for backend, kind in KEYS_IN_USE if backend == self.backend]
         if self.kind not in kinds:
-            raise _error_at(("kind",), f"backend {self.backend!r} serves {', '.join(kinds)}, not {self.kind!r}")
+            raise error_at(("kind",), f"backend {self.backend!r} serves {', '.join(kinds)}, not {self.kind!r}")
         self._check_keys()
         self._check_capabilities()
         if self.backend == "script" and not self.script:
-            raise _error_at((), "backend 'script' needs at least one rule under `script`")
+            raise error_at((), "backend 'script' needs at least one rule under `script`")
         if self.backend != "script" and self.source is None:
-            raise _error_at((), f"backend {self.backend!r} needs a `source`: {', '.join(SOURCE_FORMS)}")
+            raise error_at((), f"backend {self.backend!r} needs a `source`: {', '.join(SOURCE_FORMS)}")
         if self.cache_file is not None and self.cache_mb == 0:
-            raise _error_at(("cache_file",), "cache_mb is 0, so nothing is remembered; remove one of the two")
+            raise error_at(("cache_file",), "cache_mb is 0, so nothing is remembered; remove one of the two")
         if self.kv_type in ("q8_0", "q4_0") and self.flash_attention == "off":
             message = f"kv_type {self.kv_type!r} needs flash attention; remove `flash_attention`, or use f16"
-            raise _error_at(("kv_type",), message)
+            raise error_at(("kv_type",), message)
         if self.ubatch_tokens is not None and self.ubatch_tokens > self.batch_tokens:
             message = f"ubatch_tokens is {self.ubatch_tokens} but batch_tokens is {self.batch_tokens}; lower it"
-            raise _error_at(("ubatch_tokens",), message)
+            raise error_at(("ubatch_tokens",), message)
         if self.kv_cells is not None and self.context is not None and self.kv_cells < self.context:
             message = f"kv_cells is {self.kv_cells} but one request may hold context = {self.context} tokens"
-            raise _error_at(("kv_cells",), f"{message}; raise kv_cells or lower context")
+            raise error_at(("kv_cells",), f"{message}; raise kv_cells or lower context")
         return self
 
     def _check_keys(self) -> None:
@@ -362,13 +326,13 @@ class ModelConfig(_Section):
         for key, field in type(self).model_fields.items():
             if key not in in_use and getattr(self, key) != field.get_default(call_default_factory=True):
                 message = f"does nothing for backend {self.backend!r} and kind {self.kind!r}; remove it"
-                raise _error_at((key,), message)
+                raise error_at((key,), message)
 
     def _check_capabilities(self) -> None:
         for capability in self.capabilities or ():
             if capability not in CAPABILITIES[self.kind]:
                 message = f"kind {self.kind!r} has no capability {capability!r}"
-                raise _error_at(("capabilities",), f"{message}; expected some of {', '.join(CAPABILITIES[self.kind])}")
+                raise error_at(("capabilities",), f"{message}; expected some of {', '.join(CAPABILITIES[self.kind])}")
 
     @property
     def effective_capabilities(self) -> tuple[Capability, ...]:
@@ -383,102 +347,7 @@ class ModelConfig(_Section):
         return by_kind[self.kind]
 
 
-class ParserSettings(_Section):
-    """Bounds of the processes that read uploaded documents; what exceeds them fails, and harms nothing else."""
-
-    workers: int = Field(2, ge=1, le=64, description="Documents that are read at the same time.")
-    timeout_s: float = Field(60.0, gt=0, le=3600, description="Longest that reading one document may take.")
-    memory_mb: int = Field(512, ge=128, le=65536, description="Most memory of a process that reads documents, in MiB.")
-    max_text_mb: int = Field(64, ge=1, le=1024, description="Most text of one document, in MiB.")
-    max_pages: int = Field(10_000, ge=1, description="Most pages of a pdf, or slides of a presentation.")
-
-
-class RagModel(_Section):
-    """A name under which a chat model answers from vector stores, for clients that know nothing of them."""
-
-    id: ModelId = Field(description="Name that clients put in `model`.")
-    chat_model: str = Field(description="Id or alias of the chat model that answers.")
-    vector_stores: tuple[StoreName, ...] = Field(
-        min_length=1, max_length=16, description="Names or ids of the vector stores that are searched."
-    )
-    aliases: tuple[ModelAlias, ...] = Field((), description="Further names that clients may use.")
-    description: str = Field("", description="One sentence for people.")
-    system_prompt: str = Field("", description="Goes before the rules for sources, and before what clients say.")
-    max_num_results: int = Field(10, ge=1, le=50, description="Most chunks that a search finds.")
-    score_threshold: float = Field(0.0, ge=0, le=1, description="Hits with a lower score are left out.")
-    embedding_weight: float = Field(1.0, ge=0, le=1000, description="How much the search by meaning counts.")
-    text_weight: float = Field(
-        1.0, ge=0, le=1000, description="How much the search by words counts, in proportion; 0: not at all."
-    )
-    ranker: Literal["auto", "none"] = Field("auto", description="`none`: no rerank model has a say.")
-    min_relevance: float | None = Field(
-        None, ge=0, le=1, description="In place of `rag.min_relevance`, where that is not right for these documents."
-    )
-    min_similarity: float | None = Field(
-        None, ge=0, le=1, description="In place of `rag.min_similarity`, where that is not right for these documents."
-    )
-    rewrite_query: bool = Field(
-        False, description="Let the chat model make search queries of the conversation, which takes it a moment."
-    )
-
-    @model_validator(mode="after")
-    def _check_weights(self) -> Self:
-        if self.embedding_weight == self.text_weight == 0:
-            raise _error_at(("text_weight",), "embedding_weight is 0 too, so nothing would be found; raise one")
-        return self
-
-
-class RagSettings(_Section):
-    """How documents are read, embedded and found."""
-
-    embedding_model: str | None = Field(
-        None,
-        description="Id or alias of the model that embeds the documents of new vector stores, and queries; default: "
-        "the first embedding model. A vector store keeps the model that it was made with.",
-    )
-    rerank_model: str | None = Field(
-        None,
-        description="Id or alias of the model that sorts what was found, or `none`; default: the first rerank model.",
-    )
-    chat_model: str | None = Field(
-        None,
-        description="Id or alias of the model that rewrites questions for searches (`rewrite_query`) and says of "
-        "chunks where they stand (`context`), or `none`; default: the first chat model.",
-    )
-    rerank_candidates: int = Field(30, ge=1, le=1000, description="How many of the chunks that were found are sorted.")
-    rerank_timeout_s: float = Field(
-        2.0, gt=0, le=600, description="Longest that sorting may take; chunks that were not reached keep their place."
-    )
-    rewrite_timeout_s: float = Field(
-        5.0, gt=0, le=600, description="Longest that rewriting a question may take; else it is used as it stands."
-    )
-    min_relevance: float = Field(
-        0.0005,  # this and the next: docs/decisions/0018-grounded-chat.md
-        ge=0,
-        le=1,
-        description="What a chunk must have, 0 to 1 by the rerank model, to be a source of a grounded answer; where "
-        "none has it, `No relevant source found.` is the answer. 0: everything that is found is a source.",
-    )
-    min_similarity: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="The same for chunks that no rerank model has scored: the cosine of question and chunk.",
-    )
-    max_source_tokens: int = Field(
-        4096,
-        ge=64,
-        le=1_048_576,
-        description="Most tokens that rules and sources of a grounded answer may have; less where the chat model's "
-        "context leaves less.",
-    )
-    parser: ParserSettings = Field(
-        default_factory=ParserSettings, description="Bounds of the processes that read uploaded documents."
-    )
-    models: tuple[RagModel, ...] = Field((), description="Names under which chat models answer from vector stores.")
-
-
-class HearthConfig(_Section):
+class HearthConfig(Section):
     """All of models.yaml."""
 
     server: ServerSettings = Field(default_factory=ServerSettings, description="The server itself.")
@@ -497,7 +366,7 @@ class HearthConfig(_Section):
                 for key, name in [("id", model.id), *(("aliases", alias) for alias in model.aliases)]:
                     if name in owners:
                         message = f"name {name!r} is used by {owners[name]!r} already; ids and aliases must be unique"
-                        raise _error_at((*section, index, key), message)
+                        raise error_at((*section, index, key), message)
                     owners[name] = model.id
         return self
 
@@ -513,5 +382,5 @@ class HearthConfig(_Section):
         for key, name, kind in wanted:
             if name is not None and kinds.get(name) != kind:
                 able = ", ".join(model.id for model in self.models if model.kind == kind) or "none"
-                raise _error_at(("rag", *key), f"{name!r} is not a model of kind {kind!r}; those here: {able}")
+                raise error_at(("rag", *key), f"{name!r} is not a model of kind {kind!r}; those here: {able}")
         return self

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from server.config.schema import KernelName, ModelConfig
 from server.encoders.encoder import EncodedItem, Rows, Texts, TokenBudget, pad
-from server.encoders.packing import check_packing, pack, pack_network, packed_inputs
+from server.encoders.packing import check_packing, pack, pack_network
 from server.encoders.tokenizer import TextTokenizer, choose_max_tokens, first_position, num_positions
 from server.encoders.torch_device import TORCH_FORMATS, choose_device, send, usual_batch_tokens
 from server.encoders.vocabulary import FastTextVocabulary
@@ -94,8 +94,7 @@ class Embedder:
 
     def _lay_out(self, items: Sequence[EncodedItem]) -> dict[str, Any]:
         if self._format.is_packed:
-            packed = pack(items, first_position=self._first_position)
-            return packed_inputs(packed, self._tensor_names, self._device)
+            return pack(items, self._tensor_names, self._device, first_position=self._first_position)
         padded = pad(items, pad_id=self._pad_id, side=self._pad_side)
         return {name: send(padded[name], self._device) for name in self._tensor_names}
 

@@ -21,7 +21,7 @@ Rows = npt.NDArray[np.float32]
 """float32 [num_items, dimensions] of an embedder, as it pooled them; [num_items] of a reranker."""
 
 Features = dict[str, npt.NDArray[np.int64]]
-"""Model inputs by name: those of `pad` are int64 [num_items, max_len] each."""
+"""Padded model inputs by name, each int64 [num_items, max_len]."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 
-from server.encoders.encoder import EncodedItem, Features, Rows
+from server.encoders.encoder import EncodedItem, Rows
 from server.encoders.torch_device import send
 from server.errors import LoadFailed
 
@@ -34,33 +34,29 @@ _MAX_DIFFERENCE = 0.05
 precision makes a hundredth; attention to the neighbours, or positions that run on, make tenths."""
 
 
-def pack(items: Sequence[EncodedItem], *, first_position: int = 0) -> Features:
-    """Lay items end to end: rows of [1, num_tokens], and `bounds` [num_items + 1], where each begins and the last ends.
+def pack(items: Sequence[EncodedItem], wanted: Iterable[str], device: str, *, first_position: int) -> dict[str, Any]:
+    """Lay items end to end: what a network is called with, which are the rows that it wants, positions, and bounds.
 
     Args:
+        wanted: Names of inputs; those that are not made here are for padding only.
         first_position: Of each item's first token.
+
+    Returns:
+        Rows of int64 [1, num_tokens]. Bounds of int32 [num_items + 1], where each item begins and the last one ends,
+        and the greatest length, by the names of transformers' own flash attention.
     """
     lengths = [item.num_tokens for item in items]
-    return {
-        "input_ids": np.concatenate([np.array(item.token_ids, np.int64) for item in items])[None],
-        "token_type_ids": np.concatenate([np.array(item.type_ids, np.int64) for item in items])[None],
-        "position_ids": np.concatenate([np.arange(length, dtype=np.int64) for length in lengths])[None]
-        + first_position,
-        "bounds": np.cumsum([0, *lengths], dtype=np.int64),
+    rows = {
+        "input_ids": np.concatenate([np.array(item.token_ids, np.int64) for item in items]),
+        "token_type_ids": np.concatenate([np.array(item.type_ids, np.int64) for item in items]),
+        "position_ids": np.concatenate([np.arange(length, dtype=np.int64) for length in lengths]) + first_position,
     }
-
-
-def packed_inputs(packed: Features, wanted: Iterable[str], device: str) -> dict[str, Any]:
-    """What a network is called with: those of the tensors that it wants, positions, and where inputs begin.
-
-    The names of the latter are those of transformers' own flash attention.
-    """
-    names = [*(name for name in wanted if name in packed), "position_ids"]
-    bounds, longest = send(packed["bounds"].astype(np.int32), device), int(np.diff(packed["bounds"]).max())
+    names = rows.keys() & {*wanted, "position_ids"}
+    bounds = send(np.cumsum([0, *lengths], dtype=np.int32), device)
     return {
-        **{name: send(packed[name], device) for name in names},
+        **{name: send(rows[name][None], device) for name in names},
         **dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), bounds),
-        **dict.fromkeys(("max_length_q", "max_length_k"), longest),
+        **dict.fromkeys(("max_length_q", "max_length_k"), max(lengths)),
     }
 
 
@@ -134,7 +130,7 @@ AttentionInterface.register(ATTENTION, attend_packed)
 
 
 def pack_network(network: PreTrainedModel) -> None:
-    """Change a loaded network so that it takes `packed_inputs`.
+    """Change a loaded network so that it takes what `pack` makes.
 
     Raises:
         LoadFailed: Its attention cannot be replaced.

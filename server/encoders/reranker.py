@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from server.config.schema import KernelName, ModelConfig
-from server.encoders.encoder import MAX_BATCH_TOKENS, EncodedItem, Features, Pairs, Rows, TokenBudget, pad
+from server.encoders.encoder import MAX_BATCH_TOKENS, EncodedItem, Pairs, Rows, TokenBudget, pad
 from server.encoders.known_pairs import EXAMPLES
 from server.encoders.onnx_weights import read_classifier
 from server.encoders.tokenizer import PairTokenizer, choose_max_tokens, first_position, num_positions
@@ -28,13 +28,12 @@ from server.types import ModelFacts
 if TYPE_CHECKING:
     import torch
 
+    from server.encoders.torch_device import TorchFormat
+
 ONNX_FILE = "model.onnx"
 
-Network = Callable[[Features], npt.NDArray[np.float32]]
-"""Features as laid out in, logits [num_items, num_labels] out."""
-
-LayOut = Callable[[Sequence[EncodedItem]], Features]
-"""`pad` or `pack`, with what the model wants of them."""
+Network = Callable[[Sequence[EncodedItem]], npt.NDArray[np.float32]]
+"""Items in, logits [num_items, num_labels] out."""
 
 
 class Reranker:
@@ -52,7 +51,6 @@ class Reranker:
         tokenizer: Tokenizer,
         config: ModelConfig,
         *,
-        lay_out: LayOut,
         budget: TokenBudget,
         facts: ModelFacts,
         alone: ThreadPoolExecutor | None = None,
@@ -60,7 +58,6 @@ class Reranker:
         self.facts = facts
         self.budget = budget
         self._network = network
-        self._lay_out = lay_out
         self._alone = alone
         self._tokenizer = PairTokenizer(
             FastPairVocabulary(tokenizer), model_id=config.id, max_tokens=facts.context_length
@@ -72,15 +69,12 @@ class Reranker:
     def forward(self, items: Sequence[EncodedItem]) -> Rows:
         """Score items; float32 [num_items], raw logits."""
         if self._alone:
-            logits = np.concatenate(list(self._alone.map(lambda item: self._run([item]), items)))
+            logits = np.concatenate(list(self._alone.map(lambda item: self._network([item]), items)))
         else:
-            logits = self._run(items)
+            logits = self._network(items)
         if logits.shape != (len(items), 1):
             raise LoadFailed(f"the model gives an output of shape {list(logits.shape)}; a reranker gives one per pair")
         return logits[:, 0]
-
-    def _run(self, items: Sequence[EncodedItem]) -> Rows:
-        return self._network(self._lay_out(items))
 
 
 def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, details: Mapping[str, str]) -> Reranker:
@@ -95,6 +89,7 @@ def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, d
     import onnxruntime
 
     tokenizer = _tokenizer_file(folder)
+    pad_id = _pad_id(folder, tokenizer)
     options = onnxruntime.SessionOptions()
     path = folder / ONNX_FILE
     is_quantized = is_quantized_at_run_time(path)
@@ -105,7 +100,8 @@ def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, d
     session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=["CPUExecutionProvider"])
     input_names = [each.name for each in session.get_inputs()]
 
-    def run(features: Features) -> npt.NDArray[np.float32]:
+    def run(items: Sequence[EncodedItem]) -> npt.NDArray[np.float32]:
+        features = pad(items, pad_id=pad_id)
         logits: npt.NDArray[np.float32] = session.run(None, {name: features[name] for name in input_names})[0]
         return logits
 
@@ -123,8 +119,7 @@ def load_onnx_reranker(folder: Path, config: ModelConfig, *, num_threads: int, d
     # One thread a pair is faster than all threads for one pair after the other.
     alone = ThreadPoolExecutor(num_threads, thread_name_prefix="encoder-pair") if is_quantized else None
     budget = TokenBudget(MAX_BATCH_TOKENS, is_packed=alone is not None)
-    lay_out = partial(pad, pad_id=_pad_id(folder, tokenizer))
-    return Reranker(run, tokenizer, config, lay_out=lay_out, budget=budget, facts=facts, alone=alone)
+    return Reranker(run, tokenizer, config, budget=budget, facts=facts, alone=alone)
 
 
 def is_quantized_at_run_time(path: Path) -> bool:
@@ -148,44 +143,22 @@ def load_torch_reranker(
     import torch
     import transformers
 
-    from server.encoders.packing import check_packing, pack, pack_classifier, packed_inputs
-    from server.encoders.torch_device import TORCH_FORMATS, choose_device, send, usual_batch_tokens
+    from server.encoders.packing import check_packing, pack_classifier
+    from server.encoders.torch_device import TORCH_FORMATS, choose_device, usual_batch_tokens
 
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(num_threads)
     device, number_format = choose_device(config.device), TORCH_FORMATS[kernel]
     is_onnx = (folder / ONNX_FILE).is_file()
-    model, loading = (_from_onnx if is_onnx else _from_safetensors)(folder, number_format.weights)
-    if loading["missing_keys"]:  # transformers would fill them with random numbers
-        raise LoadFailed(f"the weights have no {', '.join(sorted(loading['missing_keys']))}; they are no reranker's")
-    number_format.prepare(model.to(device).eval())
-    if is_onnx:
-        tokenizer = _tokenizer_file(folder)
-        pad_id, input_names = _pad_id(folder, tokenizer), ["input_ids", "token_type_ids", "attention_mask"]
-    else:
-        own = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-        tokenizer, pad_id, input_names = own.backend_tokenizer, own.pad_token_id or 0, own.model_input_names
-
-    is_packed = number_format.is_packed
-    lay_out: LayOut = partial(pad, pad_id=pad_id)
-    if is_packed:
-        pack_classifier(model)
-        lay_out = partial(pack, first_position=first_position(model.config.to_dict()))
-
-    def run(features: Features) -> npt.NDArray[np.float32]:
-        if is_packed:
-            tensors = packed_inputs(features, input_names, device)
-        else:
-            tensors = {name: send(features[name], device) for name in input_names}
-        with number_format.computing(device):
-            logits: npt.NDArray[np.float32] = model(**tensors).logits.float().cpu().numpy()
-        return logits
-
-    budget = TokenBudget(batch_tokens or usual_batch_tokens(device), is_packed=is_packed)
+    classifier = (_from_onnx if is_onnx else _from_safetensors)(folder, number_format.weights)
+    number_format.prepare(classifier.model.to(device).eval())
+    if number_format.is_packed:
+        pack_classifier(classifier.model)
+    budget = TokenBudget(batch_tokens or usual_batch_tokens(device), is_packed=number_format.is_packed)
     facts = ModelFacts(
         context_length=_max_tokens(folder, config),
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        architecture=type(model).__name__,
+        num_parameters=sum(parameter.numel() for parameter in classifier.model.parameters()),
+        architecture=type(classifier.model).__name__,
         details={
             "runtime": f"torch {torch.__version__}, transformers {transformers.__version__}",
             "device": device,
@@ -195,14 +168,25 @@ def load_torch_reranker(
             **details,
         },
     )
-    reranker = Reranker(run, tokenizer, config, lay_out=lay_out, budget=budget, facts=facts)
-    if is_packed:
+    network = _torch_network(classifier, number_format, device)
+    reranker = Reranker(network, classifier.tokenizer, config, budget=budget, facts=facts)
+    if number_format.is_packed:
         query, documents = EXAMPLES[0][0], [document for _, document in EXAMPLES]
         check_packing(reranker.forward, reranker.tokenize(Pairs(query, documents, "end")))
     return reranker
 
 
-def _from_safetensors(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Classifier:
+    """A network of torch's, on the CPU as it was loaded, and how it wants its inputs."""
+
+    model: Any
+    tokenizer: Tokenizer
+    pad_id: int
+    input_names: Sequence[str]
+
+
+def _from_safetensors(folder: Path, dtype: torch.dtype) -> _Classifier:
     import transformers
 
     model, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -213,10 +197,12 @@ def _from_safetensors(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, 
         dtype=dtype,
         output_loading_info=True,
     )
-    return model, loading
+    _refuse_missing_weights(loading)
+    own = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    return _Classifier(model, own.backend_tokenizer, own.pad_token_id or 0, own.model_input_names)
 
 
-def _from_onnx(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+def _from_onnx(folder: Path, dtype: torch.dtype) -> _Classifier:
     """The network of model.onnx with its weights; int8 ones de-quantised, which is quicker than reading float32."""
     import torch
     import transformers
@@ -229,7 +215,37 @@ def _from_onnx(folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
         dtype=dtype,
         output_loading_info=True,
     )
-    return model, loading
+    _refuse_missing_weights(loading)
+    tokenizer = _tokenizer_file(folder)
+    input_names = ("input_ids", "token_type_ids", "attention_mask")
+    return _Classifier(model, tokenizer, _pad_id(folder, tokenizer), input_names)
+
+
+def _refuse_missing_weights(loading: Mapping[str, Any]) -> None:
+    """transformers would fill them with random numbers."""
+    if missing := sorted(loading["missing_keys"]):
+        raise LoadFailed(f"the weights have no {', '.join(missing)}; they are no reranker's")
+
+
+def _torch_network(classifier: _Classifier, number_format: TorchFormat, device: str) -> Network:
+    from server.encoders.packing import pack
+    from server.encoders.torch_device import send
+
+    start = first_position(classifier.model.config.to_dict())
+
+    def lay_out(items: Sequence[EncodedItem]) -> dict[str, Any]:
+        if number_format.is_packed:
+            return pack(items, classifier.input_names, device, first_position=start)
+        padded = pad(items, pad_id=classifier.pad_id)
+        return {name: send(padded[name], device) for name in classifier.input_names}
+
+    def run(items: Sequence[EncodedItem]) -> npt.NDArray[np.float32]:
+        inputs = lay_out(items)
+        with number_format.computing(device):
+            logits: npt.NDArray[np.float32] = classifier.model(**inputs).logits.float().cpu().numpy()
+        return logits
+
+    return run
 
 
 def _tokenizer_file(folder: Path) -> Tokenizer:

@@ -25,7 +25,6 @@ _PR_SET_PDEATHSIG = 1
 MAX_MEMORY_BYTES = 2 << 30
 """Of address space."""
 
-
 _TOKEN_ID = re.compile(r"<\[[0-9]+\]>")
 
 

@@ -72,7 +72,7 @@ class GrammarCompiler:
 
     def _keep(self, trial: Trial, compiled: CompiledGrammar) -> None:
         self._kept[trial] = compiled
-        while len(self._kept) > MAX_KEPT or sum(map(_size_of, self._kept)) > MAX_KEPT_BYTES:
+        while len(self._kept) > MAX_KEPT or sum(kept.size_bytes for kept in self._kept) > MAX_KEPT_BYTES:
             self._kept.popitem(last=False)
 
     def _compile(self, trial: Trial) -> CompiledGrammar:
@@ -131,10 +131,6 @@ _NAMES: dict[GrammarKind, str] = {
     "gbnf": "the GBNF grammar",
     "answer": "the grammar of the answer",
 }
-
-
-def _size_of(trial: Trial) -> int:
-    return len(trial.grammar.text) + (len(trial.content.text) if trial.content else 0)
 
 
 class _Vocabulary:

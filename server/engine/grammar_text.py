@@ -5,6 +5,7 @@ Knows no vocabulary: the child that tries grammars out first shares it with the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -33,8 +34,8 @@ LIMITS = LLParserLimits(
     max_grammar_size=100_000,
     verbose_errors=False,
 )
-"""Half of what llguidance allows by itself for one mask, as others wait for it, and less of what takes memory: a state
-of the lexer has 1 to 2 KiB. As much for what is done once."""
+"""At most half of what llguidance allows by itself for one mask, as others wait for it, and less of what takes memory:
+a state of the lexer has 1 to 2 KiB. As much fuel for what is done once."""
 
 MAX_REASON = 300
 """Characters of the compiler's own words that an error repeats."""
@@ -52,6 +53,9 @@ _LARK_NOISE = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.
 _NOT_ENFORCED = re.compile(r"\b(stop|max_tokens|temperature)\s*=")
 """Options of Lark rules: `stop` hides text that is sent, `max_tokens` cuts, `temperature` is the request's."""
 
+_EMBEDDED = re.compile(r"%json\s*")
+"""What JSON schemas inside Lark stand behind."""
+
 
 class NoGrammar(Exception):
     """The text is not what its kind says, or too much of it; the message says why."""
@@ -62,6 +66,14 @@ class Trial(msgspec.Struct, frozen=True):
 
     grammar: Grammar
     content: Grammar | None = None
+
+    @property
+    def grammars(self) -> tuple[Grammar, ...]:
+        return (self.grammar, self.content) if self.content else (self.grammar,)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(grammar.size_bytes for grammar in self.grammars)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -97,8 +109,8 @@ def to_llguidance(grammar: Grammar, content: Grammar | None) -> str:
 
 def check_size(trial: Trial) -> None:
     """Refuse what is too long with NoGrammar."""
-    for grammar in filter(None, (trial.grammar, trial.content)):
-        size, most = len(grammar.text.encode()), MAX_BYTES[grammar.kind]
+    for grammar in trial.grammars:
+        size, most = grammar.size_bytes, MAX_BYTES[grammar.kind]
         if size > most:
             raise NoGrammar(f"it has {size} bytes, and may have {most}")
 
@@ -127,6 +139,7 @@ def _own_form(grammar: Grammar) -> dict[str, object]:
         case "gbnf":
             return _of_lark(_convert(grammar.text))
         case "answer":
+            _check_embedded(grammar.text)
             return {"lark_grammar": grammar.text}
 
 
@@ -162,7 +175,15 @@ def _of_lark(lark: str) -> dict[str, object]:
         raise NoGrammar("it names a token with <...>; write the text that it stands for")
     if found := _NOT_ENFORCED.search(bones):
         raise NoGrammar(f"its option {found[1]!r} would let other texts pass; leave it out, or use 'suffix' or 'lazy'")
+    _check_embedded(lark)
     return {"lark_grammar": lark}
+
+
+def _check_embedded(lark: str) -> None:
+    """Check the counts of JSON schemas inside Lark; what is none, or too deep, the compiler refuses itself."""
+    for found in _EMBEDDED.finditer(lark):
+        with contextlib.suppress(ValueError, RecursionError):
+            _check_counts(json.JSONDecoder().raw_decode(lark, found.end())[0])
 
 
 def _convert(gbnf: str) -> str:

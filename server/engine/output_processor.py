@@ -113,10 +113,12 @@ class OutputProcessor:
         """What the tokens add to the answer, and its ending."""
         reader = stream.reader
         was_reasoning = reader is not None and reader.is_reasoning
+        num_before = stream.num_tokens
         text, end = self._read(stream, token_ids, ending)
         if reader is None:
             return [Delta(text) if text else None], end
-        stream.num_reasoning_tokens += len(token_ids) if was_reasoning else 0
+        if was_reasoning:
+            stream.num_reasoning_tokens += stream.num_tokens - num_before  # without those behind a stop string
         deltas = [reader.push(text)]
         if end is None and reader.is_full:
             end = self._stop(stream, is_over=False)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from server.types import (
     TokenIds,
     ToolCallDelta,
     Usage,
+    new_call_id,
 )
 
 _PIECE = re.compile(r"\S+\s*|\s+")  # a word with the space after it counts as one token
@@ -106,6 +106,6 @@ def _calls(rule: ScriptRule, prompt: Prompt) -> list[ToolCallDelta]:
     allowed = [call for call in rule.tool_calls if call.name in use.names]
     deltas: list[ToolCallDelta] = []
     for index, call in enumerate(allowed if use.is_parallel else allowed[:1]):
-        deltas.append(ToolCallDelta(index, f"call_{uuid.uuid4().hex[:24]}", call.name))
+        deltas.append(ToolCallDelta(index, new_call_id(), call.name))
         deltas += [ToolCallDelta(index, arguments=piece) for piece in _PIECE.findall(json.dumps(call.arguments))]
     return deltas

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from server.config.schema import ModelConfig, RagModel
+from server.config.rag_section import RagModel
+from server.config.schema import ModelConfig
 from server.errors import InvalidRequest, ModelNotFound
 from server.protocols import ChatModel, EmbeddingModel, RerankModel, ServedModel
 from server.types import ModelKind

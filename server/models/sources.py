@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from server.config.schema import SOURCE_FORMS, SOURCE_PATTERN
+from server.config.weights_source import SOURCE_FORMS, SOURCE_PATTERN
 from server.errors import WeightsError
 
 

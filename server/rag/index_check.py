@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from server.errors import StorageError
+from server.rag.halves import HALF, Halves, num_odd
 from server.rag.index_snapshot import (
     Arrays,
     SnapshotRefused,
@@ -27,7 +28,7 @@ from server.rag.index_snapshot import (
 )
 from server.rag.postings import Postings, checked_postings, join_postings, read_postings
 from server.rag.rows import words
-from server.rag.rows.chunks import HALF, Halves, Ids, word_rows
+from server.rag.rows.chunks import Ids, word_rows
 from server.rag.rows.stores import NOBODY
 from server.rag.store_index import vectors_file, words_file
 from server.storage.data_layout import DataLayout
@@ -35,8 +36,6 @@ from server.storage.data_layout import DataLayout
 FileState = Literal["current", "missing", "behind", "unusable"]
 
 _STATES = get_args(FileState)
-
-_NORMS = (0.99, 1.01)  # fp16 has three digits
 
 _ORPHANS = {  # what is being removed, in `sweeps`, need not fit together any more
     "chunks of no document": "SELECT count(*) FROM chunks WHERE document_id NOT IN (SELECT id FROM documents)",
@@ -180,9 +179,8 @@ def _read_vectors(db: sqlite3.Connection, store: _Store) -> tuple[Ids, Halves, l
     if any(len(blob) != store.dimensions * HALF.itemsize for _, blob in rows):
         return ids, np.empty((0, store.dimensions), HALF), [f"vectors that are not of {store.dimensions} numbers"]
     vectors = np.frombuffer(b"".join(blob for _, blob in rows), HALF).reshape(-1, store.dimensions)
-    norms = np.linalg.norm(vectors.astype(np.float32), axis=1)
-    num_odd = int(np.count_nonzero(~((norms > _NORMS[0]) & (norms < _NORMS[1]))))
-    return ids, vectors, [f"{num_odd} vectors that are not of length 1"] if num_odd else []
+    num_wrong = num_odd(vectors)
+    return ids, vectors, [f"{num_wrong} vectors that are not of length 1"] if num_wrong else []
 
 
 def _check_words(db: sqlite3.Connection, store: _Store, ids: Ids) -> list[str]:

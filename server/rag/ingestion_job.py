@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import numpy as np
 
 from server.errors import HearthError, ObjectNotFound, Reindexed, StorageError
 from server.protocols import EmbeddingModel
+from server.rag.bulk_embedding import embed_documents
 from server.rag.chunker import chunk
 from server.rag.contexts import ContextFailed, ContextWriter, DocumentContexts
 from server.rag.document_store import DocumentStore
@@ -27,7 +27,8 @@ from server.rag.documents import (
     StoreRecord,
     Vectors,
 )
-from server.rag.embedded_text import embedded_text
+from server.rag.embedded_text import embedded_texts, hash_of
+from server.rag.halves import HALF
 from server.rag.index_shelf import IndexShelf
 from server.rag.parser import Parser
 from server.rag.parsing import ParseFailed
@@ -38,7 +39,6 @@ from server.storage.file_store import FileStore
 
 logger = logging.getLogger(__name__)
 
-_HASH_BYTES = 16
 _Slice = list[tuple[bytes, str]]  # hash and text of some chunks
 
 
@@ -286,16 +286,7 @@ class IngestionJob:
             self._num_chunks_done += len(batch)
 
     async def _embed_slice(self, store: StoreRecord, batch: _Slice) -> dict[bytes, bytes]:
-        embedder = await self._tools.find_embedder(store)
-        assert embedder.facts is not None
-        result = await embedder.embed(
-            [text for _, text in batch],
-            truncate="mean",  # a chunk may be longer than what the model reads at a time
-            prompt=embedder.facts.prompt_for("document"),
-            lane="bulk",
-        )
-        await self._tools.find_embedder(store)  # a worker that was started meanwhile may have other weights
-        rows = result.vectors.astype("<f2")
+        rows = await embed_documents([text for _, text in batch], partial(self._tools.find_embedder, store))
         return {key: row.tobytes() for (key, _), row in zip(batch, rows, strict=True)}
 
     def _eta_s(self) -> float | None:
@@ -326,20 +317,12 @@ class IngestionJob:
 
 def _texts_of(parsed: ParsedDocument, chunked: ChunkedDocument) -> tuple[list[str], list[bytes]]:
     """The text of each chunk that is embedded, and its hash."""
-    texts = [
-        embedded_text(parsed.text[each.span.start : each.span.end], heading=each.span.heading, context=each.context)
-        for each in chunked.chunks
-    ]
+    texts = embedded_texts(parsed.text, chunked)
     return texts, [hash_of(text) for text in texts]
 
 
-def hash_of(text: str) -> bytes:
-    """Name what is embedded, as the chunks of a store are known by."""
-    return hashlib.sha256(text.encode()).digest()[:_HASH_BYTES]
-
-
 def _vectors_of(known: dict[bytes, bytes], hashes: list[bytes]) -> Vectors:
-    rows = np.frombuffer(b"".join(known[key] for key in hashes), "<f2")
+    rows = np.frombuffer(b"".join(known[key] for key in hashes), HALF)
     return rows.reshape(len(hashes), -1).astype(np.float32)
 
 

@@ -20,12 +20,14 @@ import numpy as np
 
 from server.errors import HearthError, ObjectNotFound, StorageError
 from server.protocols import EmbeddingModel
+from server.rag.bulk_embedding import embed_documents
 from server.rag.documents import ReindexRecord
 from server.rag.index_shelf import IndexShelf
 from server.rag.ingestion_job import JobPolicy
 from server.rag.patience import Patience
 from server.rag.reindex_store import ReindexStore
-from server.rag.rows.chunks import HALF, Ids
+from server.rag.rows.chunks import Ids
+from server.rag.rows.editions import Swapped
 from server.rag.store_index import VectorSwap
 from server.rag.uninterrupted import uninterrupted
 from server.rag.vector_index import FaissIndex, vector_arrays
@@ -140,16 +142,8 @@ class ReindexJob:
         return chunks
 
     async def _embed(self, chunks: list[tuple[int, str]]) -> None:
-        embedder = await self._tools.find_embedder(self._reindex)
-        assert embedder.facts is not None
-        result = await embedder.embed(
-            [text for _, text in chunks],
-            truncate="mean",  # they were cut by the tokens of another model, perhaps
-            prompt=embedder.facts.prompt_for("document"),
-            lane="bulk",
-        )
-        await self._tools.find_embedder(self._reindex)  # a worker that was started meanwhile may have other weights
-        rows = result.vectors.astype(HALF)
+        texts = [text for _, text in chunks]
+        rows = await embed_documents(texts, partial(self._tools.find_embedder, self._reindex))
         vectors = {chunk_id: row.tobytes() for (chunk_id, _), row in zip(chunks, rows, strict=True)}
         await self._tools.reindexes.keep(self._reindex.edition, vectors)
 
@@ -177,9 +171,14 @@ class ReindexJob:
         if done is None:
             return False
         if vectors is not None:
-            gone = np.setdiff1d(ids, done.chunk_ids, assume_unique=True)
-            nothing = np.empty(0, np.int64), np.empty((0, self._reindex.dimensions), np.float32)
-            await asyncio.to_thread(vectors.apply, done.generation, *nothing, gone)
+            await asyncio.to_thread(_remove_others, vectors, self._reindex.dimensions, ids, done)
         self._tools.shelf.apply(VectorSwap(store_id=done.store_id, generation=done.generation, vectors=vectors))
         logger.info("reindexed", extra={**self._name, "chunks": len(done.chunk_ids)})
         return True
+
+
+def _remove_others(vectors: FaissIndex, dimensions: int, ids: Ids, swapped: Swapped) -> None:
+    """Bring an index of some chunks to those that a store has; it has all of these."""
+    gone = np.setdiff1d(ids, swapped.chunk_ids, assume_unique=True)
+    nothing = np.empty(0, np.int64), np.empty((0, dimensions), np.float32)
+    vectors.apply(swapped.generation, *nothing, gone)

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from server.rag.documents import ReindexRecord
+from server.rag.halves import Halves
 from server.rag.rows import editions
-from server.rag.rows.chunks import Halves, Ids
+from server.rag.rows.chunks import Ids
 from server.rag.rows.editions import NewModel, Swapped
 from server.storage.database import Database
 

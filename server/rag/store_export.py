@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from server.rag.documents import StoredDocument, StoreRecord
-from server.rag.store_file import CONTENT_BYTES, StoreFileWriter
+from server.rag.store_file import CONTENT_BYTES
+from server.rag.store_file_writer import StoreFileWriter
 from server.rag.threaded import threaded
 from server.rag.transfer_store import TransferStore
 from server.storage.file_store import FileStore

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from server.errors import InvalidRequest, StorageError
 from server.rag.documents import StoredDocument, StoreRecord
-from server.rag.embedded_text import embedded_text
-from server.rag.ingestion_job import hash_of
+from server.rag.embedded_text import embedded_texts, hash_of
 from server.rag.rows.stores import NewStore
-from server.rag.store_file import Head, StoreFileReader
+from server.rag.store_file import Head
+from server.rag.store_file_reader import StoreFileReader
 from server.rag.sweeper import Sweeper
 from server.rag.threaded import threaded
 from server.rag.transfer_store import TransferStore
@@ -112,11 +112,4 @@ def _new_store(head: Head, name: str | None, embedding_model: str) -> NewStore:
 
 def _hashes_of(document: StoredDocument) -> list[bytes]:
     """As an ingestion job would have made them."""
-    return [
-        hash_of(
-            embedded_text(
-                document.text[draft.span.start : draft.span.end], heading=draft.span.heading, context=draft.context
-            )
-        )
-        for draft in document.chunked.chunks
-    ]
+    return [hash_of(text) for text in embedded_texts(document.text, document.chunked)]

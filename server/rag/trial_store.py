@@ -18,7 +18,7 @@ from server.rag.beir import Passage
 from server.rag.chunker import chunk
 from server.rag.document_store import DocumentStore
 from server.rag.documents import Block, ChunkingStrategy, FileRecord, ParsedDocument
-from server.rag.embedded_text import embedded_text
+from server.rag.embedded_text import embedded_texts, hash_of
 from server.rag.index_shelf import IndexShelf
 from server.rag.token_spans import token_spans
 from server.storage.data_layout import DataLayout
@@ -103,10 +103,7 @@ class _Filling:
         chunked = chunk(parsed, self.chunking, await token_spans(parsed.text, self.embedding))
         if not chunked.chunks:
             return
-        texts = [
-            embedded_text(parsed.text[each.span.start : each.span.end], heading=each.span.heading)
-            for each in chunked.chunks
-        ]
+        texts = embedded_texts(parsed.text, chunked)
         result = await self.embedding.embed(texts, truncate="mean", prompt=self.prompt, lane="bulk")
         content = parsed.text.encode()
         digest = hashlib.sha256(content)
@@ -120,7 +117,7 @@ class _Filling:
         )
         await self.documents.add_file(DEFAULT_TENANT, file)
         [document] = await self.documents.add_documents(DEFAULT_TENANT, self.store_id, [(file_id, {}, self.chunking)])
-        hashes = [hashlib.sha256(text.encode()).digest() for text in texts]
+        hashes = [hash_of(text) for text in texts]
         await self.documents.complete(document.id, parsed, chunked, result.vectors, hashes)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.config.schema import Limits, RagSettings
+from server.config.rag_section import RagSettings
+from server.config.schema import Limits
 from server.models.registry import ModelRegistry
 from server.services.chat import ChatService
 from server.services.completions import CompletionService

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from server.config.schema import RagModel
+from server.config.rag_section import RagModel
 from server.errors import InvalidRequest
 from server.models.registry import ModelRegistry
 from server.rag.search import SearchOptions
@@ -63,7 +61,6 @@ class ChatService:
         model_id = rag_model.id if rag_model else config.id
         if grounding is None:
             return Generation(request.request_id, model_id, chat_model.generate(request))
-        grounding = replace(grounding, may_call_tools=bool(prompt.tool_use.tools))
         return Generation(request.request_id, model_id, self._grounded.answer(chat_model, request, grounding))
 
 

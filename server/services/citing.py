@@ -47,9 +47,12 @@ class Citer:
                     case Started():
                         yield event
                     case Delta():
-                        pieces.append(citations.feed(event.text))
-                        if pieces[-1] or event.tool_calls or event.reasoning:
-                            yield msgspec.structs.replace(event, text=pieces[-1])
+                        text = citations.feed(event.text)
+                        if event.tool_calls:
+                            text += citations.finish()  # or what was held back would come behind the calls
+                        pieces.append(text)
+                        if text or event.tool_calls or event.reasoning:
+                            yield msgspec.structs.replace(event, text=text)
                     case Finished():
                         if rest := citations.finish():
                             pieces.append(rest)

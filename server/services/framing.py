@@ -20,6 +20,18 @@ Frame = Callable[[str], ChatPrompt]
 """Returns a conversation with a text in it."""
 
 
+def without_citations(prompt: ChatPrompt) -> ChatPrompt:
+    """Numbers in earlier answers are those of other sources: a model that sees them repeats them."""
+    return msgspec.structs.replace(prompt, messages=tuple(map(_without_numbers, prompt.messages)))
+
+
+def _without_numbers(message: ChatMessage) -> ChatMessage:
+    if message.role != "assistant":
+        return message
+    citations = CitationFilter(num_sources=0)
+    return msgspec.structs.replace(message, content=citations.feed(message.content) + citations.finish())
+
+
 async def fitting_frame(model: ChatModel, prompt: ChatPrompt, system_prompt: str) -> tuple[Frame, int]:
     """Return a way to put sources into a conversation that the model's template takes, and the tokens of the rest."""
     as_system: Frame = partial(_in_system_message, prompt, system_prompt)
@@ -56,12 +68,4 @@ def _taken_apart(messages: Messages, system_prompt: str) -> tuple[list[str], Mes
     """Split a conversation into the instructions that it begins with, and what is said then."""
     leading = list(itertools.takewhile(lambda message: message.role in ("system", "developer"), messages))
     instructions = [text for text in (system_prompt, *(message.content for message in leading)) if text.strip()]
-    return instructions, tuple(map(_without_citations, messages[len(leading) :]))
-
-
-def _without_citations(message: ChatMessage) -> ChatMessage:
-    """Numbers in earlier answers are those of other sources: a model that sees them repeats them."""
-    if message.role != "assistant":
-        return message
-    citations = CitationFilter(num_sources=0)
-    return msgspec.structs.replace(message, content=citations.feed(message.content) + citations.finish())
+    return instructions, messages[len(leading) :]

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from server.config.schema import RagSettings
+from server.config.rag_section import RagSettings
 from server.errors import ContextLengthExceeded, DeadlineExceeded, InvalidRequest
 from server.protocols import ChatModel
 from server.rag.prompt import NO_SOURCE_ANSWER, Source, SourcePrompt, source_of, write_prompt
 from server.rag.search import Hit, SearchOutcome
 from server.rag.stopwatch import Stopwatch
 from server.services.citing import Citer, uncited
-from server.services.framing import Frame, Messages, fitting_frame
+from server.services.framing import Frame, Messages, fitting_frame, without_citations
 from server.services.given_documents import best_parts, whole_sources
 from server.services.grounding import Cited, Grounding, Sourced
 from server.services.query_rewriting import QueryRewriter
@@ -80,7 +80,7 @@ class GroundedChat:
             with watch.lap("room"):
                 frame, room = await self._room_for_sources(model, request, grounding)
             found = await self._find(model, request, grounding, room, watch)
-            if found.given or found.found or grounding.may_call_tools or request.grammar:
+            if found.given or found.found or _has_more_to_go_by(request):
                 with watch.lap("prompt"):
                     prompt = await self._write_prompt(model, found, _question(_messages(request)), room)
         sourced = _sourced(found, prompt, watch)
@@ -107,7 +107,8 @@ class GroundedChat:
         self, model: ChatModel, request: GenerateRequest, grounding: Grounding
     ) -> tuple[Frame, int]:
         """Return how sources are put into the conversation, and how many tokens they may have."""
-        frame, num_tokens = await fitting_frame(model, _conversation(request), grounding.system_prompt)
+        conversation = _conversation(request) if request.grammar else without_citations(_conversation(request))
+        frame, num_tokens = await fitting_frame(model, conversation, grounding.system_prompt)
         assert model.facts is not None  # it has just counted
         context = model.facts.context_length
         wanted = ANSWER_TOKENS if request.sampling.max_tokens is None else request.sampling.max_tokens
@@ -195,6 +196,11 @@ async def _in_time(request: GenerateRequest) -> AsyncIterator[None]:
     except TimeoutError:
         message = f"no source was found within timeout_s = {timeout_s:g}; allow more time"
         raise DeadlineExceeded(message) from None
+
+
+def _has_more_to_go_by(request: GenerateRequest) -> bool:
+    """Whether the model is asked even where there are no sources: it may call functions, or the answer has a form."""
+    return bool(_conversation(request).tool_use.tools) or request.grammar is not None
 
 
 def _conversation(request: GenerateRequest) -> ChatPrompt:

@@ -38,7 +38,6 @@ class Grounding:
         system_prompt: Goes before everything else.
         rewrites_query: Let the chat model make queries of the conversation.
         min_relevance, min_similarity: As in the configuration, which has the last word where they are None.
-        may_call_tools: The model has more to go by than sources, so that it is asked even where there are none.
     """
 
     documents: tuple[GivenDocument, ...] = ()
@@ -49,7 +48,6 @@ class Grounding:
     rewrites_query: bool = False
     min_relevance: float | None = None
     min_similarity: float | None = None
-    may_call_tools: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from server.config.schema import Display, RagModel
+from server.config.rag_section import RagModel
+from server.config.schema import Display
 from server.models.registry import ModelEntry, ModelRegistry
 from server.types import EncoderCounts, ModelFacts, ModelKind, ModelState
 

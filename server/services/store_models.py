@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from server.config.schema import NO_MODEL, ModelConfig, RagSettings
+from server.config.rag_section import NO_MODEL, RagSettings
+from server.config.schema import ModelConfig
 from server.errors import Conflict, ModelNotFound
 from server.models.registry import ModelRegistry
 from server.protocols import ChatModel, EmbeddingModel, RerankModel

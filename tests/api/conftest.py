@@ -15,7 +15,8 @@ from openai import AsyncOpenAI
 from starlette.applications import Starlette
 
 from server.api.application import build_api
-from server.config.schema import Limits, ModelConfig, RagModel, RagSettings, SamplingDefaults, ScriptRule
+from server.config.rag_section import RagModel, RagSettings
+from server.config.schema import Limits, ModelConfig, SamplingDefaults, ScriptRule
 from server.models.registry import ModelEntry, ModelRegistry
 from server.services import build_services
 from server.services.chat import ChatService

@@ -133,5 +133,5 @@ async def test_an_evaluation_ends_when_its_client_goes(stack: Stack) -> None:
 
     connection.disconnect()
 
-    await asyncio.wait_for(stack.evaluation.cancelled.wait(), 5)
+    assert await asyncio.wait_for(stack.evaluation.cancelled.wait(), 5)
     await connection.done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,12 +13,12 @@ from openai.types.chat import ChatCompletionUserMessageParam
 
 from server.errors import Conflict, ObjectNotFound, StorageUnavailable
 from server.rag.documents import Chunk, Span
-from server.rag.filters import Comparison
 from server.rag.prompt import NO_SOURCE_ANSWER
-from server.rag.search import Hit, Place, SearchOptions, SearchOutcome
-from server.types import ChatPrompt, Delta, Finished, ModelFacts, Started, ToolCallDelta, Usage
+from server.rag.search import Hit, Place, SearchOutcome
+from server.types import NO_TOOLS, ChatPrompt, Delta, Finished, ModelFacts, Started, ToolCallDelta, Usage
 from tests.api.conftest import RAG, Stack
 from tests.api.test_api_chat import TOOLS, URL, events_of
+from tests.api.test_api_store_search import ASKED, OPTIONS
 from tests.fakes.models import saying
 
 TEXT = "Knead the dough for ten minutes. Then let it rest."
@@ -150,6 +151,16 @@ async def test_a_stream_says_what_the_whole_answer_says(client: httpx.AsyncClien
     assert [delta["citations"] for delta in deltas if "citations" in delta] == [whole["citations"]]
 
 
+async def test_an_answer_that_has_to_be_of_some_form_is_not_cited(client: httpx.AsyncClient, stack: Stack) -> None:
+    stack.chat.steps = saying('{"minutes": [10]}')
+
+    message = await message_of(client, {**ASK, "response_format": {"type": "json_object"}})
+
+    assert message["content"] == '{"minutes": [10]}'
+    assert (message["annotations"], message["citations"], message["x"]["num_removed_citations"]) == ([], [], 0)
+    assert message["x"]["sources"] == [SOURCE]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_nothing_relevant_is_an_answer_of_its_own(
     client: httpx.AsyncClient, stack: Stack, *, stream: bool
@@ -186,32 +197,13 @@ async def test_the_log_tells_what_became_of_sources(
 
 
 async def test_what_the_tool_says_reaches_the_search(client: httpx.AsyncClient, stack: Stack) -> None:
-    tool = {
-        "type": "file_search",
-        "vector_store_ids": ["vs_1", "vs_2"],
-        "max_num_results": 3,
-        "filters": {"type": "eq", "key": "year", "value": 1999},
-        "ranking_options": {
-            "ranker": "none",
-            "score_threshold": 0.5,
-            "hybrid_search": {"embedding_weight": 2, "text_weight": 1},
-        },
-    }
-
-    await client.post(URL, json={**ASK, "tools": [tool]})
+    await client.post(URL, json={**ASK, "tools": [{**SEARCH, **ASKED, "vector_store_ids": ["vs_1", "vs_2"]}]})
 
     name, (_, queries, options), _ = stack.stores.last_search
     assert (name, queries) == ("search_together", ["How long do I knead?"])
     assert [call[1] for call in stack.stores.calls if call[0] == "get"] == [("vs_1",), ("vs_2",)]
-    assert options == SearchOptions(
-        max_results=3,
-        filter=Comparison("eq", "year", 1999),
-        ranker="none",
-        score_threshold=0.5,
-        embedding_weight=2,
-        text_weight=1,
-        parent_tokens=options.parent_tokens,
-    )
+    assert options == replace(OPTIONS, parent_tokens=options.parent_tokens)
+    assert options.parent_tokens > 0
 
 
 @pytest.mark.parametrize(
@@ -264,6 +256,34 @@ async def test_files_are_searched_unless_tools_are_forbidden(
 
     assert stack.stores.calls == []
     assert "annotations" not in message
+
+
+async def test_the_search_may_be_chosen_in_place_of_functions(client: httpx.AsyncClient, stack: Stack) -> None:
+    both = {**ASK, "tools": [SEARCH, *TOOLS]}
+
+    await client.post(URL, json={**both, "tool_choice": {"type": "file_search"}})
+
+    [asked] = stack.chat.requests
+    assert isinstance(asked.prompt, ChatPrompt)
+    assert asked.prompt.tool_use == NO_TOOLS
+    assert stack.stores.last_search[0] == "search_together"
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "complaint"),
+    [
+        (TOOLS, {"type": "file_search"}, "it names 'file_search', which is not among the tools"),
+        ([SEARCH], {"type": "function", "function": {"name": "weather"}}, "it needs tools that are functions"),
+        ([SEARCH], "always", "expected"),
+    ],
+)
+async def test_a_choice_of_what_is_not_there_is_refused(
+    client: httpx.AsyncClient, tools: list[Any], choice: object, complaint: str
+) -> None:
+    status, error = await error_of(client, {**ASK, "tools": tools, "tool_choice": choice})
+
+    assert (status, error["param"]) == (400, "tool_choice")
+    assert complaint in error["message"]
 
 
 # ---- documents

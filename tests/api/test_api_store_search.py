@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,6 +14,24 @@ from server.rag.search import Explanation, Hit, Place, SearchOptions, SearchOutc
 from tests.api.conftest import Stack
 
 SEARCH = "/v1/vector_stores/vs_1/search"
+ASKED: dict[str, Any] = {
+    "max_num_results": 3,
+    "filters": {"type": "eq", "key": "year", "value": 1999},
+    "ranking_options": {
+        "ranker": "none",
+        "score_threshold": 0.5,
+        "hybrid_search": {"embedding_weight": 2, "text_weight": 0},
+    },
+}
+"""How a search may be asked for, here and by the tool `file_search`, and what that means:"""
+OPTIONS = SearchOptions(
+    max_results=3,
+    filter=Comparison("eq", "year", 1999),
+    ranker="none",
+    score_threshold=0.5,
+    embedding_weight=2.0,
+    text_weight=0.0,
+)
 CHUNK = Chunk(
     id=7,
     document_id=1,
@@ -75,31 +94,9 @@ async def test_a_bare_query_takes_the_defaults(client: httpx.AsyncClient, stack:
 
 
 async def test_everything_that_can_be_asked_is_passed_on(client: httpx.AsyncClient, stack: Stack) -> None:
-    await client.post(
-        SEARCH,
-        json={
-            "query": ["warm", "cold"],
-            "max_num_results": 3,
-            "filters": {"type": "eq", "key": "year", "value": 1999},
-            "ranking_options": {
-                "ranker": "none",
-                "score_threshold": 0.5,
-                "hybrid_search": {"embedding_weight": 1, "text_weight": 0},
-            },
-            "rewrite_query": True,
-            "explain": True,
-        },
-    )
+    await client.post(SEARCH, json={"query": ["warm", "cold"], **ASKED, "rewrite_query": True, "explain": True})
 
-    options = SearchOptions(
-        max_results=3,
-        filter=Comparison("eq", "year", 1999),
-        ranker="none",
-        score_threshold=0.5,
-        embedding_weight=1.0,
-        text_weight=0.0,
-        explain=True,
-    )
+    options = replace(OPTIONS, explain=True)
     assert stack.stores.last == ("search", ("vs_1", ["warm", "cold"], options), {"rewrites_queries": True})
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from server.config.schema import ModelConfig
 from server.encoders.encoder import Encoder
 from server.encoders.loading import load_encoder
 from server.models.weights import WeightsStore
+from tests.fakes.batching import Harness, MakeHarness
+from tests.fakes.encoders import FakeEncoder
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -38,3 +40,16 @@ def embedder(encoder_weights: Callable[[str], tuple[ModelConfig, Path]]) -> Enco
 @pytest.fixture(scope="session")
 def reranker(encoder_weights: Callable[[str], tuple[ModelConfig, Path]]) -> Encoder[Any]:
     return load_encoder(*encoder_weights("ms-marco-minilm-l12-v2"), num_threads=2)
+
+
+@pytest.fixture
+def make_harness() -> Iterator[MakeHarness]:
+    harnesses: list[Harness] = []
+
+    def make(*, cache_bytes: int = 0, **encoder_options: object) -> Harness:
+        harnesses.append(Harness(FakeEncoder(**encoder_options), cache_bytes=cache_bytes))  # type: ignore[arg-type]
+        return harnesses[-1]
+
+    yield make
+    for harness in harnesses:
+        harness.close()

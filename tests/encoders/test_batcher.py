@@ -1,94 +1,15 @@
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.encoders.batcher import Batcher, EncodeOutcome
-from server.encoders.encoded import Encoded
+from server.encoders.batcher import EncodeOutcome
 from server.encoders.encoder import Texts
-from server.encoders.vector_cache import BYTES_PER_ENTRY, VectorCache
+from server.encoders.vector_cache import BYTES_PER_ENTRY
 from server.errors import ContextLengthExceeded, InternalError, InvalidRequest, ModelUnavailable
-from server.types import Lane, Truncate
+from server.types import Lane
+from tests.fakes.batching import TIMEOUT_S, Harness, MakeHarness, rows_of
 from tests.fakes.encoders import FakeEncoder, fake_vector
-
-TIMEOUT_S = 10
-
-
-class Clock:
-    """Time that passes when the test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-class Harness:
-    """A batcher over a fake encoder; `submit` gives a future of the request's outcome."""
-
-    def __init__(self, encoder: FakeEncoder, *, cache_bytes: int = 0) -> None:
-        self.encoder = encoder
-        self.clock = Clock()
-        self.cache = VectorCache(cache_bytes)
-        self.batcher = Batcher(encoder, cache=self.cache, num_tokenizer_threads=1, clock=self.clock)
-
-    def submit(
-        self,
-        request_id: str,
-        texts: list[str],
-        *,
-        truncate: Truncate = "error",
-        lane: Lane = "interactive",
-        timeout_s: float | None = None,
-    ) -> Future[EncodeOutcome]:
-        future: Future[EncodeOutcome] = Future()
-        self.batcher.submit(
-            request_id, Texts(texts, truncate), lane=lane, timeout_s=timeout_s, on_done=future.set_result
-        )
-        return future
-
-    def hold(self) -> Future[EncodeOutcome]:
-        """Keep the compute thread inside a forward pass until the gate is set, so that a queue can build up."""
-        self.encoder.gate.clear()
-        future = self.submit("holder", ["holder"])
-        assert self.encoder.entered.wait(TIMEOUT_S)
-        return future
-
-    def settle(self) -> None:
-        """Wait until all that was submitted is queued: the tokenisers have one thread for each lane, so ask it last."""
-        for pool in self.batcher._pools.values():
-            pool.submit(lambda: None).result(TIMEOUT_S)
-
-    def close(self) -> None:
-        self.encoder.gate.set()
-        self.batcher.close()
-        self.batcher.check_integrity()
-
-
-MakeHarness = Callable[..., Harness]
-
-
-@pytest.fixture
-def make_harness() -> Iterator[MakeHarness]:
-    harnesses: list[Harness] = []
-
-    def make(*, cache_bytes: int = 0, **encoder_options: object) -> Harness:
-        harnesses.append(Harness(FakeEncoder(**encoder_options), cache_bytes=cache_bytes))  # type: ignore[arg-type]
-        return harnesses[-1]
-
-    yield make
-    for harness in harnesses:
-        harness.close()
-
-
-def rows_of(future: Future[EncodeOutcome]) -> Encoded:
-    outcome = future.result(TIMEOUT_S)
-    assert isinstance(outcome, Encoded), outcome
-    return outcome
 
 
 def test_rows_come_back_in_input_order(make_harness: MakeHarness) -> None:
@@ -365,75 +286,6 @@ def test_a_late_request_without_a_row_comes_next(make_harness: MakeHarness) -> N
     rows_of(others)
 
     assert harness.encoder.batches[1] == ["g h"]
-
-
-# ---- cache and single flight
-
-
-def test_a_corpus_embedded_again_needs_no_forward_pass(make_harness: MakeHarness) -> None:
-    harness = make_harness(cache_bytes=1 << 20)
-    corpus = [f"text {i}" for i in range(100)]
-    first = rows_of(harness.submit("first", corpus))
-    num_batches = len(harness.encoder.batches)
-
-    again = rows_of(harness.submit("again", corpus))
-
-    assert len(harness.encoder.batches) == num_batches
-    assert (first.num_cached, again.num_cached) == (0, 100)
-    assert again.num_prompt_tokens == first.num_prompt_tokens
-    np.testing.assert_array_equal(again.rows, first.rows)
-
-
-def test_duplicates_are_computed_once(make_harness: MakeHarness) -> None:
-    harness = make_harness()
-    harness.hold()
-    one = harness.submit("one", ["same text", "same text", "other text"])
-    two = harness.submit("two", ["same text"])
-    harness.settle()
-
-    harness.encoder.gate.set()
-
-    assert (rows_of(one).num_cached, rows_of(two).num_cached) == (1, 1)
-    assert sorted(text for batch in harness.encoder.batches[1:] for text in batch) == ["other text", "same text"]
-
-
-def test_a_batch_that_runs_is_joined(make_harness: MakeHarness) -> None:
-    harness = make_harness()
-    running = harness.hold()
-    joined = harness.submit("joined", ["holder"])
-    harness.settle()
-
-    harness.encoder.gate.set()
-
-    np.testing.assert_array_equal(rows_of(running).rows, rows_of(joined).rows)
-    assert harness.encoder.batches == [["holder"]]
-
-
-def test_cancelling_one_of_two_leaves_the_other_its_row(make_harness: MakeHarness) -> None:
-    harness = make_harness()
-    harness.hold()
-    gone = harness.submit("gone", ["wanted by both"])
-    kept = harness.submit("kept", ["wanted by both"])
-    harness.settle()
-
-    harness.batcher.cancel("gone")
-    harness.encoder.gate.set()
-
-    np.testing.assert_array_equal(rows_of(kept).rows, [fake_vector("wanted by both")])
-    assert not gone.done()
-
-
-def test_a_poisonous_item_fails_all_who_share_it(make_harness: MakeHarness) -> None:
-    harness = make_harness(poison="bad")
-    harness.hold()
-    sharers = [harness.submit(str(i), ["fine", "bad"]) for i in range(2)]
-    harness.settle()
-
-    harness.encoder.gate.set()
-
-    for sharer in sharers:
-        error = sharer.result(TIMEOUT_S)
-        assert isinstance(error, InternalError) and "input 1" in error.message
 
 
 # ---- against the naive twin

@@ -18,7 +18,7 @@ from server.encoders.embedder import load_embedder
 from server.encoders.encoder import EncodedItem, Encoder, Pairs, Rows, Texts
 from server.encoders.kernels import turn
 from server.encoders.loading import measure_encoder
-from server.encoders.packing import attend_packed, check_packing, pack, pack_classifier, packed_inputs
+from server.encoders.packing import attend_packed, check_packing, pack, pack_classifier
 from server.encoders.reranker import load_torch_reranker
 from server.encoders.torch_device import TORCH_FORMATS, TorchFormat
 from server.errors import LoadFailed
@@ -43,16 +43,16 @@ def packed_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_items_lie_end_to_end_and_positions_begin_anew() -> None:
-    packed = pack(ITEMS, first_position=2)
+    inputs = pack(ITEMS, ["input_ids", "token_type_ids"], "cpu", first_position=2)
 
-    assert packed["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10]]
-    assert packed["token_type_ids"].tolist() == [[0, 0, 1, 0, 0, 1]]
-    assert packed["position_ids"].tolist() == [[2, 3, 4, 2, 2, 3]]
-    assert packed["bounds"].tolist() == [0, 3, 4, 6]
+    assert inputs["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10]]
+    assert inputs["token_type_ids"].tolist() == [[0, 0, 1, 0, 0, 1]]
+    assert inputs["position_ids"].tolist() == [[2, 3, 4, 2, 2, 3]]
+    assert inputs["cu_seq_lens_q"].tolist() == inputs["cu_seq_lens_k"].tolist() == [0, 3, 4, 6]
 
 
 def test_a_network_is_given_what_it_wants_and_where_items_begin() -> None:
-    inputs = packed_inputs(pack(ITEMS), ["input_ids", "attention_mask"], "cpu")
+    inputs = pack(ITEMS, ["input_ids", "attention_mask"], "cpu", first_position=0)
 
     assert inputs.keys() == {
         *("input_ids", "position_ids"),

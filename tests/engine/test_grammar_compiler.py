@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 
@@ -49,6 +50,7 @@ def refusal(grammars: GrammarCompiler, kind: GrammarKind, text: str) -> str:
         ("regex", "[a-c]{2}/(x|y)", "ab/x", "ab/z"),
         ("lark", 'start: "a" rest\nrest: /[0-9]+/  // digits', "a10", "ab"),
         ("lark", 'start: "<" /[<>]/  # not a token', "<>", "ab"),
+        ("lark", 'start: "%json " /[a-z]/  # %json is none here', "%json a", "a"),
         ("gbnf", 'root ::= "a" rest\nrest ::= [0-9]+ | "-" rest', "a--7", "a-"),
     ],
 )
@@ -59,6 +61,46 @@ def test_a_text_is_what_its_grammar_says(
 
     assert accepts(grammars.mask(grammar), good)
     assert not accepts(grammars.mask(grammar), bad)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "good", "bad"),
+    [
+        ({}, "[1]", "x"),
+        ({"type": ["null", "boolean"]}, "null", "1"),
+        ({"enum": [1, "a"]}, '"a"', '"b"'),
+        ({"properties": {"b": {"const": 1}, "a": {}}, "required": ["a"]}, '{"b":1,"a":2}', '{"a":2,"b":1}'),
+        ({"type": "object", "additionalProperties": False}, "{}", '{"a":1}'),
+        ({"patternProperties": {"^a": {"type": "null"}, "^b": {}}, "type": "object"}, '{"ab":null}', '{"ab":1}'),
+        ({"type": "object", "maxProperties": 1}, '{"a":1}', '{"a":1,"b":2}'),
+        ({"type": "object", "minProperties": 2, "required": ["a"]}, '{"a":1,"b":2}', '{"a":1}'),
+        ({"type": "array", "items": {"type": "null"}, "minItems": 1, "maxItems": 2}, "[null]", "[]"),
+        ({"type": "array", "prefixItems": [{"type": "null"}, {}], "items": False}, "[null,1]", "[1]"),
+        ({"type": "string", "minLength": 2, "maxLength": 3}, '"abc"', '"abca"'),
+        ({"type": "string", "pattern": "^a+$"}, '"aa"', '"ab"'),
+        ({"type": "string", "format": "date"}, '"2024-02-29"', '"2024-13-01"'),
+        ({"type": "string", "format": "time"}, '"10:00:00Z"', '"10"'),
+        ({"type": "string", "format": "date-time"}, '"2024-02-29T10:00:00Z"', '"2024-02-29"'),
+        ({"type": "string", "format": "duration"}, '"P1D"', '"1D"'),
+        ({"type": "string", "format": "email"}, '"a@b.co"', '"a"'),
+        ({"type": "string", "format": "hostname"}, '"a.b"', '"a b"'),
+        ({"type": "string", "format": "ipv4"}, '"1.2.3.4"', '"1.2.3.400"'),
+        ({"type": "string", "format": "ipv6"}, '"::1"', '"1.2"'),
+        ({"type": "string", "format": "uuid"}, '"01234567-89ab-cdef-0123-456789abcdef"', '"0"'),
+        ({"type": "string", "format": "uri"}, '"http://a"', '"a b"'),
+        ({"type": "number", "exclusiveMinimum": 1, "maximum": 2}, "1.5", "1"),
+        ({"type": "integer", "multipleOf": 7}, "14", "15"),
+        ({"anyOf": [{"type": "null"}, {"const": 1}]}, "1", "2"),
+        ({"allOf": [{"type": "integer", "minimum": 2}, {"maximum": 4}]}, "3", "5"),
+        ({"oneOf": [{"type": "null"}, {"type": "boolean"}]}, "true", "1"),
+        ({"$defs": {"a": {"type": "null"}}, "items": {"$ref": "#/$defs/a"}, "type": "array"}, "[null]", "[1]"),
+    ],
+    ids=lambda value: json.dumps(value)[:60],
+)
+def test_what_a_schema_says_is_enforced(grammars: GrammarCompiler, wanted: object, good: str, bad: str) -> None:
+    """Keyword by keyword, as docs/api.md has them."""
+    assert accepts(grammars.mask(schema(wanted)), good)
+    assert not accepts(grammars.mask(schema(wanted)), bad)
 
 
 def test_blanks_between_json_tokens_come_to_an_end(grammars: GrammarCompiler) -> None:
@@ -82,6 +124,9 @@ def test_options_of_the_compiler_are_not_the_clients(grammars: GrammarCompiler) 
         {"type": "array", "uniqueItems": True},
         {"type": "array", "contains": {}},
         {"type": "object", "propertyNames": {"pattern": "^a"}},
+        {"type": "object", "dependentRequired": {"a": ["b"]}},
+        {"type": "object", "unevaluatedProperties": False},
+        {"type": "object", "patternProperties": {"^a": {}, "b$": {}}},
         {"type": "object", "minProperties": 2, "additionalProperties": {"type": "integer"}},
         {"properties": {"default": {"type": "object", "minProperties": 3, "required": ["a"]}}},
         {"oneOf": [{"type": "number"}, {"type": "integer"}]},
@@ -117,6 +162,8 @@ def test_a_schema_that_cannot_be_honoured_is_refused(grammars: GrammarCompiler, 
         ("lark", 'start: "a" <|im_end|>', "names a token"),
         ("lark", 'start: a "b"\na[stop=""]: /x*/', "option 'stop'"),
         ("lark", "start[max_tokens=2]: /x+y/", "option 'max_tokens'"),
+        ("lark", 'start: %json {"items": {"minProperties": 2}}', "minProperties 2"),
+        ("answer", 'start: "a" %json {"minProperties": 2}', "minProperties 2"),
         ("lark", "start: start", "no text"),
         ("lark", "%import .etc.passwd (INT)\nstart: INT", "Unknown"),
         ("gbnf", "root = x", "no GBNF"),
@@ -187,10 +234,11 @@ def test_long_grammars_are_refused_unread(grammars: GrammarCompiler, kind: Gramm
     assert "bytes" in refusal(grammars, kind, "é" * (MAX_BYTES[kind] // 2 + 1))
 
 
+@pytest.mark.parametrize(("limit", "most"), [("MAX_KEPT", 2), ("MAX_KEPT_BYTES", 5)])
 def test_a_compiled_grammar_is_kept_until_others_need_the_room(
-    grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch
+    grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
 ) -> None:
-    monkeypatch.setattr(grammar_compiler, "MAX_KEPT", 2)
+    monkeypatch.setattr(grammar_compiler, limit, most)
     first = grammars.mask(Grammar("regex", "1+", "grammar"))
     second = grammars.mask(Grammar("regex", "2+", "grammar"))
 
@@ -198,6 +246,30 @@ def test_a_compiled_grammar_is_kept_until_others_need_the_room(
     grammars.mask(Grammar("regex", "3+", "grammar"))
     assert grammars.mask(Grammar("regex", "1+", "grammar"))._compiled is first._compiled
     assert grammars.mask(Grammar("regex", "2+", "grammar"))._compiled is not second._compiled
+
+
+def test_a_compilation_that_is_given_up_keeps_others_out_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads cannot be killed: the tokeniser holds this one up."""
+    gate = threading.Event()
+    gate.set()
+
+    def tokenize_when_open(text: str) -> list[int]:
+        assert gate.wait(60)
+        return tokenize(text)
+
+    compiler = GrammarCompiler(PIECES, IS_END, tokenize_when_open)
+    good = Grammar("regex", "[ab]c", "grammar")
+    compiler.mask(good)
+    monkeypatch.setattr(grammar_compiler, "MAX_COMPILE_S", 0.1)
+    gate.clear()
+
+    assert "longer than 0.1 s" in refusal(compiler, "regex", "name")
+    with pytest.raises(Overloaded):
+        compiler.mask(Grammar("regex", "true", "grammar"))
+    assert accepts(compiler.mask(good), "ac")
+
+    gate.set()
+    compiler.close()
 
 
 def test_a_grammar_that_failed_is_compiled_again(grammars: GrammarCompiler) -> None:

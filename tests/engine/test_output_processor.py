@@ -143,6 +143,14 @@ def test_a_reader_makes_the_deltas_and_gives_up_what_it_held_at_the_end() -> Non
     assert (ending.reason, ending.usage.reasoning_tokens) == ("stop", 2)  # the second was read while it lasted
 
 
+def test_what_comes_behind_a_stop_string_is_no_reasoning_either() -> None:
+    """Of a draft, or of several quick steps."""
+    *_, (_, ending) = Stage("two", reader=Shouter()).say(2, 3, 1)
+
+    assert isinstance(ending, Finished)
+    assert (ending.usage.completion_tokens, ending.usage.reasoning_tokens) == (1, 1)
+
+
 @pytest.mark.parametrize(("reason", "told"), [("stop", "tool_calls"), ("length", "length")])
 def test_an_answer_with_calls_ends_with_them_unless_it_was_cut(reason: FinishReason, told: str) -> None:
     events = Stage(reader=Shouter()).say(2, ending=Finished(reason, ENGINES_USAGE))

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from server.config.schema import ModelConfig, RagSettings
+from server.config.rag_section import RagSettings
+from server.config.schema import ModelConfig
 from server.models.registry import ModelEntry, ModelRegistry
 from server.rag.contexts import ContextWriter
 from server.rag.document_store import DocumentStore

@@ -5,7 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from server.config.schema import ModelConfig, RagModel
+from server.config.rag_section import RagModel
+from server.config.schema import ModelConfig
 from server.errors import InvalidRequest, ModelNotFound
 from server.models.registry import ModelEntry, ModelRegistry
 from server.protocols import ServedModel

@@ -111,11 +111,7 @@ def test_abilities_are_found_out_by_trying(
 
 
 def test_a_template_that_wants_text_for_arguments_gets_text() -> None:
-    source = (
-        "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments + '!' }}{% endfor %}{% endfor %}"
-    )
-
-    assert text_of(source, *MESSAGES) == '{"city": "Oslo", "n": 3}!'
+    assert text_of(TEXT_ARGUMENTS, *MESSAGES) == '{"city": "Oslo", "n": 3}!'
 
 
 def test_arguments_that_were_cut_stay_text() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from server.config.schema import RagSettings
+from server.config.rag_section import RagSettings
 from server.errors import Conflict, InvalidRequest, ModelNotFound, ObjectNotFound, Reindexed, WorkerCrashed
 from server.models.registry import ModelEntry, ModelRegistry
 from server.rag.documents import StoreRecord

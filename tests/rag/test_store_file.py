@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from server.errors import InvalidRequest
 from server.rag.documents import ChunkDraft, ChunkedDocument, ChunkingStrategy, FileRecord, Span, StoredDocument
-from server.rag.store_file import StoreFileReader, StoreFileWriter
+from server.rag.store_file_reader import StoreFileReader
+from server.rag.store_file_writer import StoreFileWriter
 from tests.fakes.stores import STORE
 
 MAX_TEXT_BYTES = 1 << 20

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.config.schema import RagSettings
+from server.config.rag_section import RagSettings
 from server.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
@@ -32,16 +32,20 @@ from server.services.grounding import Cited, GivenDocument, Grounding, Sourced
 from server.services.store_models import StoreModels
 from server.services.vector_stores import VectorStoreService
 from server.types import (
+    NO_TOOLS,
     ChatMessage,
     ChatPrompt,
     Delta,
     Finished,
     GenerateRequest,
+    Grammar,
     ModelFacts,
     SamplingParams,
     Started,
+    Tool,
     ToolCall,
     ToolCallDelta,
+    ToolUse,
     Urgency,
     Usage,
 )
@@ -53,6 +57,9 @@ BREAD = "Knead the dough for ten minutes. Then let it rest for an hour."
 TEA = "Green tea wants water of 80 degrees."
 STORE = Grounding(store_ids=("vs_1",))
 ASK = ChatMessage(role="user", content="How long do I knead dough?")
+WEATHER = ToolUse(tools=(Tool(name="weather"),), names=("weather",))
+CALL = ToolCallDelta(0, "call_1", "weather", "{}")
+JSON = Grammar("json_object", "", "response_format")
 
 
 def hit(number: int, text: str, *, relevance: float | None = 0.9, cosine: float | None = 0.8, **more: Any) -> Hit:
@@ -105,13 +112,16 @@ class Kitchen:
         self,
         *messages: ChatMessage,
         grounding: Grounding = STORE,
+        tools: ToolUse = NO_TOOLS,
+        grammar: Grammar | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[ChatEvent, None]:
         request = GenerateRequest(
             request_id="r",
-            prompt=ChatPrompt(messages or (ASK,)),
+            prompt=ChatPrompt(messages or (ASK,), tools),
             sampling=SamplingParams(max_tokens=max_tokens),
+            grammar=grammar,
             urgency=Urgency(timeout_s=timeout_s),
             tenant="ada",
         )
@@ -302,14 +312,22 @@ async def test_where_nothing_is_relevant_the_server_says_so_itself(hits: list[Hi
 
 
 async def test_a_model_that_may_call_functions_is_asked_all_the_same() -> None:
-    call = ToolCallDelta(0, "call_1", "weather", "{}")
-    steps = (Started(3), Delta(tool_calls=(call,)), Finished("tool_calls", Usage(prompt_tokens=3)))
+    steps = (Started(3), Delta(tool_calls=(CALL,)), Finished("tool_calls", Usage(prompt_tokens=3)))
     kitchen = Kitchen([], steps)
 
-    answer = await kitchen.answer(grounding=replace(STORE, may_call_tools=True))
+    answer = await kitchen.answer(tools=WEATHER)
 
     assert answer.tool_calls == [ToolCall("call_1", "weather", "{}")]
     assert answer.ending.reason == "tool_calls"
+    assert kitchen.prompt[0].content == RULES_WITHOUT_SOURCES
+
+
+async def test_an_answer_that_has_to_be_of_some_form_comes_from_the_model_all_the_same() -> None:
+    kitchen = Kitchen([], saying('{"minutes": null}'))
+
+    answer = await kitchen.answer(grammar=JSON)
+
+    assert answer.text == '{"minutes": null}'
     assert kitchen.prompt[0].content == RULES_WITHOUT_SOURCES
 
 
@@ -492,6 +510,49 @@ def test_however_an_answer_is_cut_it_is_the_same(pieces: list[str]) -> None:
     assert cut.text == whole.text == cited(whole).text
     assert cited(cut) == cited(whole)
     assert "[9]" not in cut.text
+
+
+async def test_reasoning_and_calls_pass_beside_the_text() -> None:
+    """Text in time before the calls, even where it was held back to see what becomes of a mark."""
+    steps = (Started(3), Delta(reasoning="[9]?"), Delta("Ten [1]"), Delta(tool_calls=(CALL,)), Delta(" [9]"))
+    kitchen = Kitchen([hit(1, BREAD)], (*steps, Finished("tool_calls", Usage(prompt_tokens=3))))
+
+    said = [event async for event in kitchen.events(tools=WEATHER) if isinstance(event, Delta)]
+
+    assert said == [Delta(reasoning="[9]?"), Delta("Ten"), Delta(" [1]", (CALL,))]
+
+
+# ---- answers of some form
+
+
+async def test_of_an_answer_that_has_to_be_of_some_form_no_number_is_a_citation() -> None:
+    """In `{"minutes": [10]}` no source has the number 10, and without it the answer would not be JSON."""
+    kitchen = Kitchen([hit(1, BREAD)], saying('{"minutes": [', "10], ", '"from": [1]}'))
+
+    answer = await kitchen.answer(grammar=JSON)
+
+    assert answer.text == '{"minutes": [10], "from": [1]}'
+    assert cited(answer) == Cited(text=answer.text)
+    assert [source.file_id for source in sourced(answer).sources] == ["file-1"]
+
+
+async def test_earlier_answers_of_some_form_keep_their_numbers() -> None:
+    earlier = ChatMessage(role="assistant", content='{"minutes": [10]}')
+    kitchen = Kitchen([hit(1, BREAD)], saying("{}"))
+
+    await kitchen.answer(ASK, earlier, ASK, grammar=JSON)
+
+    assert kitchen.prompt[2] == earlier
+
+
+async def test_closing_an_answer_of_some_form_aborts_the_generation() -> None:
+    kitchen = Kitchen([hit(1, BREAD)], (Started(3), Delta("{"), asyncio.Event()))
+
+    async with aclosing(kitchen.events(grammar=JSON)) as events:
+        said = [await anext(events) for _ in range(3)]
+
+    assert said[-1] == Delta("{")
+    assert kitchen.model.aborted == ["r"]
 
 
 # ---- endings

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.config.schema import RagSettings
+from server.config.rag_section import RagSettings
 from server.errors import Conflict, InvalidRequest, ModelNotFound, ModelUnavailable, ObjectNotFound
 from server.models.registry import ModelEntry, ModelRegistry
 from server.rag.documents import ChunkingStrategy, StatusCounts, StoreRecord

@@ -204,7 +204,8 @@ def _check_tools(tools: list[AnyTool]) -> list[AnyTool]:
     return tools
 
 
-def _is_search(choice: ToolChoice) -> bool:
+def _is_search(choice: ToolChoice | None) -> bool:
+    """Whether no function may be called."""
     return choice == {"type": "file_search"}
 
 
@@ -258,7 +259,10 @@ class ChatRequest(SamplingFields):
     def _is_possible(cls, choice: ToolChoice | None, info: ValidationInfo) -> ToolChoice | None:
         tools = info.data.get("tools", ())
         functions = _functions_among(tools)
-        if choice is None or (len(functions) < len(tools) and (_is_search(choice) or _is_idle(choice, functions))):
+        has_search = len(functions) < len(tools)
+        if _is_search(choice) and not has_search:
+            raise invalid("it names 'file_search', which is not among the tools")
+        if choice is None or _is_search(choice) or (has_search and _is_idle(choice, functions)):
             return choice
         return check_choice(choice, functions)
 

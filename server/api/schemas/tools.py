@@ -70,7 +70,7 @@ def check_choice(choice: ToolChoice, tools: Sequence[FunctionTool]) -> ToolChoic
     if choice == "none":
         return choice
     if not tools:
-        raise invalid("it needs tools, and the request has none", code="unsupported_parameter")
+        raise invalid("it needs tools that are functions, and the request has none", code="unsupported_parameter")
     offered = [tool.function.name for tool in tools]
     for name in names:
         if name not in offered:

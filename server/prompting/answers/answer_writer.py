@@ -8,12 +8,11 @@ that it will be, unless the answer is cut, it is delivered as it comes.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
 from server.prompting.answers.text_source import Reading, TextSource
-from server.types import Delta, ToolCallDelta
+from server.types import Delta, ToolCallDelta, new_call_id
 
 
 class AnswerWriter:
@@ -205,10 +204,6 @@ class _Strand:
         text = "".join(self._ready)
         self._ready = []
         return text
-
-
-def new_call_id() -> str:
-    return f"call_{uuid.uuid4().hex[:24]}"
 
 
 def _as_object(arguments: str) -> str | None:

@@ -10,19 +10,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from functools import partial
 
 from server.prompting.answers.answer_writer import AnswerWriter, Call
 from server.prompting.answers.json_text import copy_json
 from server.prompting.answers.text_source import Reading, TextSource
-from server.prompting.answers.tool_format import CallFrame, Schemas, TextWithCalls, ToolFormat
+from server.prompting.answers.tool_format import NAME, CallFrame, Schemas, TextWithCalls, ToolFormat
 
 CALLS, END_CALLS = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 CALL, SEPARATOR, END_CALL = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
-
-_NAME = re.compile(r"[\w.-]*", re.ASCII)
 
 
 def _read_calls(source: TextSource, answer: AnswerWriter, opener: str, _schemas: Schemas) -> Reading[None]:
@@ -44,11 +41,11 @@ def _read_calls(source: TextSource, answer: AnswerWriter, opener: str, _schemas:
 
 
 def _read_call(source: TextSource, call: Call) -> Reading[bool]:
-    name = yield from source.collect_run(_NAME)
+    name = yield from source.collect_run(NAME)
     if not (yield from source.take_literal(SEPARATOR)):
         return False
     if (yield from source.peek()) not in "{ \n":  # so that was the kind of tool
-        name = yield from source.collect_run(_NAME)
+        name = yield from source.collect_run(NAME)
         yield from source.skip_space()
         yield from source.take_literal("```json")
     yield from source.skip_space()

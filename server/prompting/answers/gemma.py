@@ -6,15 +6,12 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
 from server.prompting.answers.answer_writer import AnswerWriter, Call
 from server.prompting.answers.json_text import copy_json
 from server.prompting.answers.text_source import Reading, TextSource
-from server.prompting.answers.tool_format import CallFrame, Schemas, TextWithCalls, ToolFormat
-
-_NAME = re.compile(r"[\w.-]*", re.ASCII)
+from server.prompting.answers.tool_format import NAME, CallFrame, Schemas, TextWithCalls, ToolFormat
 
 
 def _format(opener: str, closer: str, quote: str) -> ToolFormat:
@@ -28,7 +25,7 @@ def _format(opener: str, closer: str, quote: str) -> ToolFormat:
     def read_call(source: TextSource, call: Call) -> Reading[bool]:
         if not (yield from source.take_literal("call:")):
             return False
-        name = yield from source.collect_run(_NAME)
+        name = yield from source.collect_run(NAME)
         return call.name(name) and (yield from copy_json(source, call.arguments, quote=quote))
 
     return ToolFormat(

@@ -15,11 +15,10 @@ from server.prompting.answers.answer_writer import AnswerWriter, Call
 from server.prompting.answers.call_json import read_json_call
 from server.prompting.answers.json_text import copy_json
 from server.prompting.answers.text_source import Reading, TextSource, ignore
-from server.prompting.answers.tool_format import CallFrame, Schemas, TextWithCalls, ToolFormat
+from server.prompting.answers.tool_format import NAME, CallFrame, Schemas, TextWithCalls, ToolFormat
 
 OPENER, ARGUMENTS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 
-_NAME = re.compile(r"[\w.-]*", re.ASCII)
 _AROUND_CALLS = re.compile(r"[\s,\[]*")
 _BEHIND_LIST = re.compile(r"[\s\]]*")
 
@@ -39,9 +38,9 @@ def _read_calls(source: TextSource, answer: AnswerWriter, opener: str, _schemas:
 
 
 def _read_named(source: TextSource, call: Call) -> Reading[bool]:
-    name = yield from source.collect_run(_NAME)
+    name = yield from source.collect_run(NAME)
     if (yield from source.take_literal(CALL_ID)):
-        yield from source.copy_run(_NAME, ignore)
+        yield from source.copy_run(NAME, ignore)
     yield from source.take_literal(ARGUMENTS)
     return call.name(name) and (yield from copy_json(source, call.arguments))
 

@@ -20,12 +20,11 @@ from typing import Any
 from server.prompting.answers import hermes
 from server.prompting.answers.answer_writer import AnswerWriter, Call
 from server.prompting.answers.text_source import Reading, TextSource
-from server.prompting.answers.tool_format import Schemas, TextWithCalls, ToolFormat
+from server.prompting.answers.tool_format import NAME, Schemas, TextWithCalls, ToolFormat
 
 FUNCTION, END_FUNCTION = "<function=", "</function>"
 PARAMETER, END_PARAMETER = "<parameter=", "</parameter>"
 
-_NAME = re.compile(r"[\w.-]*", re.ASCII)
 _KEY = re.compile(r"[^>\n]*")
 _WORDS = {"true": "true", "false": "false", "none": "null"}
 """JSON for what models write as Python."""
@@ -50,7 +49,7 @@ def _read_calls(source: TextSource, answer: AnswerWriter, opener: str, schemas: 
 
 
 def _read_function(source: TextSource, call: Call, *, schemas: Schemas) -> Reading[bool]:
-    name = yield from source.collect_run(_NAME)
+    name = yield from source.collect_run(NAME)
     if not (yield from source.take_literal(">")) or not call.name(name):
         return False
     arguments: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from server.prompting.answers.thoughts import ThoughtTags
 
 Schemas = Mapping[str, Mapping[str, Any]]
 """The JSON schema of each function's arguments, by its name."""
+
+NAME = re.compile(r"[\w.-]*", re.ASCII)
+"""A function's name, where it stands without quotes."""
 
 ReadCalls = Callable[[TextSource, AnswerWriter, str, Schemas], Reading[None]]
 ReadAnswer = Callable[[TextSource, AnswerWriter, Schemas, ThoughtTags | None], Reading[None]]

@@ -10,13 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from server.rag.documents import Chunk, ChunkedDocument, Parent, Span
+from server.rag.halves import HALF, Halves
 from server.rag.rows import named, sequences, stores, texts, words
 
 Ids = npt.NDArray[np.int64]
-Halves = npt.NDArray[np.float16]
-
-HALF = np.dtype("<f2")
-"""How vectors lie in the database."""
 
 _ROWS_PER_FETCH = 4096  # of vectors: rows become an array a few at a time, not all side by side with it
 

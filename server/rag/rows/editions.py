@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from server.errors import Conflict, ObjectNotFound
 from server.rag.documents import ReindexRecord
 from server.rag.embedded_text import embedded_text
+from server.rag.halves import HALF, Halves
 from server.rag.rows import chunks, named, sequences, stores
-from server.rag.rows.chunks import HALF, Halves, Ids
+from server.rag.rows.chunks import Ids
 
 _SELECT = (
     "SELECT r.store_row, s.id AS store_id, r.edition, r.status, r.failure, r.embedding_model, r.fingerprint, "

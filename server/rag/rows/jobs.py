@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from server.rag.documents import ChunkChange, ChunkedDocument, DocumentRecord, FailureCode, ParsedDocument, Vectors
+from server.rag.halves import HALF
 from server.rag.rows import chunks, documents, named, pending, stores
 
 
@@ -47,7 +48,7 @@ def complete(
     if store_row is None:
         return None
     stores.check_edition(db, store_row, edition)
-    halves = vectors.astype(chunks.HALF)
+    halves = vectors.astype(HALF)
     removed_ids = chunks.delete(db, store_row, document_id)
     added_ids = chunks.insert(
         db, store_row, document_id, text=parsed.text, chunked=chunked, vectors=halves, hashes=hashes

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from server.rag.documents import ChunkDraft, ChunkedDocument, FileRecord, Span, StoredDocument, StoreRecord
+from server.rag.halves import HALF
 from server.rag.rows import chunks, named, sequences, stores, texts
 from server.rag.rows.stores import NOBODY, NewStore
 
@@ -122,7 +123,7 @@ def add(
             len(document.chunked.chunks),
         ),
     )
-    vectors = document.vectors.astype(chunks.HALF)
+    vectors = document.vectors.astype(HALF)
     chunks.insert(
         db, store_row, document_id, text=document.text, chunked=document.chunked, vectors=vectors, hashes=hashes
     )
