@@ -26,7 +26,7 @@ from benchmarks.results import CHAT, Section, environment, save_section
 from benchmarks.stopwatch import Stopwatch
 from server.bindings.llama_context import ContextOptions, LlamaContext
 from server.bindings.llama_model import LlamaModel
-from server.engine.backend import Backend, Logits
+from server.engine.backend import Backend, CellStates, Logits
 from server.engine.batch import Batch
 from server.engine.detokenizer import Detokenizer
 from server.engine.engine import Engine
@@ -182,6 +182,7 @@ class StubBackend:
         self.max_sequences = num_sequences
         self.has_streams = True
         self.can_share = True
+        self.can_save = False
         self.max_batch_tokens = 2048
         self.vocab_size = VOCAB_SIZE
         random = np.random.default_rng(0)
@@ -200,6 +201,12 @@ class StubBackend:
 
     def trim(self, seq_id: int, num_tokens: int) -> None:
         pass
+
+    def save(self, seq_id: int) -> CellStates:
+        return b""
+
+    def restore(self, seq_id: int, states: CellStates) -> bool:
+        return False
 
 
 def make_logits(num_rows: int, random: np.random.Generator) -> Logits:

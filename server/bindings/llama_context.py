@@ -108,6 +108,7 @@ class LlamaContext:
         self.vocab_size = model.vocab.size
         self.num_cells = llama_cpp.llama_n_ctx(self.handle)  # llama.cpp rounds up
         self.can_share_prefixes = model.can_share_prefixes
+        self.has_window = model.has_window
         self._memory = llama_cpp.llama_get_memory(self.handle)
         self._batch = LlamaBatch(options.max_batch_tokens, num_ids=len(self._id_offsets))
 

@@ -47,7 +47,7 @@ KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
     ("llama_cpp", "chat"): (
         *(*_WEIGHTS, "gpu_layers", "max_sequences", "kv_cells"),
         *("kv", "kv_type", "flash_attention", "batch_tokens", "ubatch_tokens"),
-        *("drafting", "pinned_prefixes", "defaults", "tool_format", "reasoning_format"),
+        *("drafting", "pinned_prefixes", "prefix_memory_mb", "defaults", "tool_format", "reasoning_format"),
     ),
     ("llama_cpp", "embedding"): (*_WEIGHTS, *_CACHE, "gpu_layers", "dimensions", "prompts"),
     ("llama_cpp", "rerank"): (*_WEIGHTS, *_CACHE, "gpu_layers"),
@@ -242,6 +242,13 @@ class ModelConfig(Section):
         (),
         max_length=16,
         description="System prompts that are computed at start and stay in the KV cache for ever.",
+    )
+    prefix_memory_mb: int | None = Field(
+        None,
+        ge=0,
+        le=1_048_576,
+        description="Memory beside the KV cache for what is computed of earlier prompts and finds no place there any "
+        "more, in MiB; 0: none. Default: a sixteenth of the machine's.",
     )
     gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = Field(
         "auto", description="Layers on the GPU; `auto`: all where llama.cpp was built for a GPU, else none."

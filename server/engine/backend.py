@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy.typing as npt
 from server.engine.batch import Batch
 
 Logits = npt.NDArray[np.float32]
+
+CellStates = Sized
+"""What the cells of a sequence hold, as the backend writes it; its length is in bytes."""
 
 
 class OutOfCells(Exception):
@@ -29,12 +33,14 @@ class Backend(Protocol):
         num_cells: Cells that all sequences share; or, if `has_streams`, that each of them has for itself.
         has_streams: Whether each sequence has cells of its own, attends to nothing else, and `copy` takes cells.
         can_share: Whether `copy` and `trim` work for part of a sequence; recurrent models keep one state per sequence.
+        can_save: Whether what `restore` brought back can be shared and trimmed, too.
     """
 
     num_cells: int
     max_sequences: int
     has_streams: bool
     can_share: bool
+    can_save: bool
     max_batch_tokens: int
     vocab_size: int
 
@@ -58,3 +64,9 @@ class Backend(Protocol):
 
     def trim(self, seq_id: int, num_tokens: int) -> None:
         """Drop the cells of a sequence behind its first `num_tokens`."""
+
+    def save(self, seq_id: int) -> CellStates:
+        """Copy out what the cells of a sequence hold."""
+
+    def restore(self, seq_id: int, states: CellStates) -> bool:
+        """Give an empty sequence cells that hold what `save` returned; False where there is no room for them."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import numpy.typing as npt
 
-from server.bindings.llama_context import DECODED, NO_KV_SLOT, LlamaContext
-from server.engine.backend import BatchFailed, Logits, OutOfCells
+from server.bindings.llama_context import DECODED, NO_KV_SLOT, LlamaContext, SequenceState
+from server.engine.backend import BatchFailed, CellStates, Logits, OutOfCells
 from server.engine.batch import Batch
 
 
@@ -19,6 +21,7 @@ class LlamaBackend:
         self.num_cells = context.num_cells // (context.options.max_sequences if self.has_streams else 1)
         self.max_sequences = context.options.max_sequences
         self.can_share = context.can_share_prefixes
+        self.can_save = context.can_share_prefixes and not context.has_window
         self.max_batch_tokens = context.options.max_batch_tokens
         self.vocab_size = context.vocab_size
 
@@ -72,3 +75,10 @@ class LlamaBackend:
     def trim(self, seq_id: int, num_tokens: int) -> None:
         is_cut = self._context.remove(seq_id, start=num_tokens)
         assert is_cut, "this model's memory cannot be cut: `can_share` should say so"
+
+    def save(self, seq_id: int) -> SequenceState:
+        return self._context.save(seq_id)
+
+    def restore(self, seq_id: int, states: CellStates) -> bool:
+        assert isinstance(states, ctypes.Array)
+        return self._context.restore(seq_id, states)

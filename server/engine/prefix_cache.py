@@ -93,6 +93,11 @@ class PrefixCache:
         num_idle = idle - (missing if idle and not node.num_running else 0)
         return Match(num_matched, num_idle, node.holders, node, in_node)
 
+    def token_ids_of(self, holder: int) -> TokenIds:
+        """The tokens whose cells it holds, in order."""
+        path = reversed(list(self._tips[holder].path()))
+        return [token_id for node in path for token_id in node.token_ids]
+
     def ending_at(self, match: Match) -> list[int]:
         """The holders whose path ends exactly where the match ends: what follows continues them."""
         node = match._node

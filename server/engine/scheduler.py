@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from server.engine.answer_lengths import AnswerLengths
 from server.engine.drafter import Drafter
-from server.engine.kv_cache import KVCache
+from server.engine.kv_cache import CachedPrefix, KVCache
 from server.engine.order import urgency
-from server.engine.prefix_cache import Match
 from server.engine.sequence import Sequence, SequenceStatus
 from server.engine.step_cost import StepCost
 from server.types import TokenIds
@@ -160,26 +159,25 @@ class Scheduler:
         for sequence in self._in_order(self.waiting, now)[:MAX_LOOKED_AT]:
             if not self._has_place:
                 return
-            match = self._kv_cache.match(sequence.token_ids, tenant=sequence.tenant)
-            if self._is_being_computed(sequence, match.num_tokens, now):
+            prefix = self._kv_cache.match(sequence.token_ids, tenant=sequence.tenant)
+            if self._is_being_computed(sequence, prefix.num_tokens, now):
                 continue
-            needed = self._expected_cells(sequence) - match.num_tokens
-            if self.running and promised + needed + match.num_idle_cells > self._kv_cache.num_available_cells:
+            needed = self._expected_cells(sequence) - prefix.num_tokens
+            if self.running and promised + needed + prefix.num_cells > self._kv_cache.num_available_cells:
                 if self._is_full:
                     continue  # whoever was preempted waits for a finish anyway; smaller ones need not
                 return  # alone, any sequence fits: the cache holds at least one full context
             promised += needed
-            self._start(sequence, match)
+            self._start(sequence, prefix)
 
     @property
     def _has_place(self) -> bool:
         return len(self.running) < self._options.max_running and self._kv_cache.has_available_id
 
-    def _start(self, sequence: Sequence, match: Match) -> None:
-        sequence.seq_id = self._kv_cache.open(match)
-        sequence.num_computed_tokens = match.num_tokens
+    def _start(self, sequence: Sequence, prefix: CachedPrefix) -> None:
+        sequence.seq_id, sequence.num_computed_tokens = self._kv_cache.open(prefix)
         if sequence.num_cached_tokens is None:
-            sequence.num_cached_tokens = match.num_tokens
+            sequence.num_cached_tokens = sequence.num_computed_tokens
         sequence.status = SequenceStatus.RUNNING
         self.waiting.remove(sequence)
         self.running.append(sequence)

@@ -8,6 +8,7 @@ grammar, which it has compiled by a thread that may be given up; a last one comp
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from server.engine.grammar_compiler import GrammarCompiler
 from server.engine.kv_cache import KVCache
 from server.engine.llama_backend import LlamaBackend
 from server.engine.output_processor import OutputProcessor
+from server.engine.parked_prefixes import ParkedPrefixes
 from server.engine.sampler import Sampler
 from server.engine.scheduler import Scheduler, SchedulerOptions
 from server.engine.sequence import Sequence
@@ -53,6 +55,9 @@ logger = logging.getLogger(__name__)
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that runs Python may keep the others waiting: the engine's comes back from llama.cpp and numpy many
 times a step, and Python's 5 ms would be felt each time that a burst of requests is being tokenised."""
+
+PREFIX_MEMORY_SHARE = 16
+"""One part in so many of the machine's memory is for prompts that have no place in the KV cache any more."""
 
 
 class ChatWorker:
@@ -92,6 +97,7 @@ class ChatWorker:
                 "gpu_layers": "all" if gpu_layers == ALL_LAYERS else str(gpu_layers),
                 "kv_cells": str(runtime.options.num_cells),
                 "max_sequences": str(config.max_sequences),
+                "prefix_memory_mb": str(_prefix_memory_bytes(config) >> 20),
                 "repacked_weights": "on" if use_extra_bufts else "off",
             },
         )
@@ -207,7 +213,7 @@ class ChatWorker:
     def _make_engine(self, config: ModelConfig, options: ContextOptions) -> Engine:
         backend, cost = LlamaBackend(LlamaContext(self._model, options)), StepCost()
         scheduler = Scheduler(
-            KVCache(backend),
+            KVCache(backend, parked=ParkedPrefixes(_prefix_memory_bytes(config))),
             SchedulerOptions(
                 max_step_tokens=options.max_batch_tokens,
                 max_running=min(config.max_sequences, options.max_batch_tokens),
@@ -257,6 +263,12 @@ class ChatWorker:
                 f"pinned_prefixes[{index}] has {len(token_ids)} tokens; expected 1 to {self._context_length - 1}"
             )
         return token_ids
+
+
+def _prefix_memory_bytes(config: ModelConfig) -> int:
+    if config.prefix_memory_mb is not None:
+        return config.prefix_memory_mb << 20
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // PREFIX_MEMORY_SHARE
 
 
 if __name__ == "__main__":

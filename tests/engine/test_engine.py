@@ -15,6 +15,7 @@ from server.engine.detokenizer import Detokenizer
 from server.engine.engine import Engine, TokenOutput
 from server.engine.kv_cache import KVCache
 from server.engine.output_processor import Output, OutputProcessor
+from server.engine.parked_prefixes import ParkedPrefixes
 from server.engine.sampler import Sampler
 from server.engine.scheduler import Scheduler, SchedulerOptions
 from server.engine.sequence import Sequence
@@ -30,7 +31,14 @@ PIECES = [f"<{token_id}>".encode() for token_id in range(50)]
 class EngineUnderTest:
     """An engine with its text side, on a clock that strikes once a step."""
 
-    def __init__(self, backend: FakeBackend, *, is_text_late: bool = False, **options: float) -> None:
+    def __init__(
+        self,
+        backend: FakeBackend,
+        *,
+        is_text_late: bool = False,
+        parked: ParkedPrefixes | None = None,
+        **options: float,
+    ) -> None:
         is_end = np.zeros(backend.vocab_size, np.bool_)
         is_end[0] = True
         defaults = {
@@ -41,7 +49,8 @@ class EngineUnderTest:
         }
         cost = StepCost()
         ticks = itertools.count()
-        scheduler = Scheduler(KVCache(backend), SchedulerOptions(**{**defaults, **options}), cost)  # type: ignore[arg-type]
+        kv_cache = KVCache(backend, parked=parked)
+        scheduler = Scheduler(kv_cache, SchedulerOptions(**{**defaults, **options}), cost)  # type: ignore[arg-type]
         self.engine = Engine(
             backend, scheduler, Sampler(is_end), cost, is_end=lambda token_id: token_id == 0, clock=lambda: next(ticks)
         )
@@ -139,6 +148,7 @@ arrivals_of_all_kinds = st.builds(
     st.booleans(),
     st.booleans(),
     st.sampled_from([0.4, 1e9]),
+    st.sampled_from([None, 20, 1000]),
 )
 def test_company_never_changes_an_answer(
     arrivals: list[Arrival],
@@ -149,13 +159,17 @@ def test_company_never_changes_an_answer(
     can_share: bool,
     is_text_late: bool,
     max_step_s: float,
+    parked_bytes: int | None,
 ) -> None:
-    """Few cells, ids and batch tokens force chunking, waiting, drafting and preemption in every combination."""
+    """Few cells, ids and batch tokens force chunking, waiting, drafting, parking and preemption in all combinations."""
     backend = FakeBackend(
         num_cells=num_cells, max_sequences=max_sequences, max_batch_tokens=batch_tokens, has_streams=has_streams
     )
     backend.can_share = can_share
-    engine = EngineUnderTest(backend, is_text_late=is_text_late, max_step_s=max_step_s, min_prefill_tokens=3)
+    parked = None if parked_bytes is None else ParkedPrefixes(parked_bytes, min_tokens=2)
+    engine = EngineUnderTest(
+        backend, is_text_late=is_text_late, parked=parked, max_step_s=max_step_s, min_prefill_tokens=3
+    )
     outputs: list[Output] = []
     for step in range(40):
         for index, arrival in enumerate(arrivals):
@@ -266,6 +280,24 @@ def test_a_finished_conversation_is_continued_without_computing_it_again() -> No
 
     assert text_of(outputs, "second") == expected_text(follow_up, max_tokens=2)
     assert sum(backend.batch_sizes) - computed <= 2 + 2  # the last answer token, the new one, and one generated
+
+
+def test_what_had_to_make_room_comes_back_without_computing_it_again() -> None:
+    backend = FakeBackend(num_cells=64, max_sequences=2)
+    engine = EngineUnderTest(backend, parked=ParkedPrefixes(10_000, min_tokens=4))
+    prompts = [[n] * 20 for n in (3, 4, 5, 6)]
+    for n, prompt in enumerate(prompts):
+        engine.add(str(n), prompt, max_tokens=1)
+        engine.run_until_idle()
+
+    num_batches = len(backend.batch_sizes)
+    engine.add("again", prompts[0], max_tokens=2)
+    outputs = engine.run_until_idle()
+
+    assert text_of(outputs, "again") == expected_text(prompts[0], max_tokens=2)
+    [ending] = endings_of(outputs, "again")
+    assert isinstance(ending, Finished) and ending.usage.cached_tokens == 19
+    assert backend.batch_sizes[num_batches] == 1
 
 
 def test_idle_prefixes_make_room_before_anybody_is_preempted() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.engine.kv_cache import KVCache
-from tests.fakes.backend import FakeBackend
+from server.engine.parked_prefixes import ParkedPrefixes
+from tests.fakes.backend import FakeBackend, _Cell
 
 
 def run(cache: KVCache, tokens: list[int]) -> int:
@@ -18,10 +19,10 @@ def run(cache: KVCache, tokens: list[int]) -> int:
 
 def begin(cache: KVCache, tokens: list[int]) -> int:
     match = cache.match(tokens, tenant="one")
-    seq_id = cache.open(match)
+    seq_id, _ = cache.open(match)
     cache.make_room(len(tokens) - match.num_tokens)
     cells = cache._backend.cells.setdefault(seq_id, [])  # type: ignore[attr-defined]
-    cells += [object() for _ in tokens[match.num_tokens :]]
+    cells += [_Cell(token) for token in tokens[match.num_tokens :]]
     cache.grow(seq_id, tokens[match.num_tokens :])
     return seq_id
 
@@ -121,3 +122,94 @@ def test_a_pinned_prefix_outlives_everything() -> None:
     assert cache.match([1, 2, 3, 4, 5], tenant="one").num_tokens == 4
     assert cache.num_available_cells == 396
     cache.check_integrity()
+
+
+# ---- parking
+
+
+def parking(backend: FakeBackend, *, max_bytes: int = 1000) -> tuple[KVCache, ParkedPrefixes]:
+    parked = ParkedPrefixes(max_bytes, min_tokens=4)
+    return KVCache(backend, max_idle_tokens=10_000, parked=parked), parked
+
+
+@pytest.mark.parametrize("has_streams", [True, False])
+def test_a_prefix_whose_id_is_needed_is_parked_and_comes_back(has_streams: bool) -> None:
+    backend = FakeBackend(num_cells=400, max_sequences=1, has_streams=has_streams)
+    cache, _ = parking(backend)
+    run(cache, [1] * 20)
+    run(cache, [2] * 20)
+
+    prefix = cache.match([1] * 10 + [3] * 10, tenant="one")
+    seq_id, num_tokens = cache.open(prefix)
+
+    assert (prefix.num_tokens, num_tokens, len(backend.cells[seq_id])) == (10, 10, 10)
+    cache.close(seq_id, keep=True)
+    cache.check_integrity()
+
+
+def test_the_rest_of_a_prefix_that_is_taken_over_is_parked() -> None:
+    backend = FakeBackend(num_cells=400, max_sequences=1)
+    cache, _ = parking(backend)
+    run(cache, [*[1] * 20, *[2] * 20])
+    run(cache, [*[1] * 20, *[3] * 20])
+
+    assert cache.match([*[1] * 20, *[2] * 20], tenant="one").num_tokens == 39
+
+
+def test_a_conversation_that_goes_on_is_not_copied() -> None:
+    cache, parked = parking(FakeBackend(num_cells=400, max_sequences=1))
+    run(cache, [1] * 20)
+    run(cache, [1] * 40)
+
+    assert parked.num_bytes == 0
+
+
+def test_what_is_in_the_cache_is_not_fetched_from_elsewhere() -> None:
+    backend = FakeBackend(num_cells=400, max_sequences=2)
+    cache, _ = parking(backend)
+    for prompt in ([1] * 20, [2] * 20, [3] * 20, [1] * 20):
+        run(cache, prompt)
+    backend.restore = None  # type: ignore[assignment, method-assign]
+
+    assert cache.open(cache.match([1] * 20, tenant="one"))[1] == 19
+
+
+def test_what_has_no_room_to_come_back_is_computed_again() -> None:
+    backend = FakeBackend(num_cells=400, max_sequences=1)
+    cache, _ = parking(backend)
+    run(cache, [1] * 20)
+    run(cache, [2] * 20)
+    backend.restore = lambda _seq_id, _states: False  # type: ignore[method-assign]
+
+    seq_id, num_tokens = cache.open(cache.match([1] * 20, tenant="one"))
+
+    assert num_tokens == 0
+    cache.close(seq_id, keep=True)
+    cache.check_integrity()
+
+
+def test_a_copy_that_is_longer_than_the_room_is_not_offered() -> None:
+    backend = FakeBackend(num_cells=40, max_sequences=2)
+    cache, _ = parking(backend)
+    run(cache, [1] * 30)
+    begin(cache, [2] * 20)
+
+    assert cache.match([1] * 8, tenant="one").num_tokens == 0
+
+
+def test_cells_that_cannot_be_trusted_are_not_parked() -> None:
+    cache, parked = parking(FakeBackend(num_cells=400, max_sequences=4))
+    run(cache, [1] * 20)
+
+    cache.evict_all()
+
+    assert parked.num_bytes == 0
+
+
+def test_tenants_find_their_own_copies_only() -> None:
+    cache, _ = parking(FakeBackend(num_cells=400, max_sequences=1))
+    run(cache, [1] * 20)
+    run(cache, [2] * 20)
+
+    assert cache.match([1] * 20, tenant="other").num_tokens == 0
+    assert cache.match([1] * 20, tenant="one").num_tokens == 19

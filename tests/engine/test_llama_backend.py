@@ -23,6 +23,7 @@ class NotingContext:
         self.options = SimpleNamespace(streams=streams, max_sequences=4, max_batch_tokens=64)
         self.num_cells = 64
         self.can_share_prefixes = True
+        self.has_window = False
         self.vocab_size = VOCAB_SIZE
         self.calls: list[list[tuple[int, int, int]]] = []
         self.removed: list[tuple[int, int]] = []

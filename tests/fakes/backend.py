@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,7 @@ class FakeBackend:
         self.max_batch_tokens = max_batch_tokens
         self.vocab_size = vocab_size
         self.can_share = True
+        self.can_save = True
         self.has_streams = has_streams
         self.cells: dict[int, list[_Cell]] = {}
         self.batch_sizes: list[int] = []
@@ -79,6 +80,17 @@ class FakeBackend:
     def trim(self, seq_id: int, num_tokens: int) -> None:
         assert num_tokens <= len(self.cells.get(seq_id, ()))
         self.cells[seq_id] = self.cells.get(seq_id, [])[:num_tokens]
+
+    def save(self, seq_id: int) -> list[int]:
+        return [cell.token_id for cell in self.cells[seq_id]]
+
+    def restore(self, seq_id: int, states: Sized) -> bool:
+        assert isinstance(states, list)
+        assert not self.cells.get(seq_id), f"sequence {seq_id} is not empty"
+        if not self.has_streams and self.num_used_cells + len(states) > self.num_cells:
+            return False
+        self.cells[seq_id] = [_Cell(token_id) for token_id in states]
+        return True
 
     @property
     def num_used_cells(self) -> int:

@@ -12,6 +12,7 @@ from server.bindings.llama_model import LlamaModel
 from server.engine.engine import Engine, TokenOutput
 from server.engine.kv_cache import KVCache
 from server.engine.llama_backend import LlamaBackend
+from server.engine.parked_prefixes import ParkedPrefixes
 from server.engine.sampler import Sampler
 from server.engine.scheduler import Scheduler, SchedulerOptions
 from server.engine.sequence import Sequence
@@ -51,9 +52,11 @@ def tokens_of(model: LlamaModel, question: str) -> list[int]:
 class EngineUnderTest:
     """An engine, and what it was told to run."""
 
-    def __init__(self, model: LlamaModel, context: LlamaContext, *, drafts: bool = False) -> None:
+    def __init__(
+        self, model: LlamaModel, context: LlamaContext, *, drafts: bool = False, parked: ParkedPrefixes | None = None
+    ) -> None:
         backend, cost = LlamaBackend(context), StepCost()
-        scheduler = Scheduler(KVCache(backend), SchedulerOptions(drafts=drafts), cost)
+        scheduler = Scheduler(KVCache(backend, parked=parked), SchedulerOptions(drafts=drafts), cost)
         is_end = model.vocab.is_end
         self.engine = Engine(backend, scheduler, Sampler(is_end), cost, is_end=lambda token_id: bool(is_end[token_id]))
 
@@ -107,6 +110,27 @@ def test_a_shared_prefix_changes_no_answer(
     with LlamaContext(model, options) as context:
         [fresh] = EngineUnderTest(model, context).run([follow_up], max_tokens=NUM_TOKENS)
     assert_same_but_for_ties(model, fresh, shared)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("flash_attention", [False, True])
+def test_a_prompt_that_was_parked_comes_back_and_changes_no_answer(
+    model: LlamaModel, prompts: list[list[int]], streams: bool, flash_attention: bool
+) -> None:
+    options = ContextOptions(
+        num_cells=512, max_sequences=1, num_threads=2, streams=streams, flash_attention=flash_attention
+    )
+    with LlamaContext(model, options) as context:
+        engine = EngineUnderTest(model, context, parked=ParkedPrefixes(100 << 20))
+        long = [*prompts[0], *prompts[1], *prompts[2]]
+        first, _ = (engine.run([prompt], max_tokens=NUM_TOKENS)[0] for prompt in (long, prompts[3]))
+        follow_up = [*first.token_ids, *prompts[4]]
+        [back] = engine.run([follow_up], max_tokens=NUM_TOKENS)
+    with LlamaContext(model, options) as context:
+        [fresh] = EngineUnderTest(model, context).run([follow_up], max_tokens=NUM_TOKENS)
+
+    assert back.usage.cached_tokens >= len(first.token_ids) - 1
+    assert_same_but_for_ties(model, fresh, back)
 
 
 def test_drafting_changes_no_answer_and_saves_steps(model: LlamaModel) -> None:
