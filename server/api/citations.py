@@ -60,6 +60,7 @@ def _annotation(mark: CitedSource, source: Source) -> dict[str, Any]:
         "end_index": mark.end,
         "x": {
             "number": mark.number,
+            "by": _author(mark.start, mark.end),
             "supported": mark.is_supported,
             "page": span.page,
             "section": span.heading,
@@ -83,11 +84,17 @@ def _citation(cited: Cited, support: Support, sources: tuple[Source, ...]) -> di
         "sources": [_document(sources[number - 1], quote) for number, quote in quotes.items()],
         "x": {
             "numbers": statement.numbers,
+            "by": _author(statement.marks[0].start, statement.marks[0].end),
             "supported": support.is_supported,
             "overlap": support.overlap,
             "score": support.score,
         },
     }
+
+
+def _author(start: int, end: int) -> str:
+    """Who cites: the model with a mark, or the server with none."""
+    return "model" if start < end else "server"
 
 
 def _document(source: Source, quote: Quote | None) -> dict[str, Any]:

@@ -29,7 +29,10 @@ _FENCE_END = re.compile(r"[\s>]*(`+)\s*")
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A mark in the answer, at `start` to `end` of the text as sent, in code points, and the numbers in it."""
+    """A mark in the answer, at `start` to `end` of the text as sent, in code points, and the numbers in it.
+
+    A mark of the server's (see `attribution.py`) has no width.
+    """
 
     start: int
     end: int

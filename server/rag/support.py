@@ -30,7 +30,7 @@ Score = Callable[[str, Sequence[str]], Awaitable[float | None]]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence of the answer with citations in it or right behind it.
+    """A sentence of the answer, with the citations in it or right behind it.
 
     Attributes:
         start, end: Offsets into the answer, in code points; marks behind the full stop are not part of it.
@@ -83,10 +83,9 @@ async def check_support(
     async def check(statement: Statement) -> Support:
         sentence = " ".join(plain[statement.start : statement.end].split())
         vocabulary = set[str]().union(*(vocabularies[number] for number in statement.numbers))
-        words = words_of(sentence)
-        overlap = _overlap(words, vocabulary)
+        overlap = _overlap(telling_words(sentence), vocabulary)
         best = None
-        has_numbers = all(word in vocabulary for word in words if len(word) > 1 and has_digit(word))
+        has_numbers = _has_numbers(sentence, vocabulary)
         if score is not None and has_numbers and overlap < MIN_OVERLAP:
             best = await score(sentence, [sources[number - 1] for number in statement.numbers])
         is_supported = has_numbers and (overlap >= MIN_OVERLAP or (best is not None and best >= MIN_SCORE))
@@ -97,8 +96,19 @@ async def check_support(
     return [each.result() for each in checks]
 
 
+def word_overlap(sentence: str, passage: str) -> float:
+    """How much of a sentence's words a passage has, 0..1: nothing where a number of it is missing there."""
+    vocabulary = _vocabulary(passage)
+    return _overlap(telling_words(sentence), vocabulary) if _has_numbers(sentence, vocabulary) else 0.0
+
+
 def find_statements(answer: str, citations: Sequence[Citation]) -> list[Statement]:
-    """Find the sentences that citations belong to, in order.
+    """Find the sentences that citations belong to, in order."""
+    return [statement for statement in split_statements(answer, citations) if statement.marks]
+
+
+def split_statements(answer: str, citations: Sequence[Citation]) -> list[Statement]:
+    """Return all sentences of an answer, in order.
 
     A mark belongs to the sentence that it stands in; between two sentences, to the one before it on the same line.
     """
@@ -111,7 +121,7 @@ def find_statements(answer: str, citations: Sequence[Citation]) -> list[Statemen
             index = min(index + 1, len(sentences) - 1)
         if index >= 0:
             marks.setdefault(index, []).append(citation)
-    return [Statement(*sentences[index], tuple(marks[index])) for index in sorted(marks)]
+    return [Statement(*place, tuple(marks.get(index, ()))) for index, place in enumerate(sentences)]
 
 
 def _is_before_line(plain: str, sentences: list[tuple[int, int]], index: int, citation: Citation) -> bool:
@@ -130,10 +140,20 @@ def _without_marks(answer: str, citations: Sequence[Citation]) -> str:
     return "".join([*parts, answer[end:]])
 
 
+def telling_words(sentence: str) -> list[str]:
+    """Its words without short Latin ones, which are in every text; all of them where there are no others."""
+    words = words_of(sentence)
+    return [word for word in words if len(word) > 3 or not word.isascii() or has_digit(word)] or words
+
+
 def _overlap(words: Sequence[str], vocabulary: set[str]) -> float:
-    """The part of the words that is in the vocabulary. Short Latin words are left out: they are in every text."""
-    telling = [word for word in words if len(word) > 3 or not word.isascii() or has_digit(word)] or words
-    return sum(word[:MAX_ROOT_CHARS] in vocabulary for word in telling) / len(telling) if telling else 1.0
+    """The part of the words that is in the vocabulary."""
+    return sum(word[:MAX_ROOT_CHARS] in vocabulary for word in words) / len(words) if words else 1.0
+
+
+def _has_numbers(sentence: str, vocabulary: set[str]) -> bool:
+    """Whether each number of two digits or more is in the vocabulary."""
+    return all(word in vocabulary for word in words_of(sentence) if len(word) > 1 and has_digit(word))
 
 
 def _vocabulary(text: str) -> set[str]:

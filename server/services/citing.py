@@ -1,4 +1,6 @@
-"""An answer on its way from the model to the client: false citations are taken out, the others are checked."""
+"""An answer on its way from the model to the client: false citations are taken out, the others are checked, and what
+rests on a source without saying so is attributed to it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import msgspec
 
 from server.errors import StorageError
 from server.protocols import RerankModel
-from server.rag.citations import CitationFilter
+from server.rag.attribution import attribute
+from server.rag.citations import Citation, CitationFilter
 from server.rag.prompt import Source
 from server.rag.quotes import QuoteFinder
 from server.rag.relevance import relevance
@@ -62,8 +65,8 @@ class Citer:
 
     async def _cited(self, text: str, citations: CitationFilter, sources: Sequence[Source]) -> Cited:
         score = self._scorer(self._reranker) if self._reranker else None
-        statements = await check_support(text, citations.citations, [source.text for source in sources], score)
-        marks = await asyncio.to_thread(lambda: list(_cited_sources(statements, sources)))
+        checked = await check_support(text, citations.citations, [source.text for source in sources], score)
+        statements, marks = await asyncio.to_thread(_traced, text, citations.citations, checked, sources)
         marks = await self._on_their_pages(marks, sources)
         return Cited(text=text, marks=tuple(marks), statements=tuple(statements), num_removed=citations.num_removed)
 
@@ -115,11 +118,19 @@ async def uncited(
             yield event
 
 
-def _cited_sources(statements: Sequence[Support], sources: Sequence[Source]) -> Iterator[CitedSource]:
-    cited = {number for support in statements for number in support.statement.numbers}
-    finders = {number: QuoteFinder(sources[number - 1]) for number in cited}
+def _traced(
+    text: str, citations: Sequence[Citation], checked: Sequence[Support], sources: Sequence[Source]
+) -> tuple[list[Support], list[CitedSource]]:
+    """Add the statements that rest on a source without naming it, and find the places that all of them rest on."""
+    finders = [QuoteFinder(source) for source in sources]
+    statements = [*checked, *attribute(text, citations, finders)]
+    statements.sort(key=lambda support: support.statement.start)
+    return statements, list(_cited_sources(statements, finders))
+
+
+def _cited_sources(statements: Sequence[Support], finders: Sequence[QuoteFinder]) -> Iterator[CitedSource]:
     for support in statements:
         for mark in support.statement.marks:
             for number in mark.numbers:
-                quote = finders[number].find(support.sentence)
+                quote = finders[number - 1].find(support.sentence)
                 yield CitedSource(mark.start, mark.end, number, quote, support.is_supported)

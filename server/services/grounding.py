@@ -76,7 +76,7 @@ class CitedSource:
     """One number of a mark in the answer.
 
     Attributes:
-        start, end: Of the mark, in code points of the answer.
+        start, end: Of the mark, in code points of the answer; the same where the server has made it (`attribution.py`).
         number: Of the source.
         quote: The place in it that the statement rests on, as far as words tell.
         is_supported: Whether that statement is supported by its sources.
@@ -96,7 +96,7 @@ class Cited:
     Attributes:
         text: The whole answer.
         marks: In the order of the text; none for marks without a statement.
-        statements: The sentences that name sources, in order.
+        statements: The sentences that name sources, or rest on one without saying so, in order.
         num_removed: Numbers that named no source, and did not reach the client.
     """
 

@@ -59,6 +59,7 @@ ANNOTATION = {
     "end_index": 25,
     "x": {
         "number": 1,
+        "by": "model",
         "supported": True,
         "page": 3,
         "section": "Bread > Dough",
@@ -79,7 +80,7 @@ CITATION = {
             "document": {"id": "file-1", "title": "bread.pdf", "snippet": "Knead the dough for ten minutes."},
         }
     ],
-    "x": {"numbers": [1], "supported": True, "overlap": 1.0, "score": None},
+    "x": {"numbers": [1], "by": "model", "supported": True, "overlap": 1.0, "score": None},
 }
 SOURCE = {
     "number": 1,

@@ -497,6 +497,18 @@ async def test_answers_without_citations_have_none(said: tuple[Step, ...]) -> No
     assert answer.ending == said[-1]
 
 
+async def test_what_rests_on_a_source_without_saying_so_is_attributed_to_it() -> None:
+    said = saying("Gladly. Knead the dough for ten minutes. Let it rest in a warm place for an hour [1].")
+
+    answer = await Kitchen([hit(1, BREAD)], said).answer()
+
+    knead, rest = cited(answer).marks
+    assert knead.quote is not None and knead.quote.text == "Knead the dough for ten minutes."
+    assert knead.start == knead.end == answer.text.index(" Let it")
+    assert answer.text[rest.start : rest.end] == "[1]"
+    assert [support.statement.numbers for support in cited(answer).statements] == [(1,), (1,)]
+
+
 PIECES = st.lists(
     st.sampled_from(["[1]", "[", "1", "]", "9", "2", ", ", " ", "Ten minutes.", "\n", "`", "["]), max_size=12
 )
