@@ -30,7 +30,7 @@ from server.rag.fusion import Ranking, fuse
 from server.rag.lexical_index import LexicalIndex
 from server.rag.postings import postings_of
 from server.rag.retriever import NUM_CANDIDATES
-from server.rag.rows.words import word_row
+from server.rag.terms import chunk_terms, searched_text
 from server.rag.token_spans import TokenSpans, token_spans
 
 
@@ -137,8 +137,8 @@ def cut(
 
 
 def _by_words(pieces: Sequence[Piece], asked: Sequence[Question]) -> Rankings:
-    rows = [word_row(place, each.text, heading=each.span.heading, context="") for place, each in enumerate(pieces)]
-    index = LexicalIndex(1, [postings_of(rows)])
+    terms = chunk_terms([searched_text(each.text, heading=each.span.heading, context="") for each in pieces])
+    index = LexicalIndex(1, [postings_of(np.arange(len(pieces)), terms)])
     found = (index.search(question.text, NUM_CANDIDATES) for question in asked)
     return [dict(zip(ids.tolist(), scores.tolist(), strict=True)) for ids, scores in found]
 

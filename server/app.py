@@ -26,6 +26,7 @@ from server.models.registry import ModelEntry, ModelRegistry
 from server.models.weights import WeightsStore
 from server.rag.contexts import ContextWriter
 from server.rag.document_store import DocumentStore
+from server.rag.index_keeper import IndexKeeper
 from server.rag.index_shelf import IndexShelf
 from server.rag.ingestion import Ingestion
 from server.rag.ingestion_job import JobTools
@@ -159,6 +160,7 @@ async def _open_library(stack: AsyncExitStack, config: HearthConfig, models: Sto
     shelf = IndexShelf(documents, layout.indexes)
     stack.push_async_callback(shelf.save_all)
     sweeper = Sweeper(database, shelf)
+    await documents.replace_word_tables()
     await sweeper.recover()
     files = FileStore(layout.files, limits.max_upload_mb << 20)
     await files.sweep(await documents.file_ids())
@@ -200,6 +202,8 @@ async def _open_library(stack: AsyncExitStack, config: HearthConfig, models: Sto
     await library.ingestion.start()
     await library.reindexing.start()
     await stack.enter_async_context(_background(sweeper.sweep_for_ever()))
+    keeper = IndexKeeper(shelf, max_bytes=rag.index_memory_mb << 20)
+    await stack.enter_async_context(_background(keeper.keep_for_ever()))
     await stack.enter_async_context(_background(expire_for_ever(library)))
     return library
 

@@ -103,6 +103,12 @@ class RagSettings(Section):
         description="Most tokens that rules and sources of a grounded answer may have; less where the chat model's "
         "context leaves less.",
     )
+    index_memory_mb: int = Field(
+        2048,
+        ge=1,
+        description="Most memory for what is searched of vector stores, in MiB: 100,000 chunks of 384 numbers take "
+        "some 130. Beyond it, the store that was not searched for longest leaves it, until its next search.",
+    )
     parser: ParserSettings = Field(
         default_factory=ParserSettings, description="Bounds of the processes that read uploaded documents."
     )

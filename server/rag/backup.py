@@ -314,3 +314,5 @@ def _explained(what: str) -> Iterator[None]:
         raise StorageError(f"{what}: {exc.strerror or exc} ({exc.filename})") from exc
     except sqlite3.Error as exc:
         raise StorageError(f"{what}: {exc}") from exc
+    except UnicodeDecodeError as exc:  # of what SQLite hands out of a damaged page
+        raise StorageError(f"{what}: the database is malformed: {exc}") from exc

@@ -9,6 +9,7 @@ Any method raises StorageError, and one that adds something StorageFull, with no
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,13 +37,15 @@ from server.rag.documents import (
     Vectors,
 )
 from server.rag.paging import FIRST_PAGE, Page
-from server.rag.rows import batches, chunks, documents, expiry, files, jobs, pending, stores, sweeps, texts
+from server.rag.rows import batches, chunks, documents, expiry, files, jobs, pending, stores, sweeps, texts, word_tables
 from server.storage.database import Database
 
 T = TypeVar("T")
 
 NewDocument = tuple[str, Attributes, ChunkingStrategy]
 """What is asked of a file that goes into a store: its id, its attributes, how it is cut."""
+
+_UPGRADE_SLICE_S = 1.0  # of one transaction: what is committed need not be done again
 
 
 class DocumentStore:
@@ -57,6 +60,19 @@ class DocumentStore:
         self._database = database
         self._clock = clock
         self._uses: dict[str, int] = {}  # of stores, by id, that are not written down yet
+
+    async def replace_word_tables(self) -> None:
+        """Bring what an older version has stored of words to today's form. Before anything else works on the directory.
+
+        Takes half a minute for each 100,000 chunks, once; what is broken off is gone on with.
+        """
+
+        def work(db: sqlite3.Connection) -> bool:
+            deadline = time.monotonic() + _UPGRADE_SLICE_S
+            return word_tables.replace_some(db, lambda: time.monotonic() > deadline)
+
+        while await self._database.write(work):
+            pass
 
     # ---- files
 
@@ -285,7 +301,7 @@ class DocumentStore:
         *,
         edition: int = 0,
     ) -> ChunkChange | None:
-        """Commit a document at once: its text, parents, chunks, search rows and vectors, in place of the old ones.
+        """Commit a document at once: its text, parents, chunks, terms and vectors, in place of the old ones.
 
         Args:
             vectors: float32 [num_chunks, dimensions of the store]; kept as fp16.
@@ -298,8 +314,11 @@ class DocumentStore:
         Raises:
             Reindexed: As `known_vectors`.
         """
+        terms = await asyncio.to_thread(chunks.terms_of, parsed.text, chunked)
         return await self._database.write(
-            lambda db: jobs.complete(db, document_id, parsed, chunked, vectors=vectors, hashes=hashes, edition=edition)
+            lambda db: jobs.complete(
+                db, document_id, parsed, chunked, vectors=vectors, terms=terms, hashes=hashes, edition=edition
+            )
         )
 
     # ---- chunks: what searches find, of one store or another

@@ -5,11 +5,14 @@ Offsets count code points of `ParsedDocument.text`, half-open; pages count from 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from server.rag.terms import ChunkTerms
 
 Attributes = dict[str, str | float | bool]
 """What a client says about a document and filters by: up to 16 keys of up to 64 characters, texts of up to 512."""
@@ -282,7 +285,7 @@ class ChunkChange:
     """What one transaction did to a store's chunks, for the index that follows it.
 
     Attributes:
-        added_ids: int64 [n]; `vectors` are theirs, float32 [n, dimensions].
+        added_ids: int64 [n], ascending; `vectors` and `terms` are theirs, float32 [n, dimensions] and [n].
         removed_ids: int64 [m].
     """
 
@@ -290,6 +293,7 @@ class ChunkChange:
     generation: int
     added_ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     vectors: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    terms: Sequence[ChunkTerms] = ()
     removed_ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 

@@ -27,10 +27,11 @@ from server.rag.index_snapshot import (
     read_stamp,
 )
 from server.rag.postings import Postings, checked_postings, join_postings, read_postings
-from server.rag.rows import words
-from server.rag.rows.chunks import Ids, word_rows
+from server.rag.rows import chunks
+from server.rag.rows.chunks import Ids
 from server.rag.rows.stores import NOBODY
 from server.rag.store_index import vectors_file, words_file
+from server.rag.terms import ChunkTerms
 from server.storage.data_layout import DataLayout
 
 FileState = Literal["current", "missing", "behind", "unusable"]
@@ -102,7 +103,7 @@ class IndexReport:
 
 
 def check_index(data_dir: Path) -> IndexReport:
-    """Check everything; seconds for each 100,000 chunks.
+    """Check everything; half a minute for each 100,000 chunks.
 
     Raises:
         StorageError: There is no database, or it cannot be read.
@@ -116,7 +117,7 @@ def check_index(data_dir: Path) -> IndexReport:
             db.execute("BEGIN")
             problems = list(_check_database(db))
             found = [_check_store(db, store, layout.indexes) for store in _stores(db)]
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, UnicodeDecodeError) as exc:  # the latter: of what SQLite hands out of a damaged page
         raise StorageError(f"the database cannot be read: {exc}") from exc
     return IndexReport(
         tuple(check for check, _ in found),
@@ -161,8 +162,11 @@ def _check_store(db: sqlite3.Connection, store: _Store, folder: Path) -> tuple[S
     vectors_state, bad_vectors_file = _check_file(
         vectors_file(folder, store.id), stamp, lambda segments: _same_vectors(segments, ids, vectors)
     )
+    bad_words = _check_words(db, store)
     words_state, bad_words_file = _check_file(
-        words_file(folder, store.id), stamp, lambda segments: _same_words(segments, read_postings(db, store.row, ids))
+        words_file(folder, store.id),
+        stamp,
+        lambda segments: bool(bad_words) or _same_words(segments, read_postings(db, store.row)),
     )
     check = StoreCheck(
         store_id=store.id,
@@ -170,7 +174,7 @@ def _check_store(db: sqlite3.Connection, store: _Store, folder: Path) -> tuple[S
         num_chunks=len(ids),
         file=max(vectors_state, words_state, key=_STATES.index),
     )
-    return check, [*bad_vectors, *_check_words(db, store, ids), *bad_vectors_file, *bad_words_file]
+    return check, [*bad_vectors, *bad_words, *bad_vectors_file, *bad_words_file]
 
 
 def _read_vectors(db: sqlite3.Connection, store: _Store) -> tuple[Ids, Halves, list[str]]:
@@ -183,36 +187,15 @@ def _read_vectors(db: sqlite3.Connection, store: _Store) -> tuple[Ids, Halves, l
     return ids, vectors, [f"{num_wrong} vectors that are not of length 1"] if num_wrong else []
 
 
-def _check_words(db: sqlite3.Connection, store: _Store, ids: Ids) -> list[str]:
-    """Compare the words with those of the chunks' texts, looked up anew: of which chunks, and which how often."""
-    table = words.table(store.row)
-    if _word_rows(db, table) != ids.tolist():
-        return ["words of other chunks than there are"]
-    with closing(sqlite3.connect(":memory:")) as fresh:
-        words.create(fresh, store.row)
-        documents = db.execute("SELECT DISTINCT document_id FROM chunks WHERE store_row = ?", (store.row,)).fetchall()
-        for (document_id,) in documents:
-            words.insert(fresh, store.row, word_rows(db, document_id))
-        same = _sizes(db, table) == _sizes(fresh, table) and _terms(db, table) == _terms(fresh, table)
-    return [] if same else ["words that are not those of the chunks"]
-
-
-def _word_rows(db: sqlite3.Connection, table: str) -> list[int]:
-    return [chunk_id for (chunk_id,) in db.execute(f"SELECT id FROM {table}_docsize ORDER BY id")]  # noqa: S608  # ours
-
-
-def _sizes(db: sqlite3.Connection, table: str) -> list[tuple[int, bytes]]:
-    """How many words each chunk has."""
-    return db.execute(f"SELECT id, sz FROM {table}_docsize ORDER BY id").fetchall()  # noqa: S608  # our own name
-
-
-def _terms(db: sqlite3.Connection, table: str) -> list[tuple[str, int, int]]:
-    """In how many chunks each word is, and how often."""
-    db.execute(f"CREATE VIRTUAL TABLE temp.terms USING fts5vocab (main, {table}, row)")
-    try:
-        return db.execute("SELECT term, doc, cnt FROM temp.terms ORDER BY term").fetchall()
-    finally:
-        db.execute("DROP TABLE temp.terms")
+def _check_words(db: sqlite3.Connection, store: _Store) -> list[str]:
+    """Compare the terms of chunks with those of their texts, looked up anew."""
+    query = "SELECT DISTINCT document_id FROM chunks WHERE store_row = ?"
+    for (document_id,) in db.execute(query, (store.row,)).fetchall():
+        query = "SELECT id, num_words, terms FROM chunks WHERE document_id = ?"
+        stored = {chunk_id: ChunkTerms(*terms) for chunk_id, *terms in db.execute(query, (document_id,))}
+        if stored != chunks.make_terms(db, document_id):
+            return ["words that are not those of the chunks"]
+    return []
 
 
 def _check_file(
@@ -241,13 +224,4 @@ def _same_words(segments: list[Arrays], expected: Postings) -> bool:
     if not segments:
         return not len(expected.ids)
     found = join_postings([checked_postings(arrays) for arrays in segments])
-    return all(np.array_equal(a, b) for a, b in zip(_sorted(found), _sorted(expected), strict=True))
-
-
-def _sorted(postings: Postings) -> Arrays:
-    """With terms, and the chunks of each term, in order."""
-    whole = join_postings([postings])
-    owners = np.repeat(np.arange(len(whole.terms)), whole.sizes)
-    order = np.lexsort((whole.positions, owners))
-    *others, positions, counts = whole.arrays()
-    return *others, positions[order], counts[order]
+    return all(np.array_equal(a, b) for a, b in zip(found.arrays(), expected.arrays(), strict=True))

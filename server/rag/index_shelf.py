@@ -1,38 +1,54 @@
 """The indexes of vector stores in memory, each made when it is first asked for and kept in step with its store.
 
-SQLite says what is in a store; an index is read from its file if that holds exactly this, else made of what SQLite has.
-Afterwards the index follows the store's changes, whose generations have no gaps: `index` waits for what was committed
-before it was asked, so that a search finds whatever a client has been told of. Should a change never be told, e.g.
-because whoever committed it was cancelled, the index is made again.
+SQLite says what is in a store; `index_maker.py` makes an index of it. Afterwards the index follows the store's changes,
+whose generations have no gaps: `index` waits for what was committed before it was asked, so that a search finds
+whatever a client has been told of. Should a change never be told, e.g. because whoever committed it was cancelled, the
+index is made again.
 
-All methods belong to the event loop; the work is done in threads.
+All methods belong to the event loop; the work is done in threads. When to save an index, and which one to let go of,
+`index_keeper.py` decides.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import itertools
 import logging
-import sqlite3
-from contextlib import suppress
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from server.errors import ObjectNotFound, StorageError
 from server.rag.document_store import DocumentStore
 from server.rag.documents import ChunkChange
-from server.rag.index_snapshot import SnapshotStamp, checksum_of
-from server.rag.lexical_index import LexicalIndex
-from server.rag.postings import Postings, read_postings
-from server.rag.rows import chunks, stores
-from server.rag.store_index import StoreIndex, VectorSwap, load_index, vectors_file, word_rows, words_file
-from server.rag.vector_index import FaissIndex, vector_arrays
+from server.rag.index_maker import IndexMaker, MadeIndex, return_memory
+from server.rag.store_index import StoreIndex, VectorSwap
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 1.0
 """How long a change may be on its way from its commit to `apply`, before the index is made without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An index in memory. Times are of the shelf's clock.
+
+    Attributes:
+        last_use: Larger than that of all indexes that were asked for earlier.
+        num_unsaved: Rows that were added or removed since its files were written.
+        unsaved_since: When the first change was that they lack; None: they have all.
+        changed_at: When the last one was.
+    """
+
+    store_id: str
+    num_bytes: int
+    num_chunks: int
+    last_use: int
+    num_unsaved: int
+    unsaved_since: float | None
+    changed_at: float
 
 
 @dataclass(eq=False)
@@ -45,16 +61,41 @@ class _Shelved:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     catching_up: asyncio.Task[None] | None = None
     merging: asyncio.Task[None] | None = None
+    last_use: int = 0
+    num_unsaved: int = 0
+    unsaved_since: float | None = None
+    changed_at: float = 0.0
+
+    def note_change(self, num_rows: int, now: float) -> None:
+        self.num_unsaved += num_rows
+        self.unsaved_since = now if self.unsaved_since is None else self.unsaved_since
+        self.changed_at = now
+
+    @property
+    def is_busy(self) -> bool:
+        return any(task is not None and not task.done() for task in (self.catching_up, self.merging))
 
 
 class IndexShelf:
     """All indexes of this process. `documents` is asked for what they hold, `folder` is theirs alone."""
 
-    def __init__(self, documents: DocumentStore, folder: Path, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        documents: DocumentStore,
+        folder: Path,
+        *,
+        patience_s: float = PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.is_changed = asyncio.Event()
+        """Set when an index has come, grown or gone; whoever waits for that clears it."""
         self._documents = documents
-        self._folder = folder
+        self._maker = IndexMaker(documents, folder)
         self._patience_s = patience_s
+        self._clock = clock
         self._shelved: dict[str, _Shelved] = {}
+        self._dropped: set[str] = set()  # their files are to be deleted
+        self._uses = itertools.count(1)
 
     async def index(self, store_id: str) -> StoreIndex:
         """Return the index of a store, with all that is committed by now.
@@ -66,15 +107,41 @@ class IndexShelf:
         return await self.at_least(store_id, await self._documents.generation(store_id))
 
     async def at_least(self, store_id: str, generation: int) -> StoreIndex:
-        """Return the index once it has reached a generation, which is committed. Errors as of `index`."""
-        shelved = self._shelved.setdefault(store_id, _Shelved(store_id))
-        while shelved.index is None or shelved.index.generation < generation:
+        """Return the index once it has reached a generation, which is committed. Errors as of `index`.
+
+        It stays as it is for whoever holds it, but follows its store only as long as it is on the shelf.
+        """
+        while True:
+            shelved = self._shelved.setdefault(store_id, _Shelved(store_id))
+            shelved.last_use = next(self._uses)
+            if shelved.index is not None and shelved.index.generation >= generation:
+                return shelved.index
             await asyncio.shield(self._catch_up(shelved, generation))
-        return shelved.index
 
     def holds(self, store_id: str) -> bool:
         """Whether there is an index of a store in memory, or one is being made."""
         return store_id in self._shelved
+
+    def held(self) -> list[Held]:
+        """List the indexes in memory."""
+        return [
+            Held(
+                store_id=each.store_id,
+                num_bytes=each.index.num_bytes,
+                num_chunks=each.index.vectors.num_chunks,
+                last_use=each.last_use,
+                num_unsaved=each.num_unsaved,
+                unsaved_since=each.unsaved_since,
+                changed_at=each.changed_at,
+            )
+            for each in self._shelved.values()
+            if each.index is not None
+        ]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all that is searched."""
+        return sum(held.num_bytes for held in self.held())
 
     def apply(self, change: ChunkChange | VectorSwap) -> None:
         """Take note of a committed change; returns at once. Nothing to do for a store that nobody has searched."""
@@ -85,25 +152,67 @@ class IndexShelf:
             self._catch_up(shelved, change.generation)
 
     def drop(self, store_id: str) -> None:
-        """Forget the index of a store that was deleted. Its files go with the next `save_all`."""
+        """Forget the index of a store that was deleted. Its files go with the next `delete_dropped`."""
         self._shelved.pop(store_id, None)
+        self._dropped.add(store_id)
+        self.is_changed.set()
+
+    # ---- files, and room
+
+    async def save(self, store_id: str) -> None:
+        """Write what changed of an index since the last time, unless it changes while it is written; log failures."""
+        shelved = self._shelved.get(store_id)
+        if shelved is None or shelved.index is None or shelved.unsaved_since is None:
+            return
+        num_unsaved = shelved.num_unsaved
+        shelved.num_unsaved, shelved.unsaved_since = 0, None
+        is_saved = False
+        try:
+            is_saved = await self._maker.save(store_id, shelved.index)
+        except (OSError, StorageError, ObjectNotFound) as exc:
+            logger.warning("index not saved", extra={"store": store_id, "error": str(exc)})
+            num_unsaved = 0  # it takes long until the next try
+        finally:
+            if not is_saved:
+                shelved.note_change(num_unsaved, self._clock())
 
     async def save_all(self) -> None:
         """Write what changed since the last time, and delete files of stores that are gone. Failures are logged."""
         for shelved in list(self._shelved.values()):
             while shelved.catching_up is not None and not shelved.catching_up.done():
                 await asyncio.wait((shelved.catching_up,))
-            await self._save(shelved)
+            await self.save(shelved.store_id)
+        await self.delete_lost()
+
+    async def evict(self, store_id: str) -> bool:
+        """Save an index and let go of it, until its next search; false if somebody has use for it meanwhile."""
+        shelved = self._shelved.get(store_id)
+        if shelved is None or shelved.is_busy:
+            return False
+        last_use = shelved.last_use
+        await self.save(store_id)
+        if shelved.last_use != last_use or shelved.is_busy or self._shelved.get(store_id) is not shelved:
+            return False
+        del self._shelved[store_id]
+        await asyncio.to_thread(return_memory)
+        return True
+
+    async def delete_dropped(self) -> None:
+        """Delete the files of stores that were dropped. Failures are logged; `delete_lost` tries again."""
+        dropped, self._dropped = self._dropped, set()
+        if not dropped:
+            return
         try:
-            store_ids = await self._documents.read(_store_ids)
-            await asyncio.to_thread(_delete_others, self._folder, store_ids)
-        except (OSError, StorageError) as exc:
+            await self._maker.delete_files(dropped)
+        except OSError as exc:
             logger.warning("index files of deleted stores are left", extra={"error": str(exc)})
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all that is searched."""
-        return sum(shelved.index.num_bytes for shelved in self._shelved.values() if shelved.index)
+    async def delete_lost(self) -> None:
+        """Delete files of all stores that are no more. Failures are logged."""
+        try:
+            await self._maker.delete_other_files()
+        except (OSError, StorageError) as exc:
+            logger.warning("index files of deleted stores are left", extra={"error": str(exc)})
 
     # ---- in step with the store
 
@@ -115,6 +224,7 @@ class IndexShelf:
         return shelved.catching_up
 
     def _caught_up(self, shelved: _Shelved, task: asyncio.Task[None]) -> None:
+        self.is_changed.set()
         if task.cancelled():
             return
         if error := task.exception():
@@ -125,27 +235,33 @@ class IndexShelf:
 
     async def _follow(self, shelved: _Shelved, generation: int) -> None:
         if shelved.index is None:
-            stamp = await self._documents.read(lambda db: _stamp(db, shelved.store_id))
-            shelved.index = await self._make(shelved.store_id, stamp)
+            self._put(shelved, await self._maker.load(shelved.store_id))
+        assert shelved.index is not None
         while shelved.index.generation < generation:
             change = await self._next_change(shelved, shelved.index.generation + 1)
             if change is None:
                 logger.info("index made again, as a change was not told", extra={"store": shelved.store_id})
-                shelved.index = await self._make(shelved.store_id)
+                self._put(shelved, await self._maker.make(shelved.store_id))
             elif isinstance(change, VectorSwap):
-                shelved.index = await self._swap(shelved.index, change)
+                self._put(shelved, await self._swap(shelved.index, change))
             else:
-                words = await self._documents.read(partial(word_rows, added_ids=change.added_ids))
-                await asyncio.to_thread(shelved.index.apply, change, words)
+                await asyncio.to_thread(shelved.index.apply, change)
+                shelved.note_change(len(change.added_ids) + len(change.removed_ids), self._clock())
         reached = shelved.index.generation
         shelved.changes = {number: change for number, change in shelved.changes.items() if number > reached}
         self._merge(shelved)
 
-    async def _swap(self, index: StoreIndex, change: VectorSwap) -> StoreIndex:
+    def _put(self, shelved: _Shelved, made: MadeIndex) -> None:
+        shelved.index = made.index
+        shelved.num_unsaved, shelved.unsaved_since = 0, None
+        if not made.is_saved:
+            shelved.note_change(made.index.vectors.num_chunks, self._clock())
+
+    async def _swap(self, index: StoreIndex, change: VectorSwap) -> MadeIndex:
         """Searches that hold the old index end with it; the next ones get the new one."""
         if change.vectors is None:
-            return await self._make(change.store_id)
-        return await asyncio.to_thread(index.swap, change)
+            return await self._maker.make(change.store_id)
+        return MadeIndex(await asyncio.to_thread(index.swap, change), is_saved=False)
 
     async def _next_change(self, shelved: _Shelved, generation: int) -> ChunkChange | VectorSwap | None:
         """Wait for a change that may have been committed but not told yet; None if it does not come."""
@@ -158,33 +274,6 @@ class IndexShelf:
             return None
         return shelved.changes[generation]
 
-    # ---- making indexes
-
-    async def _make(self, store_id: str, stamp: SnapshotStamp | None = None) -> StoreIndex:
-        """Make an index, both parts at the same time, of files if they fit the stamp.
-
-        A commit in between makes one of them a generation older; it gets that one's change next.
-        """
-        vectors, words = await asyncio.gather(self._vectors(store_id, stamp), self._words(store_id, stamp))
-        await asyncio.to_thread(_return_memory)
-        return StoreIndex(vectors, words)
-
-    async def _vectors(self, store_id: str, stamp: SnapshotStamp | None) -> FaissIndex:
-        path = vectors_file(self._folder, store_id)
-        if stamp and (found := await asyncio.to_thread(load_index, FaissIndex.load, path, stamp)):
-            return found
-        generation, ids, vectors = await self._documents.vectors(store_id)
-        return await asyncio.to_thread(lambda: FaissIndex(generation, [vector_arrays(ids, vectors)]))
-
-    async def _words(self, store_id: str, stamp: SnapshotStamp | None) -> LexicalIndex:
-        path = words_file(self._folder, store_id)
-        if stamp and (found := await asyncio.to_thread(load_index, LexicalIndex.load, path, stamp)):
-            return found
-        generation, postings = await self._documents.read(lambda db: _postings(db, store_id))
-        return LexicalIndex(generation, [postings])
-
-    # ---- merging and saving
-
     def _merge(self, shelved: _Shelved) -> None:
         if shelved.merging is None or shelved.merging.done():
             shelved.merging = asyncio.create_task(self._merge_all(shelved))
@@ -195,45 +284,7 @@ class IndexShelf:
         while await asyncio.to_thread(shelved.index.merge):
             pass
 
-    async def _save(self, shelved: _Shelved) -> None:
-        if shelved.index is None:
-            return
-        try:
-            generation, mark = await self._documents.read(lambda db: stores.mark(db, shelved.store_id))
-            if generation == shelved.index.generation:  # a file that is behind its store is of no use
-                await asyncio.to_thread(shelved.index.save, self._folder, shelved.store_id, mark)
-        except (OSError, StorageError, ObjectNotFound) as exc:
-            logger.warning("index not saved", extra={"store": shelved.store_id, "error": str(exc)})
-
-
-def _stamp(db: sqlite3.Connection, store_id: str) -> SnapshotStamp:
-    """Say what an index of a store must hold."""
-    ids = chunks.ids_of(db, stores.row_of_any(db, store_id))
-    generation, mark = stores.mark(db, store_id)
-    return SnapshotStamp(generation=generation, count=len(ids), checksum=checksum_of(ids), mark=mark)
-
-
-def _postings(db: sqlite3.Connection, store_id: str) -> tuple[int, Postings]:
-    store_row = stores.row_of_any(db, store_id)
-    return stores.generation(db, store_id), read_postings(db, store_row, chunks.ids_of(db, store_row))
-
-
-def _return_memory() -> None:
-    """Give back to the system what making an index has left free: glibc keeps a hundred megabytes otherwise."""
-    with suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
-
 
 def _report_merge(store_id: str, task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         logger.error("index not merged", extra={"store": store_id}, exc_info=error)
-
-
-def _store_ids(db: sqlite3.Connection) -> set[str]:
-    return {store_id for (store_id,) in db.execute("SELECT id FROM vector_stores WHERE tenant != ?", (stores.NOBODY,))}
-
-
-def _delete_others(folder: Path, store_ids: set[str]) -> None:
-    for path in folder.glob("*"):
-        if path.name.partition(".")[0] not in store_ids:
-            path.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ Ids = npt.NDArray[np.int64]
 Arrays = Sequence[npt.NDArray[Any]]
 """Of one segment; the first one is int64 [n], ids in ascending order."""
 
-VERSION = 1
+VERSION = 2
 
 _MAGIC = b"HEARTHIX"
 _MAX_HEADER_BYTES = 1 << 16

@@ -4,7 +4,7 @@ A query is a bag of words: chunks with any of them count; those with more, and r
 all its words are looked at, common ones too: in a store about one subject, its common words say most.
 
 FTS5's own ranking reads the length of each row that matches from a table, a millisecond for a thousand rows; in a
-large store nearly all rows match some word of a question. FTS5 keeps the words, in the transaction of their chunks.
+large store nearly all rows match some word of a question.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from server.rag.index_snapshot import Ids, SnapshotStamp, read_snapshot, write_snapshot
-from server.rag.postings import Postings, checked_postings, join_postings, query_terms
-from server.rag.segments import Contents, Segment, Segments, crowded
+from server.rag.postings import Counts, Positions, Postings, checked_postings, join_postings
+from server.rag.segments import Segment, Segments, crowded
+from server.rag.terms import query_terms
 
 MAX_QUERY_CHARS = 10_000
 MAX_QUERY_TERMS = 64
 """The rarest of a longer query count."""
 
 _K1, _B = 1.5, 0.75  # as in bm25s, and about as good as any
+
+_FEW = 1 / 16  # of all chunks: so many are looked for one by one
 
 Scores = npt.NDArray[np.float32]
 Found = tuple[Ids, Scores]
@@ -41,9 +44,7 @@ class LexicalIndex:
     @classmethod
     def load(cls, path: Path, expected: SnapshotStamp) -> Self:
         """Read what `save` wrote. Errors as of `read_snapshot`."""
-        index = cls(expected.generation, [checked_postings(each) for each in read_snapshot(path, expected)])
-        index._segments.note_saved()
-        return index
+        return cls(expected.generation, [checked_postings(each) for each in read_snapshot(path, expected)])
 
     @property
     def generation(self) -> int:
@@ -88,15 +89,11 @@ class LexicalIndex:
         return self._segments.merge()
 
     def save(self, path: Path, mark: int = 0) -> SnapshotStamp:
-        """Write what is there now, and has this mark, to a file, for `load`, unless it is there.
-
-        Errors as of `write_snapshot`.
-        """
-        return self._segments.save(lambda contents: _write(path, contents, mark)).stamp(mark)
-
-
-def _write(path: Path, contents: Contents[Postings], mark: int) -> None:
-    write_snapshot(path, contents.stamp(mark), [_alive(segment).arrays() for segment in contents.segments])
+        """Write what is there now, and has this mark, to a file, for `load`. Errors as of `write_snapshot`."""
+        contents = self._segments.contents
+        stamp = contents.stamp(mark)
+        write_snapshot(path, stamp, [_alive(segment).arrays() for segment in contents.segments])
+        return stamp
 
 
 def _join(segments: Sequence[Segment[Postings]]) -> Postings:
@@ -139,17 +136,53 @@ def _search(
     allowed: Ids | None,
 ) -> Found:
     rows = segment.rows
+    mask = segment.mask(allowed)
+    if mask is not None and np.count_nonzero(mask) <= _FEW * len(mask):
+        places = np.flatnonzero(mask).astype(np.uint32)
+        scores = _scores_of(places, rows, weights, mean_length)
+    else:
+        places = np.arange(len(rows.ids), dtype=np.uint32)
+        scores = _scores(rows, weights, mean_length)
+        if mask is not None:
+            scores *= mask
+    best = _best(scores, k)
+    return rows.ids[places[best]], scores[best]
+
+
+def _scores(rows: Postings, weights: Sequence[tuple[int, np.float32]], mean_length: float) -> Scores:
+    """Score all chunks: for each term, those that have it."""
     scores = np.zeros(len(rows.ids), np.float32)
-    norms = _K1 * (1 - _B + _B / mean_length * rows.lengths)
+    norms = _norms(rows.lengths, mean_length)
     for term, weight in weights:
         span = rows.span(term)
-        positions, occurrences = rows.positions[span], rows.counts[span].astype(np.float32)
-        scores[positions] += weight * (_K1 + 1) * occurrences / (occurrences + norms[positions])
-    mask = segment.mask(allowed)
-    if mask is not None:
-        scores *= mask
-    best = _best(scores, k)
-    return rows.ids[best], scores[best]
+        positions = rows.positions[span]
+        scores[positions] += _worth(weight, rows.counts[span], norms[positions])
+    return scores
+
+
+def _scores_of(
+    places: Positions, rows: Postings, weights: Sequence[tuple[int, np.float32]], mean_length: float
+) -> Scores:
+    """Score a few chunks, to the same bits: each is looked for among those that have a term."""
+    scores = np.zeros(len(places), np.float32)
+    norms = _norms(rows.lengths[places], mean_length)
+    for term, weight in weights:
+        span = rows.span(term)
+        positions = rows.positions[span]
+        if len(positions):
+            found = np.minimum(np.searchsorted(positions, places), len(positions) - 1)
+            has = positions[found] == places
+            scores[has] += _worth(weight, rows.counts[span][found[has]], norms[has])
+    return scores
+
+
+def _norms(lengths: Scores, mean_length: float) -> Scores:
+    return _K1 * (1 - _B + _B / mean_length * lengths)
+
+
+def _worth(weight: np.float32, counts: Counts, norms: Scores) -> Scores:
+    occurrences = counts.astype(np.float32)
+    return weight * (_K1 + 1) * occurrences / (occurrences + norms)
 
 
 def _best(scores: Scores, k: int) -> npt.NDArray[np.int64]:

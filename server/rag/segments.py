@@ -113,25 +113,12 @@ class Segments(Generic[R]):
         self._contents = Contents(generation, tuple(Segment(each) for each in rows))
         self._choose = choose
         self._join = join
-        self._saved: Contents[R] | None = None
         self._writing = threading.Lock()  # while contents are put in the place of others
         self._merging = threading.Lock()  # one merge at a time, while changes go on
 
     @property
     def contents(self) -> Contents[R]:
         return self._contents
-
-    def save(self, write: Callable[[Contents[R]], None]) -> Contents[R]:
-        """Let `write` keep the contents, unless it has these already."""
-        contents = self._contents
-        if contents is not self._saved:
-            write(contents)
-            self._saved = contents
-        return contents
-
-    def note_saved(self) -> None:
-        """Say that the contents, which were just read, need not be written."""
-        self._saved = self._contents
 
     def apply(self, generation: int, added: R | None, removed_ids: Ids) -> None:
         """Take over one change; changes come in order. An id that is added replaces what it was before."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,16 +11,16 @@ from typing import TypeVar
 import numpy as np
 
 from server.rag.documents import ChunkChange
-from server.rag.index_snapshot import Ids, SnapshotRefused, SnapshotStamp
+from server.rag.index_snapshot import SnapshotRefused, SnapshotStamp
 from server.rag.lexical_index import LexicalIndex
 from server.rag.postings import postings_of
-from server.rag.rows import chunks
-from server.rag.rows.words import WordRow, word_row
 from server.rag.vector_index import FaissIndex
 
 logger = logging.getLogger(__name__)
 
 Index = TypeVar("Index")
+
+_NO_IDS = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,18 +52,18 @@ class StoreIndex:
     def num_bytes(self) -> int:
         return self.vectors.num_bytes + self.words.num_bytes
 
-    def apply(self, change: ChunkChange, words: Sequence[WordRow]) -> None:
-        """Take over one change; `words` are of the chunks that it adds, of those that are still there."""
+    def apply(self, change: ChunkChange) -> None:
+        """Take over one change."""
         if self.vectors.generation < change.generation:
             self.vectors.apply(change.generation, change.added_ids, change.vectors, change.removed_ids)
         if self.words.generation < change.generation:
-            self.words.apply(change.generation, postings_of(words), change.removed_ids)
+            self.words.apply(change.generation, postings_of(change.added_ids, change.terms), change.removed_ids)
 
     def swap(self, change: VectorSwap) -> StoreIndex:
         """Return an index with other vectors, if the change has them, and the same words. This one is over."""
         assert change.vectors is not None
         if self.words.generation < change.generation:
-            self.words.apply(change.generation, postings_of(()), np.empty(0, np.int64))
+            self.words.apply(change.generation, postings_of(_NO_IDS, ()), _NO_IDS)
         is_behind = self.vectors.generation < change.generation  # else they were read after the change
         return StoreIndex(change.vectors if is_behind else self.vectors, self.words)
 
@@ -72,10 +71,11 @@ class StoreIndex:
         """Tidy up once; false if there was nothing to do in either."""
         return any([self.vectors.merge(), self.words.merge()])
 
-    def save(self, folder: Path, store_id: str, mark: int) -> None:
-        """Write both to files. Errors as of `write_snapshot`."""
-        self.vectors.save(vectors_file(folder, store_id), mark)
-        self.words.save(words_file(folder, store_id), mark)
+    def save(self, folder: Path, store_id: str, mark: int) -> int:
+        """Write both to files; return the newest generation that is in these. Errors as of `write_snapshot`."""
+        vectors = self.vectors.save(vectors_file(folder, store_id), mark)
+        words = self.words.save(words_file(folder, store_id), mark)
+        return max(vectors.generation, words.generation)
 
 
 def vectors_file(folder: Path, store_id: str) -> Path:
@@ -95,11 +95,3 @@ def load_index(load: Callable[[Path, SnapshotStamp], Index], path: Path, expecte
     except (SnapshotRefused, OSError) as exc:
         logger.info("index file not used", extra={"file": path.name, "reason": str(exc)})
         return None
-
-
-def word_rows(db: sqlite3.Connection, added_ids: Ids) -> list[WordRow]:
-    """Read what `StoreIndex.apply` wants of the chunks that a change adds."""
-    return [
-        word_row(chunk.id, chunk.text, heading=chunk.span.heading, context=chunk.context)
-        for chunk in chunks.select(db, added_ids)
-    ]

@@ -5,12 +5,13 @@ Any method raises StorageError, and one that adds something StorageFull, with no
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 
 from server.rag.documents import StoredDocument, StoreRecord
-from server.rag.rows import stores, sweeps, transfers
+from server.rag.rows import chunks, stores, sweeps, transfers
 from server.rag.rows.stores import NewStore
 from server.storage.database import Database
 
@@ -54,7 +55,10 @@ class TransferStore:
             file_id: New, and its bytes are safe.
             hashes: As `DocumentStore.complete` has them.
         """
-        await self._database.write(lambda db: transfers.add(db, store_id, file_id, document, hashes, now=self._now()))
+        terms = await asyncio.to_thread(chunks.terms_of, document.text, document.chunked)
+        await self._database.write(
+            lambda db: transfers.add(db, store_id, file_id, document, terms=terms, hashes=hashes, now=self._now())
+        )
 
     async def finish_import(self, tenant: str, store_id: str) -> StoreRecord:
         """Give a store that nobody sees, and its files, to a tenant."""

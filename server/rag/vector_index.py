@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from server.rag.index_snapshot import Arrays, Ids, SnapshotRefused, SnapshotStamp, read_snapshot, write_snapshot
-from server.rag.segments import Contents, Segment, Segments, crowded
+from server.rag.segments import Mask, Segment, Segments, crowded
 
 MAX_SCANNED_ROWS = 200_000
 """Of 384 numbers: 150 MB, which one core reads in some 7 ms. In a segment with lists, a third of this is looked at."""
 
+_FEW = 1 / 16  # of a segment's rows: so many are copied out and scanned, which gives the same scores
 _ROWS_PER_LIST_TRAINED = 48
 _TRAINING_ROUNDS = 8
 _ROWS_PER_BLOCK = 16_384  # what is widened to fp32 at a time: 25 MB of 384 numbers
@@ -81,9 +82,7 @@ class FaissIndex:
     def load(cls, path: Path, expected: SnapshotStamp, *, max_scanned_rows: int = MAX_SCANNED_ROWS) -> Self:
         """Read what `save` wrote. Errors as of `read_snapshot`."""
         arrays = [_checked(each) for each in read_snapshot(path, expected)]
-        index = cls(expected.generation, arrays, max_scanned_rows=max_scanned_rows)
-        index._segments.note_saved()
-        return index
+        return cls(expected.generation, arrays, max_scanned_rows=max_scanned_rows)
 
     @property
     def generation(self) -> int:
@@ -121,11 +120,11 @@ class FaissIndex:
         return self._segments.merge()
 
     def save(self, path: Path, mark: int = 0) -> SnapshotStamp:
-        """Write what is there now, and has this mark, to a file, for `load`, unless it is there.
-
-        Errors as of `write_snapshot`.
-        """
-        return self._segments.save(lambda contents: _write(path, contents, mark)).stamp(mark)
+        """Write what is there now, and has this mark, to a file, for `load`. Errors as of `write_snapshot`."""
+        contents = self._segments.contents
+        stamp = contents.stamp(mark)
+        write_snapshot(path, stamp, [_file_arrays(segment) for segment in contents.segments])
+        return stamp
 
     def _rows(self, arrays: VectorArrays) -> _Rows:
         if len(arrays.centroids):
@@ -151,9 +150,9 @@ class FaissIndex:
         return self._rows(vector_arrays(ids, np.concatenate([part.vectors for part in parts])))
 
 
-def _write(path: Path, contents: Contents[_Rows], mark: int) -> None:
-    rows = [_alive(segment) for segment in contents.segments]
-    write_snapshot(path, contents.stamp(mark), [(each.ids, each.vectors, each.centroids, each.lists) for each in rows])
+def _file_arrays(segment: Segment[_Rows]) -> Arrays:
+    rows = _alive(segment)
+    return rows.ids, rows.vectors, rows.centroids, rows.lists
 
 
 def _checked(arrays: Arrays) -> VectorArrays:
@@ -192,8 +191,7 @@ def _search(segment: Segment[_Rows], queries: Singles, k: int, allowed: Ids | No
     num_allowed = len(segment.rows.ids) if mask is None else int(np.count_nonzero(mask))
     if num_allowed == 0:
         return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-    selector = None if mask is None else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-    scores, positions = segment.rows.search(queries, min(k, num_allowed), selector, num_allowed)
+    scores, positions = segment.rows.search(queries, min(k, num_allowed), mask, num_allowed)
     is_missing = positions < 0  # lists that were not looked at held some of the k
     return np.where(is_missing, -1, segment.rows.ids[positions]), np.where(is_missing, np.float32(-np.inf), scores)
 
@@ -265,15 +263,19 @@ class _Rows(Protocol):
     @property
     def has_lists(self) -> bool: ...
 
-    def search(self, queries: Singles, k: int, selector: Any, num_allowed: int) -> tuple[Singles, Ids]:
+    def search(self, queries: Singles, k: int, mask: Mask | None, num_allowed: int) -> tuple[Singles, Ids]:
         """Return scores and positions [num_queries, k], best first, -1 where not enough was found.
 
         Args:
-            selector: FAISS's IDSelector of the positions that are allowed, `num_allowed` in number; None: all are.
+            mask: Which positions are allowed, `num_allowed` of them, at least `k`; None: all are.
         """
 
     def arrays(self) -> VectorArrays:
         """Their content. It may be a view: keep the rows as long as it."""
+
+
+def _selector(mask: Mask | None) -> Any:
+    return None if mask is None else faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
 
 
 class _ScannedRows:
@@ -295,7 +297,13 @@ class _ScannedRows:
     def num_bytes(self) -> int:
         return self.ids.nbytes + len(self.ids) * int(self._index.code_size)
 
-    def search(self, queries: Singles, k: int, selector: Any, num_allowed: int) -> tuple[Singles, Ids]:
+    def search(self, queries: Singles, k: int, mask: Mask | None, num_allowed: int) -> tuple[Singles, Ids]:
+        if mask is not None and num_allowed <= _FEW * len(mask):
+            places = np.flatnonzero(mask)
+            few = _ScannedRows(self.ids[places], [self._codes()[places]])
+            scores, positions = few.search(queries, k, None, num_allowed)
+            return scores, places[positions]
+        selector = _selector(mask)  # FAISS does not own it
         scores, positions = self._index.search(queries, k, params=faiss.SearchParameters(sel=selector))
         return scores, positions
 
@@ -341,10 +349,11 @@ class _ListedRows:
         num_bytes = sum(part.nbytes for part in (self.ids, self._lists, self._centroids))
         return num_bytes + len(self.ids) * (8 + int(self._index.code_size))
 
-    def search(self, queries: Singles, k: int, selector: Any, num_allowed: int) -> tuple[Singles, Ids]:
+    def search(self, queries: Singles, k: int, mask: Mask | None, num_allowed: int) -> tuple[Singles, Ids]:
         num_lists = len(self._centroids)
         # Where few are allowed, these are all lists, and the answer is exact.
         num_probed = min(num_lists, math.ceil(num_lists * max(self._num_looked_at, 2 * k) / num_allowed))
+        selector = _selector(mask)  # FAISS does not own it
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=num_probed)
         scores, positions = self._index.search(queries, k, params=parameters)
         return scores, positions

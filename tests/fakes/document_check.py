@@ -15,6 +15,9 @@ ORPHANS = {
     "chunks without text": "SELECT id FROM chunks WHERE document_id NOT IN (SELECT document_id FROM texts)",
     "chunks with a vector of another length": "SELECT v.id FROM chunk_vectors AS v JOIN vector_stores ON "
     "vector_stores.row_id = v.store_row WHERE length(v.vector) != 2 * vector_stores.dimensions",
+    "chunks without terms": "SELECT id FROM chunks WHERE num_words IS NULL OR terms IS NULL OR length(terms) % 9 != 0 "
+    "OR (num_words = 0) != (length(terms) = 0)",
+    "tables of one store": "SELECT name FROM sqlite_master WHERE name GLOB 'chunks_*[0-9]*'",
     "parents without chunk": "SELECT id FROM parents WHERE id NOT IN (SELECT parent_id FROM chunks)",
     "texts without chunk": "SELECT document_id FROM texts WHERE document_id NOT IN (SELECT document_id FROM chunks)",
     "pending vectors without job": "SELECT rowid FROM pending_vectors WHERE document_id NOT IN "
@@ -31,13 +34,5 @@ ORPHANS = {
 
 
 def findings(db: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
-    """Return what is wrong; empty if everything fits. Opened for writing: FTS5 is asked to check itself."""
-    found = {what: rows for what, query in ORPHANS.items() if (rows := db.execute(query).fetchall())}
-    for (store_row,) in db.execute("SELECT row_id FROM vector_stores").fetchall():
-        table = f"chunks_fts_{store_row}"
-        chunk_ids = db.execute("SELECT id FROM chunks WHERE store_row = ? ORDER BY id", (store_row,)).fetchall()
-        word_ids = db.execute(f"SELECT id FROM {table}_docsize ORDER BY id").fetchall()
-        if chunk_ids != word_ids:
-            found[f"chunks {chunk_ids} but words of"] = word_ids
-        db.execute(f"INSERT INTO {table} ({table}) VALUES ('integrity-check')")
-    return found
+    """Return what is wrong; empty if everything fits."""
+    return {what: rows for what, query in ORPHANS.items() if (rows := db.execute(query).fetchall())}

@@ -15,7 +15,7 @@ from server.errors import Conflict, InvalidRequest, ObjectNotFound, StorageError
 from server.rag.document_store import DocumentStore
 from server.rag.documents import Attributes, ChunkingStrategy, Expired, Span, StatusCounts
 from server.rag.paging import Page
-from server.rag.rows import sweeps, words
+from server.rag.rows import sweeps
 from server.storage import database as database_module
 from server.storage.database import Database
 from tests.fakes.document_check import findings
@@ -188,8 +188,20 @@ async def test_what_a_deleted_store_held_is_swept_and_files_stay(documents: Docu
 
     for table in ("vector_stores", "documents", "chunks", "parents", "texts", "batches", "sweeps"):
         assert await num_rows(documents, table) == 0
-    assert await num_rows(documents, "sqlite_master WHERE name LIKE 'chunks_fts%'") == 0
     assert await documents.file_ids() == {"file-1"}
+
+
+async def test_stores_add_nothing_to_the_schema(documents: DocumentStore, database: Database) -> None:
+    """Every connection reads all of it again after each change."""
+    num_objects = await num_rows(documents, "sqlite_master")
+
+    for number in range(100):
+        store = await a_store(documents)
+        if number % 2:
+            await documents.delete_store("default", store.id)
+    await swept(database)
+
+    assert await num_rows(documents, "sqlite_master") == num_objects
 
 
 # ---- documents
@@ -547,7 +559,7 @@ async def test_what_an_expired_store_held_is_swept(documents: DocumentStore, dat
 
     await swept(database)
 
-    for table in ("chunks", "parents", "texts", "sweeps", f"{words.table(1)}_docsize"):
+    for table in ("chunks", "parents", "texts", "sweeps"):
         assert await num_rows(documents, table) == 0
     assert (await documents.document("default", store.id, "file-1")).usage_bytes == 0
     assert await database.write(findings) == {}

@@ -20,9 +20,11 @@ from server.errors import Conflict, Reindexed
 from server.rag.document_store import DocumentStore
 from server.rag.documents import ChunkChange, ChunkingStrategy, ReindexRecord, Span, Vectors
 from server.rag.paging import Page
+from server.rag.postings import read_postings
 from server.rag.reindex_store import ReindexStore
-from server.rag.rows import stores, sweeps, words
+from server.rag.rows import stores, sweeps
 from server.rag.rows.editions import NewModel
+from server.rag.terms import query_terms
 from server.storage.database import Database
 from tests.fakes.document_check import findings
 from tests.fakes.documents import DIMENSIONS, a_file, a_store, cut, swept, vector_of
@@ -349,11 +351,11 @@ class DocumentStoreModel(RuleBasedStateMachine):
 
     def words_are_found(self, store_id: str, texts: dict[int, str]) -> None:
         def search(db: sqlite3.Connection) -> dict[str, set[int]]:
-            table = words.table(stores.row_of_any(db, store_id))
-            query = f"SELECT rowid FROM {table} WHERE {table} MATCH ?"
-            return {
-                word: {chunk_id for (chunk_id,) in db.execute(query, (f'"{asked}"',))} for word, asked in STEMS.items()
-            }
+            postings = read_postings(db, stores.row_of_any(db, store_id))
+            assert set(postings.ids.tolist()) == texts.keys()
+            terms = {word: next(iter(query_terms(form))) for word, form in STEMS.items()}
+            spans = {word: postings.span(term) for word, term in terms.items()}
+            return {word: set(postings.ids[postings.positions[span]].tolist()) for word, span in spans.items()}
 
         assert self.do(self.store.read(search)) == {
             word: {chunk_id for chunk_id, text in texts.items() if word in text.split()} for word in STEMS

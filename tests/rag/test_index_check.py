@@ -13,12 +13,12 @@ from server.rag.document_store import DocumentStore
 from server.rag.index_check import check_index
 from server.rag.index_shelf import IndexShelf
 from server.rag.lexical_index import LexicalIndex
-from server.rag.postings import postings_of
 from server.rag.rows import stores
 from server.rag.store_index import vectors_file, words_file
 from server.rag.vector_index import FaissIndex, vector_arrays
 from server.storage.data_layout import DataLayout
 from server.storage.database import Database
+from tests.fakes.indexed_words import postings_of
 from tests.fakes.stored_chunks import EAST, NORTH, TENANT, add_document, add_store
 
 
@@ -111,7 +111,8 @@ async def test_an_index_file_that_claims_to_be_right_and_is_not_is_a_problem(
     ("damage", "problem"),
     [
         ("DELETE FROM chunks WHERE id = (SELECT max(id) FROM chunks)", "completed documents with more or fewer chunks"),
-        ("DELETE FROM chunks WHERE id = (SELECT max(id) FROM chunks)", "words of other chunks"),
+        ("UPDATE chunks SET num_words = 7", "words that are not those of the chunks"),
+        ("UPDATE chunks SET terms = NULL, num_words = NULL", "words that are not those of the chunks"),
         ("UPDATE chunks SET document_id = 999", "chunks of no document"),
         ("UPDATE chunks SET document_id = 999", "refers to a row of documents that is not there"),
         ("UPDATE chunks SET store_row = 999", "in another store than their document"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from server.errors import ObjectNotFound
-from server.rag import index_shelf
+from server.rag import index_maker
 from server.rag.document_store import DocumentStore
 from server.rag.documents import ChunkChange
 from server.rag.index_shelf import IndexShelf
@@ -150,7 +150,7 @@ async def test_a_saved_index_is_read_and_not_made_again(
     await shelf.index(store_id)
     await shelf.save_all()
     monkeypatch.delattr(DocumentStore, "vectors")
-    monkeypatch.delattr(index_shelf, "read_postings")
+    monkeypatch.delattr(index_maker, "read_postings")
 
     again = IndexShelf(documents, tmp_path / FOLDER)
 

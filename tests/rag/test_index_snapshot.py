@@ -49,7 +49,7 @@ def sign(content: bytes) -> bytes:
 
 def with_header(**changes: object) -> bytes:
     header = {
-        "version": 1,
+        "version": 2,
         "generation": STAMP.generation,
         "count": STAMP.count,
         "checksum": STAMP.checksum,
@@ -136,7 +136,7 @@ def test_another_moment_of_the_store_is_refused(path: Path, other: SnapshotStamp
 @pytest.mark.parametrize(
     "header",
     [
-        {"version": 2},
+        {"version": 1},
         {"version": "1"},
         {"surprise": 1},
         {"segments": []},

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from contextlib import closing
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.rag import postings
-from server.rag.postings import Postings, join_postings, postings_of, query_terms, read_postings, term_key
-from server.rag.rows import words
-from server.rag.rows.words import WordRow
+from server.rag.postings import Postings, join_postings
+from server.rag.terms import term_key
+from tests.fakes.indexed_words import postings_of
 
 texts = st.lists(st.sampled_from(["bak", "dok", "fuk", "gik"]), max_size=5).map(" ".join)
 rows = st.dictionaries(st.integers(1, 50), st.tuples(texts, texts), max_size=8)
@@ -35,7 +31,7 @@ def naive(chunks: dict[int, tuple[str, str]]) -> dict[tuple[int, int], int]:
     return dict(counts)
 
 
-def listed(chunks: dict[int, tuple[str, str]]) -> list[WordRow]:
+def listed(chunks: dict[int, tuple[str, str]]) -> list[tuple[int, str, str]]:
     return [(chunk_id, *chunk) for chunk_id, chunk in chunks.items()]
 
 
@@ -69,16 +65,18 @@ def test_joined_postings_are_those_of_all_that_is_alive(
     assert len(set(joined.terms.tolist())) == len(joined.terms)
 
 
-def test_a_store_is_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    chunks = {number: (f"bak dok{number} fuk", "gik") for number in range(1, 40)}
-    with closing(sqlite3.connect(":memory:")) as db:
-        words.create(db, 3)
-        words.insert(db, 3, listed(chunks))
-        monkeypatch.setattr(postings, "_CHARS_PER_BATCH", 20)
+@given(chunks=rows, data=st.data())
+def test_the_chunks_of_a_term_are_in_order_whatever_was_joined(
+    chunks: dict[int, tuple[str, str]], data: st.DataObject
+) -> None:
+    parts: list[dict[int, tuple[str, str]]] = [{}, {}, {}]
+    for chunk_id, chunk in chunks.items():
+        parts[data.draw(st.integers(0, 2))][chunk_id] = chunk
 
-        found = read_postings(db, 3, np.arange(1, 40))
+    joined = join_postings([postings_of(listed(part)) for part in parts])
 
-    assert read(found) == naive(chunks)
+    for one, other in zip(joined.arrays(), postings_of(listed(chunks)).arrays(), strict=True):
+        assert one.dtype == other.dtype and one.tolist() == other.tolist()
 
 
 def test_ids_may_be_far_apart() -> None:
@@ -99,8 +97,3 @@ def test_a_term_that_nobody_has_has_no_chunks() -> None:
 
     assert found.span(term_key("dok")) == slice(0, 0)
     assert found.span(0) == found.span(2**64 - 1) == slice(0, 0)
-
-
-def test_queries_are_taken_apart_as_chunks_are() -> None:
-    assert query_terms("Running runs, the CAFÉ!") == {term_key("run"): 2, term_key("the"): 1, term_key("cafe"): 1}
-    assert query_terms("") == query_terms("...") == {}

@@ -79,7 +79,7 @@ async def test_a_slice_may_end_after_a_hundred_rows(database: Database, document
 
 @pytest.mark.parametrize("is_deleted", [False, True])
 async def test_it_goes_on_wherever_it_was_killed(tmp_path: Path, *, is_deleted: bool) -> None:
-    """FTS5 opens its tables anew then, whatever is left of them."""
+    """Its step is committed with what it did."""
     first = Database.open(tmp_path / "hearth.db")
     documents = DocumentStore(first)
     store = await a_store(documents, expires_after_days=1)

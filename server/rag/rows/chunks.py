@@ -1,21 +1,32 @@
-"""Rows of chunks and parents, and with them their words: both go in and out together."""
+"""Rows of chunks and parents. A chunk's vector and its terms are in its row: none can be there without the others."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from server.rag.documents import Chunk, ChunkedDocument, Parent, Span
 from server.rag.halves import HALF, Halves
-from server.rag.rows import named, sequences, stores, texts, words
+from server.rag.rows import named, sequences, stores, texts
+from server.rag.terms import ChunkTerms, chunk_terms, searched_text
 
 Ids = npt.NDArray[np.int64]
 
-_ROWS_PER_FETCH = 4096  # of vectors: rows become an array a few at a time, not all side by side with it
+_ROWS_PER_FETCH = 4096  # of vectors or terms: rows become arrays a few at a time, not all side by side with them
+
+
+def terms_of(text: str, chunked: ChunkedDocument) -> list[ChunkTerms]:
+    """Make what `insert` wants of the chunks of a text. It takes a while: outside of transactions."""
+    return chunk_terms(
+        [
+            searched_text(text[draft.span.start : draft.span.end], heading=draft.span.heading, context=draft.context)
+            for draft in chunked.chunks
+        ]
+    )
 
 
 def insert(
@@ -26,6 +37,7 @@ def insert(
     text: str,
     chunked: ChunkedDocument,
     vectors: Halves,
+    terms: Sequence[ChunkTerms],
     hashes: Sequence[bytes],
 ) -> Ids:
     """Store a document's text, parents and chunks; return the chunks' ids."""
@@ -41,7 +53,7 @@ def insert(
     )
     db.executemany(
         "INSERT INTO chunks (id, store_row, document_id, parent_id, ordinal, start, end, page, heading, num_tokens, "
-        "context, context_key, hash, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "context, context_key, hash, vector, num_words, terms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
                 chunk_id,
@@ -58,44 +70,43 @@ def insert(
                 draft.context_key,
                 hash_,
                 vector.tobytes(),
+                its_terms.num_words,
+                its_terms.packed,
             )
-            for ordinal, (chunk_id, draft, hash_, vector) in enumerate(
-                zip(chunk_ids, chunked.chunks, hashes, vectors, strict=True)
+            for ordinal, (chunk_id, draft, hash_, vector, its_terms) in enumerate(
+                zip(chunk_ids, chunked.chunks, hashes, vectors, terms, strict=True)
             )
         ),
     )
-    rows = (
-        words.word_row(
-            chunk_id,
-            text[draft.span.start : draft.span.end],
-            heading=draft.span.heading,
-            context=draft.context,
-        )
-        for chunk_id, draft in zip(chunk_ids, chunked.chunks, strict=True)
-    )
-    words.insert(db, store_row, rows)
     return np.array(chunk_ids, np.int64)
 
 
-def delete(db: sqlite3.Connection, store_row: int, document_id: int) -> Ids:
+def delete(db: sqlite3.Connection, document_id: int) -> Ids:
     """Remove what `insert` stored of a document; return the ids of its chunks."""
     ids = db.execute("SELECT id FROM chunks WHERE document_id = ? ORDER BY id", (document_id,)).fetchall()
-    if not stores.is_swept(db, store_row):  # whose words go all at once
-        words.delete(db, store_row, word_rows(db, document_id))
     db.execute("DELETE FROM chunks WHERE document_id = ?", (document_id,))
     db.execute("DELETE FROM parents WHERE document_id = ?", (document_id,))
     db.execute("DELETE FROM texts WHERE document_id = ?", (document_id,))
     return np.array([chunk_id for (chunk_id,) in ids], np.int64)
 
 
-def word_rows(db: sqlite3.Connection, document_id: int) -> list[words.WordRow]:
-    """Return what is searched of the chunks of a document, in order."""
+def make_terms(db: sqlite3.Connection, document_id: int) -> dict[int, ChunkTerms]:
+    """Make the terms of a document's chunks anew, of what is stored of their texts; by chunk id."""
     text = texts.whole(db, document_id)
     query = "SELECT id, start, end, heading, context FROM chunks WHERE document_id = ? ORDER BY id"
-    return [
-        words.word_row(chunk_id, text[start:end], heading=heading, context=context)
-        for chunk_id, start, end, heading, context in db.execute(query, (document_id,))
+    rows = db.execute(query, (document_id,)).fetchall()
+    searched = [
+        searched_text(text[start:end], heading=heading, context=context) for _, start, end, heading, context in rows
     ]
+    return {chunk_id: terms for (chunk_id, *_), terms in zip(rows, chunk_terms(searched), strict=True)}
+
+
+def read_terms(db: sqlite3.Connection, store_row: int) -> Iterator[tuple[Ids, list[ChunkTerms]]]:
+    """Read the terms of all chunks of a store, some at a time, by ascending id."""
+    query = "SELECT id, num_words, terms FROM chunks WHERE store_row = ? ORDER BY id"
+    cursor = db.execute(query, (store_row,))
+    while rows := cursor.fetchmany(_ROWS_PER_FETCH):
+        yield np.array([row[0] for row in rows], np.int64), [ChunkTerms(*row[1:]) for row in rows]
 
 
 def ids_of(db: sqlite3.Connection, store_row: int) -> Ids:

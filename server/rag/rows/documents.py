@@ -110,7 +110,7 @@ def remove(db: sqlite3.Connection, tenant: str, store_id: str, file_id: str) -> 
 
 def remove_row(db: sqlite3.Connection, store_row: int, document_id: int, file_id: str) -> ChunkChange:
     """Remove a document from a store, whoever's it is."""
-    removed_ids = chunks.delete(db, store_row, document_id)
+    removed_ids = chunks.delete(db, document_id)
     db.execute("DELETE FROM documents WHERE id = ?", (document_id,))
     lists.remember(db, stores.documents_list(store_row), file_id, document_id)
     store_id, generation = stores.next_generation(db, store_row)

@@ -10,6 +10,7 @@ import numpy as np
 from server.rag.documents import ChunkChange, ChunkedDocument, DocumentRecord, FailureCode, ParsedDocument, Vectors
 from server.rag.halves import HALF
 from server.rag.rows import chunks, documents, named, pending, stores
+from server.rag.terms import ChunkTerms
 
 
 def unfinished(db: sqlite3.Connection) -> list[tuple[str, DocumentRecord]]:
@@ -41,6 +42,7 @@ def complete(
     chunked: ChunkedDocument,
     *,
     vectors: Vectors,
+    terms: Sequence[ChunkTerms],
     hashes: Sequence[bytes],
     edition: int,
 ) -> ChunkChange | None:
@@ -49,9 +51,16 @@ def complete(
         return None
     stores.check_edition(db, store_row, edition)
     halves = vectors.astype(HALF)
-    removed_ids = chunks.delete(db, store_row, document_id)
+    removed_ids = chunks.delete(db, document_id)
     added_ids = chunks.insert(
-        db, store_row, document_id, text=parsed.text, chunked=chunked, vectors=halves, hashes=hashes
+        db,
+        store_row,
+        document_id,
+        text=parsed.text,
+        chunked=chunked,
+        vectors=halves,
+        terms=terms,
+        hashes=hashes,
     )
     pending.delete(db, document_id)
     db.execute(
@@ -64,6 +73,7 @@ def complete(
         generation=generation,
         added_ids=added_ids,
         vectors=halves.astype(np.float32),
+        terms=terms,
         removed_ids=removed_ids,
     )
 

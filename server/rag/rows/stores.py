@@ -13,7 +13,7 @@ import msgspec
 from server.errors import Conflict, ObjectNotFound, Reindexed
 from server.rag.documents import ChunkingStrategy, StatusCounts, StoreRecord
 from server.rag.paging import Page
-from server.rag.rows import lists, named, words
+from server.rag.rows import lists, named
 
 NOBODY = ""
 """The tenant of stores that are deleted, or not imported to their end yet, and of the files of the latter: no tenant is
@@ -41,7 +41,7 @@ class NewStore:
 
 def insert(db: sqlite3.Connection, tenant: str, new: NewStore, *, now: int) -> StoreRecord:
     store_id = f"vs_{secrets.token_hex(16)}"
-    made = db.execute(
+    db.execute(
         "INSERT INTO vector_stores (id, tenant, name, description, metadata, created_at, last_active_at, "
         "expires_after_days, embedding_model, fingerprint, dimensions, chunking) "
         "VALUES (:id, :tenant, :name, :description, :metadata, :now, :now, "
@@ -60,8 +60,6 @@ def insert(db: sqlite3.Connection, tenant: str, new: NewStore, *, now: int) -> S
             "chunking": chunking_json(new.chunking),
         },
     )
-    assert made.lastrowid is not None
-    words.create(db, made.lastrowid)
     return find(db, tenant, store_id)
 
 
@@ -102,11 +100,6 @@ def check_alive(db: sqlite3.Connection, store_row: int) -> None:
     [(store_id, is_expired)] = db.execute("SELECT id, is_expired FROM vector_stores WHERE row_id = ?", (store_row,))
     if is_expired:
         raise Conflict(f"vector store {store_id!r} has expired; create a new one with the same files")
-
-
-def is_swept(db: sqlite3.Connection, store_row: int) -> bool:
-    """Whether its contents are being removed: see `sweeps`."""
-    return db.execute("SELECT 1 FROM sweeps WHERE store_row = ?", (store_row,)).fetchone() is not None
 
 
 def select(db: sqlite3.Connection, tenant: str, page: Page) -> tuple[list[StoreRecord], bool]:

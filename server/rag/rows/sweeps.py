@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.rag.rows import editions, lists, stores, words
+from server.rag.rows import editions, lists, stores
 
 _NUM_ROWS = 100
 """Removed between two looks at the clock: some milliseconds at the most."""
@@ -87,18 +87,14 @@ def _remove_some(db: sqlite3.Connection, table: str, document_id: int) -> bool:
 
 def _sweep_rest(db: sqlite3.Connection, store_row: int) -> bool:
     """Do a step with what does not belong to a document; false if there is no more."""
-    if words.shrink(db, store_row, _NUM_ROWS):
-        return True
     return _is_nobodys(db, store_row) and lists.forget(db, stores.documents_list(store_row), _NUM_ROWS)
 
 
 def _finish(db: sqlite3.Connection, store_row: int) -> str:
     [(store_id,)] = db.execute("SELECT id FROM vector_stores WHERE row_id = ?", (store_row,))
     if _is_nobodys(db, store_row):
-        words.drop(db, store_row)
         db.execute("DELETE FROM vector_stores WHERE row_id = ?", (store_row,))  # batches, reindex and sweep go with it
     else:
-        words.clear(db, store_row)
         db.execute("DELETE FROM sweeps WHERE store_row = ?", (store_row,))
     return str(store_id)
 

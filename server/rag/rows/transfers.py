@@ -10,6 +10,7 @@ from server.rag.documents import ChunkDraft, ChunkedDocument, FileRecord, Span, 
 from server.rag.halves import HALF
 from server.rag.rows import chunks, named, sequences, stores, texts
 from server.rag.rows.stores import NOBODY, NewStore
+from server.rag.terms import ChunkTerms
 
 # ---- out
 
@@ -99,7 +100,14 @@ def begin_import(db: sqlite3.Connection, new: NewStore, *, now: int) -> str:
 
 
 def add(
-    db: sqlite3.Connection, store_id: str, file_id: str, document: StoredDocument, hashes: Sequence[bytes], *, now: int
+    db: sqlite3.Connection,
+    store_id: str,
+    file_id: str,
+    document: StoredDocument,
+    *,
+    terms: Sequence[ChunkTerms],
+    hashes: Sequence[bytes],
+    now: int,
 ) -> None:
     """Put a document into a store that is nobody's. `file_id` is new."""
     store_row = stores.row_of(db, NOBODY, store_id)
@@ -125,7 +133,14 @@ def add(
     )
     vectors = document.vectors.astype(HALF)
     chunks.insert(
-        db, store_row, document_id, text=document.text, chunked=document.chunked, vectors=vectors, hashes=hashes
+        db,
+        store_row,
+        document_id,
+        text=document.text,
+        chunked=document.chunked,
+        vectors=vectors,
+        terms=terms,
+        hashes=hashes,
     )
 
 
