@@ -149,6 +149,8 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", omit_defaults=True):
         tool_use: What the answer may call.
         reasoning_effort: How much to think first; None: as the model does by itself.
         template_options: Variables that the template reads, by name.
+        continues_last: The last message, which is the assistant's, is the beginning of the answer, and no turn of its
+            own.
     """
 
     param: ClassVar[str] = "messages"  # the request field that errors name
@@ -156,6 +158,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", omit_defaults=True):
     tool_use: ToolUse = NO_TOOLS
     reasoning_effort: ReasoningEffort | None = None
     template_options: dict[str, TemplateOption] = {}
+    continues_last: bool = False
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
@@ -263,10 +266,15 @@ class Delta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """The generation ended as it should. Last event of a stream."""
+    """The generation ended as it should. Last event of a stream.
+
+    Attributes:
+        stop_text: The stop text that ended it, if one did.
+    """
 
     reason: FinishReason
     usage: Usage
+    stop_text: str | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True):

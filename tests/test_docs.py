@@ -26,6 +26,7 @@ from server.api.schemas.embeddings import (
 from server.api.schemas.evaluation import EvaluationRequest
 from server.api.schemas.files import FileListQuery, FileUpload
 from server.api.schemas.grounding import FileSearchTool
+from server.api.schemas.messages import CountTokensRequest, CustomTool, MessageRequest
 from server.api.schemas.rerank import RerankRequest
 from server.api.schemas.score import ScoreRequest
 from server.api.schemas.vector_stores import (
@@ -105,6 +106,7 @@ def test_every_route_is_documented(route: str) -> None:
     [
         *(ChatRequest, FileSearchTool, CompletionRequest, EmbeddingRequest, RerankRequest, ScoreRequest),
         *(TeiEmbedRequest, TeiTokenizeRequest, OllamaEmbedRequest, OllamaLegacyRequest, CohereEmbedRequest),
+        *(MessageRequest, CountTokensRequest, CustomTool),
         *(FileUpload, FileListQuery, StoreCreate, StoreUpdate, StoreSearch, RankingOptions, HybridSearch),
         *(StoreReindex, StoreImportForm),
         EvaluationRequest,

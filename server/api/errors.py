@@ -1,6 +1,7 @@
 """The one place where errors meet HTTP: class -> status and OpenAI type, and the handlers that write the body.
 
-Every error body is `{"error": {"message", "type", "param", "code"}}`, 404 and 405 of unknown routes included.
+Every error body is `{"error": {"message", "type", "param", "code"}}`, 404 and 405 of unknown routes included; on the
+paths of Anthropic's API it is as `anthropic_errors.py` has it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from server.api.anthropic_errors import anthropic_error, speaks_anthropic
 from server.api.json_response import JsonResponse
 from server.api.record import record_of
 from server.errors import (
@@ -93,7 +95,7 @@ def error_body(exc: Exception, scope: Scope) -> tuple[int, dict[str, Any]]:
     record.error = known.code
     if status == 500:
         logger.error("request failed", extra={"request_id": record.request_id}, exc_info=exc)
-    return status, {"error": {"message": known.message, "type": kind, "param": known.param, "code": known.code}}
+    return _in_dialect(scope, status, message=known.message, kind=kind, param=known.param, code=known.code)
 
 
 def error_response(
@@ -129,12 +131,21 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
         "not_found": f"no route {request.method} {request.scope['path'][:256]}",
         "method_not_allowed": f"{request.method} is not allowed here; see the Allow header",
     }[code]
-    body = {"error": {"message": message, "type": INVALID, "param": None, "code": code}}
-    return JsonResponse(body, status_code=exc.status_code, headers=dict(exc.headers or {}))
+    status, body = _in_dialect(request.scope, exc.status_code, message=message, kind=INVALID, param=None, code=code)
+    return JsonResponse(body, status_code=status, headers=dict(exc.headers or {}))
 
 
 async def _on_disconnect(_request: Request, _exc: Exception) -> None:
     """Nobody is left to answer; the access log says 499."""
+
+
+def _in_dialect(
+    scope: Scope, status: int, *, message: str, kind: str, param: str | None, code: str
+) -> tuple[int, dict[str, Any]]:
+    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    if speaks_anthropic(scope["path"]):
+        return anthropic_error(status, body, record_of(scope).request_id)
+    return status, body
 
 
 def _presentable(exc: Exception, request_id: str) -> HearthError:

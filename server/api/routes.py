@@ -12,6 +12,7 @@ from server.api.embeddings import EmbeddingEndpoint
 from server.api.evaluation import EvaluationEndpoint
 from server.api.files import FileEndpoint
 from server.api.health import HealthEndpoint
+from server.api.messages import MessageEndpoint
 from server.api.models import ModelEndpoint
 from server.api.ollama import OllamaEndpoint
 from server.api.reindexing import ReindexEndpoint
@@ -34,6 +35,7 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
     body = JsonBody(limits.max_body_mb * 1024 * 1024)
     return [
         *_chat_routes(services, body),
+        *_message_routes(services, body),
         *_embedding_routes(services, body, limits),
         *_rerank_routes(services, body),
         *_file_routes(services, limits),
@@ -51,6 +53,14 @@ def _chat_routes(services: Services, body: JsonBody) -> list[Route]:
     return [
         Route("/v1/chat/completions", chat.create, methods=["POST"]),
         Route("/v1/completions", completions.create, methods=["POST"]),
+    ]
+
+
+def _message_routes(services: Services, body: JsonBody) -> list[Route]:
+    messages = MessageEndpoint(services.chat, body)
+    return [
+        Route("/v1/messages", messages.create, methods=["POST"]),
+        Route("/v1/messages/count_tokens", messages.count_tokens, methods=["POST"]),
     ]
 
 

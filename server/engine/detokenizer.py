@@ -10,7 +10,7 @@ class Detokenizer:
     """Incremental text of one generation. Each call costs the new bytes plus the longest stop string, never the whole.
 
     Attributes:
-        stopped: A stop string has been found; the text before it is complete and nothing more may be pushed.
+        stop_text: The stop string that has been found; the text before it is complete and nothing more may be pushed.
     """
 
     def __init__(self, pieces: Sequence[bytes], stop: tuple[str, ...] = ()) -> None:
@@ -21,7 +21,11 @@ class Detokenizer:
             self._beginnings[text[-1]] = (*self._beginnings.get(text[-1], ()), text)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # text that may be the beginning of a stop string
-        self.stopped = False
+        self.stop_text: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop_text is not None
 
     def push(self, token_id: int) -> str:
         """Add a token; return the text that is now certain (possibly none)."""
@@ -39,11 +43,11 @@ class Detokenizer:
     def _release(self, new_text: str) -> str:
         assert not self.stopped
         text = self._held + new_text
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        found = [(at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
-            self.stopped = True
+            first, self.stop_text = min(found, key=lambda each: each[0])
             self._held = ""
-            return text[: min(found)]
+            return text[:first]
         keep = self._num_held(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -126,7 +126,7 @@ class OutputProcessor:
             deltas.append(reader.finish())
             usage = structs.replace(end.usage, reasoning_tokens=stream.num_reasoning_tokens)
             is_calling = end.reason == "stop" and reader.num_calls > 0
-            end = Finished("tool_calls" if is_calling else end.reason, usage)
+            end = structs.replace(end, reason="tool_calls" if is_calling else end.reason, usage=usage)
         return deltas, end
 
     def _read(
@@ -156,4 +156,4 @@ class OutputProcessor:
             completion_tokens=stream.num_tokens,
             cached_tokens=sequence.num_cached_tokens or 0,
         )
-        return Finished("stop", usage)
+        return Finished("stop", usage, stop_text=stream.detokenizer.stop_text)

@@ -74,11 +74,12 @@ def play(
         return
     delay_s = rule.delay_ms / 1000
     thoughts = [Delta(reasoning=piece) for piece in _PIECE.findall(rule.reasoning)]
-    answer = [Delta(piece) for piece in _PIECE.findall(_cut_at_stop(rule.text.replace("{input}", text), stop))]
+    text, stop_text = _cut_at_stop(rule.text.replace("{input}", text), stop)
+    answer = [Delta(piece) for piece in _PIECE.findall(text)]
     said, calls = [*thoughts, *answer], _calls(rule, prompt)
     reason: FinishReason = "tool_calls" if calls else "stop"
     if max_tokens is not None and len(said) > max_tokens:
-        said, calls, reason = said[:max_tokens], [], "length"
+        said, calls, reason, stop_text = said[:max_tokens], [], "length", None
     for delta in said:
         yield ScriptStep(delay_s, delta)
     if rule.error is not None:
@@ -91,11 +92,14 @@ def play(
         completion_tokens=len(said) + len(calls),
         reasoning_tokens=min(len(thoughts), len(said)),
     )
-    yield ScriptStep(0, Finished(reason, usage))
+    yield ScriptStep(0, Finished(reason, usage, stop_text=stop_text))
 
 
-def _cut_at_stop(text: str, stop: Sequence[str]) -> str:
-    return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
+def _cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, str | None]:
+    """What comes before the first of these texts, and which one that is."""
+    found = [(at, each) for each in stop if (at := text.find(each)) >= 0]
+    first, stop_text = min(found, key=lambda each: each[0], default=(len(text), None))
+    return text[:first], stop_text
 
 
 def _calls(rule: ScriptRule, prompt: Prompt) -> list[ToolCallDelta]:

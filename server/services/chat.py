@@ -63,6 +63,20 @@ class ChatService:
             return Generation(request.request_id, model_id, chat_model.generate(request))
         return Generation(request.request_id, model_id, self._grounded.answer(chat_model, request, grounding))
 
+    async def count_tokens(self, model: str, prompt: ChatPrompt) -> int:
+        """Tell how many tokens a conversation has as the model's template writes it; sources would come on top.
+
+        Raises:
+            ModelNotFound: No model of that name.
+            InvalidRequest: The model does not chat, or its template refuses the messages.
+            ContextLengthExceeded: It is much longer than the model accepts.
+            ModelUnavailable: The model cannot answer now.
+        """
+        rag_model = self._registry.rag_model(model)
+        _config, chat_model = self._registry.chat(rag_model.chat_model if rag_model else model)
+        [token_ids] = await chat_model.token_ids([prompt])
+        return len(token_ids)
+
 
 def _bound(rag_model: RagModel, wanted: Grounding | None) -> Grounding:
     """What a RAG model is grounded in, and the documents that a request brings besides."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from msgspec import structs
+
 from server.bindings.llama_model import LlamaModel
 from server.config.schema import ModelConfig
 from server.errors import ContextLengthExceeded, InvalidRequest
@@ -132,6 +134,8 @@ class ChatPrompts:
                 return []
 
     def _render(self, prompt: ChatPrompt) -> list[PromptPiece]:
+        if prompt.continues_last:
+            return self._render_begun(prompt)
         speech, tools = self.speech, prompt.tool_use.tools
         messages: Sequence[ChatMessage] = prompt.messages
         if speech.needs_spelling:
@@ -143,6 +147,15 @@ class ChatPrompts:
             instruct=partial(write_instructions, frame=speech.tools.frame) if speech.needs_instructions else None,
             options=_options_of(prompt, template),
         )
+
+    def _render_begun(self, prompt: ChatPrompt) -> list[PromptPiece]:
+        """The last message goes where the model's answer begins."""
+        *messages, begun = prompt.messages
+        pieces = self._render(structs.replace(prompt, messages=tuple(messages), continues_last=False))
+        if self.speech.tools.is_channelled or (pieces and self._ends_in_thought(pieces)):
+            message = "answers of this model begin with reasoning, so none can be begun for it; end with a question"
+            raise InvalidRequest(message, param=prompt.param, code="unsupported_value")
+        return [*pieces, PromptPiece(begun.content, parse_special=False)] if begun.content else pieces
 
     def _ends_in_thought(self, pieces: Sequence[PromptPiece]) -> bool:
         tags, last = self.speech.thoughts, pieces[-1]

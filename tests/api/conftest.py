@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 from starlette.applications import Starlette
 
@@ -118,3 +119,12 @@ async def openai_client(stack: Stack) -> AsyncIterator[AsyncOpenAI]:
         base_url="http://test/v1", api_key="none", http_client=http_client, max_retries=0
     ) as openai_client:
         yield openai_client
+
+
+@pytest.fixture
+async def anthropic_client(stack: Stack) -> AsyncIterator[AsyncAnthropic]:
+    http_client = httpx2.AsyncClient(transport=httpx2.ASGITransport(stack.app()))
+    async with AsyncAnthropic(
+        base_url="http://test", api_key="none", http_client=http_client, max_retries=0
+    ) as anthropic_client:
+        yield anthropic_client

@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from server.api.middleware.request_id import RequestIdMiddleware
-from server.api.sse import DONE, PING, EventStream
+from server.api.sse import ANTHROPIC_STYLE, DONE, OPENAI_STYLE, PING, EventStream, StreamStyle
 from tests.fakes.asgi import AsgiConnection
 
 
-def app_streaming(chunks: AsyncGenerator[bytes, None]) -> RequestIdMiddleware:
+def app_streaming(chunks: AsyncGenerator[bytes, None], style: StreamStyle = OPENAI_STYLE) -> RequestIdMiddleware:
     async def endpoint(_request: Request) -> EventStream:
-        return EventStream(chunks, ping_after_s=0.005)
+        return EventStream(chunks, style=style, ping_after_s=0.005)
 
     return RequestIdMiddleware(Starlette(routes=[Route("/", endpoint, methods=["POST"])]))
 
@@ -37,6 +37,23 @@ async def test_silence_is_filled_with_pings() -> None:
 
     rest = [chunk async for chunk in _until_end(connection)]
     assert [chunk for chunk in rest if chunk != PING] == [b"second", DONE, b""]
+
+
+async def test_anthropics_pings_are_events_and_its_streams_end_without_a_word() -> None:
+    proceed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield b"first"
+        await proceed.wait()
+
+    connection = AsgiConnection(app_streaming(chunks(), ANTHROPIC_STYLE), "/", {})
+    await connection.read_status()
+    assert await connection.read_chunk() == b"first"
+    ping = await connection.read_chunk()
+    proceed.set()
+
+    assert ping == b'event: ping\ndata: {"type":"ping"}\n\n'
+    assert {chunk async for chunk in _until_end(connection)} <= {ping, b""}
 
 
 async def test_the_generator_is_closed_when_sending_fails() -> None:

@@ -54,6 +54,13 @@ def test_stop_strings_cut_like_a_search_in_the_whole_text(text: str, stop: list[
     assert stopped
 
 
+def test_the_stop_string_that_comes_first_is_told() -> None:
+    detokenizer = Detokenizer([b"one two three"], ("three", "two", "four"))
+
+    assert detokenizer.push(0) == "one "
+    assert detokenizer.stop_text == "two"
+
+
 def test_what_may_begin_a_stop_string_is_held_back() -> None:
     said, _ = say(b"say END now", ("END OF",))
 

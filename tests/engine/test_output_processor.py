@@ -63,7 +63,7 @@ def test_a_stop_string_ends_the_stream_and_tells_the_engine() -> None:
 
     assert events == [
         ("a", Delta("one ")),
-        ("a", Finished("stop", Usage(prompt_tokens=2, completion_tokens=3))),
+        ("a", Finished("stop", Usage(prompt_tokens=2, completion_tokens=3), stop_text="two three")),
     ]
     assert stage.aborted == ["a"]
 
@@ -73,7 +73,7 @@ def test_a_stop_string_in_the_last_tokens_wins_over_the_engines_ending() -> None
 
     *_, (_, ending) = stage.say(1, 2, 3, ending=Finished("length", ENGINES_USAGE))
 
-    assert ending == Finished("stop", Usage(prompt_tokens=2, completion_tokens=2))
+    assert ending == Finished("stop", Usage(prompt_tokens=2, completion_tokens=2), stop_text="two")
     assert stage.aborted == []
 
 

@@ -69,7 +69,10 @@ def test_max_tokens_cuts_and_says_so() -> None:
 
 
 def test_a_stop_string_ends_the_text_before_it() -> None:
-    assert text_of(events(ECHO, stop=("xyz", "hello"))) == "you said "
+    said = events(ECHO, stop=("xyz", "hello"))
+
+    assert text_of(said) == "you said "
+    assert isinstance(said[-1], Finished) and said[-1].stop_text == "hello"
 
 
 WEATHER = ScriptedToolCall(name="weather", arguments={"city": "Köln am Rhein"})

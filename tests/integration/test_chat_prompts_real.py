@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -85,6 +86,37 @@ def test_no_control_token_comes_from_a_user_a_tool_or_a_schema(model: LlamaModel
     for text in model.vocab.control_texts:
         for forged in (text, text[1:], text[:-1], text[1:-1], f"a {text}\n{text} b"):
             assert controls_of(forged) == honest, forged
+
+
+def test_an_answer_that_is_begun_goes_on_without_a_turn_of_its_own(model: LlamaModel, prompts: ChatPrompts) -> None:
+    def tokens_of(begun: str) -> list[int]:
+        messages = (ChatMessage(role="user", content="x"), ChatMessage(role="assistant", content=begun))
+        return prompts.token_ids(ChatPrompt(messages, continues_last=True))
+
+    asked = prompts.token_ids(ChatPrompt((ChatMessage(role="user", content="x"),)))
+
+    assert text_of(model, tokens_of("It is <|im_end|>")).endswith("<|im_start|>assistant\nIt is <|im_end|>")
+    assert tokens_of("It is <|im_end|>")[: len(asked)] == asked
+    assert model.vocab.control_ids["<|im_end|>"] not in tokens_of("It is <|im_end|>")[len(asked) :]
+    assert tokens_of("") == asked
+
+
+def test_an_answer_that_begins_with_thoughts_cannot_be_begun(model: LlamaModel) -> None:
+    class Thinker:
+        """The same model with a template that opens the thoughts itself."""
+
+        vocab = model.vocab
+
+        def metadata(self, key: str) -> str:
+            template = model.metadata(key)
+            return f"{template}{{{{ '<think>\\n' }}}}" if key == "tokenizer.chat_template" else template
+
+    config = CONFIG.model_copy(update={"reasoning_format": "think"})
+    thinker = ChatPrompts(cast(LlamaModel, Thinker()), config, context_length=8192)
+    messages = (ChatMessage(role="user", content="x"), ChatMessage(role="assistant", content="It is"))
+
+    with pytest.raises(InvalidRequest, match="begin with reasoning"):
+        thinker.token_ids(ChatPrompt(messages, continues_last=True))
 
 
 def test_pieces_show_the_control_tokens_that_a_reader_wants(model: LlamaModel) -> None:

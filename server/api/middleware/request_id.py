@@ -14,7 +14,7 @@ _SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestIdMiddleware:
-    """Starts the request's record and echoes `x-request-id` on every answer."""
+    """Starts the request's record and echoes `x-request-id` on every answer, as `request-id` too: Anthropic's name."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,7 +28,8 @@ class RequestIdMiddleware:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = record.request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = headers["request-id"] = record.request_id
             await send(message)
 
         await self._app(scope, receive, send_with_id)

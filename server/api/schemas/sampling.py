@@ -42,9 +42,14 @@ def _parse_bias(bias: Any) -> float:
 
 
 def _parse_stop(value: Any) -> tuple[str, ...]:
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list):
+    if not isinstance(value, str | list):
         raise invalid("expected a string or a list of strings", code="invalid_type")
+    return check_stops([value] if isinstance(value, str) else value)
+
+
+def check_stops(stops: Any) -> tuple[str, ...]:
+    if not isinstance(stops, list):
+        raise invalid("expected a list of strings", code="invalid_type")
     if len(stops) > MAX_STOPS:
         raise invalid(f"expected at most {MAX_STOPS} strings, not {len(stops)}")
     if not all(isinstance(stop, str) for stop in stops):

@@ -24,7 +24,8 @@ _EXPECTED = (
 )
 
 
-def _check_parameters(value: Any) -> Any:
+def check_parameters(value: Any) -> Any:
+    """Refuse what is no JSON schema of an object, or too large."""
     if not isinstance(value, dict):
         raise invalid("expected a JSON schema, which is an object", code="invalid_type")
     if value.get("type", "object") != "object":
@@ -37,7 +38,7 @@ def _check_parameters(value: Any) -> Any:
 class FunctionDefinition(WireModel):
     name: FunctionName
     description: str = ""
-    parameters: Annotated[dict[str, Any] | None, BeforeValidator(_check_parameters)] = None
+    parameters: Annotated[dict[str, Any] | None, BeforeValidator(check_parameters)] = None
     strict: bool = False
 
 
