@@ -21,7 +21,7 @@ from server.api.sse import EventStream, sse_data
 from server.api.tenant import tenant_of
 from server.api.usage import usage_body
 from server.services.chat import ChatService
-from server.services.generation import Answer, ChatEvent, Generation
+from server.services.generation import Answer, Generation
 from server.services.grounding import Cited, Sourced
 from server.types import Delta, Finished, Started
 
@@ -67,7 +67,7 @@ async def _collect(generation: Generation, record: RequestRecord) -> Answer:
     async with aclosing(generation.events) as events:
         async for event in events:
             answer.add(event)
-            _note(record, event)
+            record.note(event)
     return answer
 
 
@@ -99,7 +99,7 @@ async def _chunks(
     ending: Finished | None = None
     async with aclosing(generation.events) as events:
         async for event in events:
-            _note(record, event)
+            record.note(event)
             match event:
                 case Started():
                     yield chunk({"role": "assistant", "content": "", "refusal": None})
@@ -117,13 +117,3 @@ async def _chunks(
     ending = Answer(finished=ending).ending
     if include_usage:
         yield sse_data({**head, "choices": [], "usage": usage_body(ending.usage)})
-
-
-def _note(record: RequestRecord, event: ChatEvent) -> None:
-    if isinstance(event, Finished):
-        record.usage = event.usage
-        record.finish_reason = event.reason
-    elif isinstance(event, Sourced):
-        record.num_sources = len(event.sources)
-    elif isinstance(event, Cited):
-        record.num_removed_citations = event.num_removed

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from server.types import Usage
+from server.services.generation import ChatEvent
+from server.services.grounding import Cited, Sourced
+from server.types import Finished, Usage
 
 
 @dataclass
@@ -31,6 +33,16 @@ class RequestRecord:
     error: str | None = None
     num_sources: int | None = None
     num_removed_citations: int | None = None
+
+    def note(self, event: ChatEvent) -> None:
+        """Take down what an event of a chat says about it."""
+        if isinstance(event, Finished):
+            self.usage = event.usage
+            self.finish_reason = event.reason
+        elif isinstance(event, Sourced):
+            self.num_sources = len(event.sources)
+        elif isinstance(event, Cited):
+            self.num_removed_citations = event.num_removed
 
 
 def start_record(scope: Scope, request_id: str) -> RequestRecord:

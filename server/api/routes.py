@@ -16,6 +16,7 @@ from server.api.models import ModelEndpoint
 from server.api.ollama import OllamaEndpoint
 from server.api.reindexing import ReindexEndpoint
 from server.api.rerank import RerankEndpoint
+from server.api.responses import ResponseEndpoint
 from server.api.score import ScoreEndpoint
 from server.api.tei import TeiEndpoint
 from server.api.transfers import TransferEndpoint
@@ -34,6 +35,7 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
     body = JsonBody(limits.max_body_mb * 1024 * 1024)
     return [
         *_chat_routes(services, body),
+        *_response_routes(services, body),
         *_embedding_routes(services, body, limits),
         *_rerank_routes(services, body),
         *_file_routes(services, limits),
@@ -51,6 +53,16 @@ def _chat_routes(services: Services, body: JsonBody) -> list[Route]:
     return [
         Route("/v1/chat/completions", chat.create, methods=["POST"]),
         Route("/v1/completions", completions.create, methods=["POST"]),
+    ]
+
+
+def _response_routes(services: Services, body: JsonBody) -> list[Route]:
+    responses = ResponseEndpoint(services.chat, services.responses, body)
+    return [
+        Route("/v1/responses", responses.create, methods=["POST"]),
+        Route("/v1/responses/{response_id}", responses.get),
+        Route("/v1/responses/{response_id}", responses.delete, methods=["DELETE"]),
+        Route("/v1/responses/{response_id}/input_items", responses.input_items),
     ]
 
 

@@ -1,10 +1,11 @@
-"""Server-sent events: framing, keep-alive comments, the ending, and a client that leaves."""
+"""Server-sent events: framing, what fills silence, the ending, and a client that leaves."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -29,18 +30,48 @@ def sse_data(payload: Any) -> bytes:
     return b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
+def sse_named(payload: dict[str, Any]) -> bytes:
+    """One event, under the name that its `type` is."""
+    return f"event: {payload['type']}\n".encode() + sse_data(payload)
+
+
+@dataclass(frozen=True)
+class StreamStyle:
+    """What an API's streams say besides the answer.
+
+    Attributes:
+        done: The last words after all went well; may be none.
+        error: The event for an error, from its body.
+    """
+
+    ping: bytes
+    done: bytes
+    error: Callable[[dict[str, Any]], bytes]
+
+
+OPENAI_STYLE = StreamStyle(PING, DONE, sse_data)
+ANTHROPIC_STYLE = StreamStyle(sse_named({"type": "ping"}), b"", sse_named)
+
+
 class EventStream(StreamingResponse):
     """Sends the chunks of a generator as they come, and closes the generator whatever happens.
 
     The headers wait for the first chunk: an error before it is an ordinary error response. Later errors become one
-    event, and the stream then ends without `[DONE]`.
+    event, and the stream then ends without the words for a good end.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncGenerator[bytes, None], *, ping_after_s: float = PING_AFTER_S) -> None:
+    def __init__(
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        style: StreamStyle = OPENAI_STYLE,
+        ping_after_s: float = PING_AFTER_S,
+    ) -> None:
         super().__init__(chunks, headers=HEADERS)
         self._chunks = chunks
+        self._style = style
         self._ping_after_s = ping_after_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,14 +82,15 @@ class EventStream(StreamingResponse):
         async with aclosing(self._chunks):
             first = await anext(self._chunks)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await _Sender(send, self._ping_after_s).send_all(first, self._chunks, scope)
+            await _Sender(send, self._style, self._ping_after_s).send_all(first, self._chunks, scope)
 
 
 class _Sender:
     """Writes body messages and fills silence with pings."""
 
-    def __init__(self, send: Send, ping_after_s: float) -> None:
+    def __init__(self, send: Send, style: StreamStyle, ping_after_s: float) -> None:
         self._send = send
+        self._style = style
         self._ping_after_s = ping_after_s
         self._last_sent_s = asyncio.get_running_loop().time()
 
@@ -68,13 +100,14 @@ class _Sender:
             await self._write(first)
             async for chunk in chunks:
                 await self._write(chunk)
-            ending = DONE
+            ending = self._style.done
         except Exception as exc:  # the status is sent: the error can only be an event
-            ending = sse_data(error_body(exc, scope)[1])
+            ending = self._style.error(error_body(exc, scope)[1])
         finally:
             pinger.cancel()
             await asyncio.gather(pinger, return_exceptions=True)
-        await self._write(ending)
+        if ending:
+            await self._write(ending)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, chunk: bytes) -> None:
@@ -85,6 +118,6 @@ class _Sender:
         while True:
             silence_s = asyncio.get_running_loop().time() - self._last_sent_s
             if silence_s >= self._ping_after_s:
-                await self._write(PING)
+                await self._write(self._style.ping)
             else:
                 await asyncio.sleep(self._ping_after_s - silence_s)
