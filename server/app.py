@@ -47,6 +47,7 @@ from server.storage.data_layout import DataLayout
 from server.storage.data_lock import data_lock
 from server.storage.database import Database
 from server.storage.file_store import FileStore
+from server.storage.response_store import ResponseStore
 from server.telemetry.logs import resolve_format
 from server.workers.keeper import SpecFactory
 from server.workers.messages import WorkerSpec
@@ -196,6 +197,7 @@ async def _open_library(stack: AsyncExitStack, config: HearthConfig, models: Sto
         exports=StoreExport(transfers, files),
         imports=StoreImport(transfers, files, sweeper, max_text_bytes=rag.parser.max_text_mb << 20),
         sweeper=sweeper,
+        responses=ResponseStore(database),
     )
     stack.push_async_callback(library.ingestion.stop)
     stack.push_async_callback(library.reindexing.stop)

@@ -28,6 +28,7 @@ from server.api.schemas.files import FileListQuery, FileUpload
 from server.api.schemas.grounding import FileSearchTool
 from server.api.schemas.messages import CountTokensRequest, CustomTool, MessageRequest
 from server.api.schemas.rerank import RerankRequest
+from server.api.schemas.responses import ReasoningOptions, ResponseRequest, TextOptions
 from server.api.schemas.score import ScoreRequest
 from server.api.schemas.vector_stores import (
     BatchCreate,
@@ -109,6 +110,7 @@ def test_every_route_is_documented(route: str) -> None:
         *(MessageRequest, CountTokensRequest, CustomTool),
         *(FileUpload, FileListQuery, StoreCreate, StoreUpdate, StoreSearch, RankingOptions, HybridSearch),
         *(StoreReindex, StoreImportForm),
+        *(ResponseRequest, ReasoningOptions, TextOptions),
         EvaluationRequest,
         *(DocumentCreate, DocumentUpdate, DocumentListQuery, BatchCreate),
     ],

@@ -28,7 +28,7 @@ def sources_body(sourced: Sourced) -> dict[str, Any]:
 def citations_body(cited: Cited, sources: tuple[Source, ...]) -> dict[str, Any]:
     """What comes after the last word: the message's fields besides its content."""
     return {
-        "annotations": [_annotation(mark, sources[mark.number - 1]) for mark in cited.marks],
+        "annotations": [annotation_body(mark, sources[mark.number - 1]) for mark in cited.marks],
         "citations": [_citation(cited, support, sources) for support in cited.statements],
         "x": {"num_removed_citations": cited.num_removed},
     }
@@ -48,7 +48,20 @@ def _source_body(number: int, source: Source) -> dict[str, Any]:
     }
 
 
-def _annotation(mark: CitedSource, source: Source) -> dict[str, Any]:
+def search_body(sourced: Sourced, *, with_results: bool) -> dict[str, Any]:
+    """What the Responses API says of a search: `queries`, and of the sources as much as the client wants to know."""
+    extra = sources_body(sourced)
+    queries, sources = extra.pop("queries"), extra.pop("sources")
+    results = [_result_body(body, source) for body, source in zip(sources, sourced.sources, strict=True)]
+    return {"queries": list(queries), "results": results if with_results else None, "x": extra}
+
+
+def _result_body(body: dict[str, Any], source: Source) -> dict[str, Any]:
+    named = {name: body.pop(name) for name in ("file_id", "filename", "score", "text")}
+    return {**named, "attributes": dict(source.attributes), "x": body}
+
+
+def annotation_body(mark: CitedSource, source: Source) -> dict[str, Any]:
     """OpenAI's `file_citation`, whose `index` points into the sources; `x` tells the place that is cited."""
     span = mark.quote.span if mark.quote else source.span
     return {

@@ -17,6 +17,7 @@ from server.api.models import ModelEndpoint
 from server.api.ollama import OllamaEndpoint
 from server.api.reindexing import ReindexEndpoint
 from server.api.rerank import RerankEndpoint
+from server.api.responses import ResponseEndpoint
 from server.api.score import ScoreEndpoint
 from server.api.tei import TeiEndpoint
 from server.api.transfers import TransferEndpoint
@@ -36,6 +37,7 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
     return [
         *_chat_routes(services, body),
         *_message_routes(services, body),
+        *_response_routes(services, body),
         *_embedding_routes(services, body, limits),
         *_rerank_routes(services, body),
         *_file_routes(services, limits),
@@ -61,6 +63,16 @@ def _message_routes(services: Services, body: JsonBody) -> list[Route]:
     return [
         Route("/v1/messages", messages.create, methods=["POST"]),
         Route("/v1/messages/count_tokens", messages.count_tokens, methods=["POST"]),
+    ]
+
+
+def _response_routes(services: Services, body: JsonBody) -> list[Route]:
+    responses = ResponseEndpoint(services.chat, services.responses, body)
+    return [
+        Route("/v1/responses", responses.create, methods=["POST"]),
+        Route("/v1/responses/{response_id}", responses.get),
+        Route("/v1/responses/{response_id}", responses.delete, methods=["DELETE"]),
+        Route("/v1/responses/{response_id}/input_items", responses.input_items),
     ]
 
 

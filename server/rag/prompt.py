@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from server.errors import ContextLengthExceeded
-from server.rag.documents import Span
+from server.rag.documents import Attributes, Span
 from server.rag.search import Hit
 
 NO_SOURCE_ANSWER = "No relevant source found."
@@ -60,6 +60,7 @@ class Source:
         span: Where `text` stands in the document: it has as many characters.
         core: The part of `span` that was found, shown alone where there is no room for all of it; None: all of it.
         score: 0..1; for those who show the source, it plays no part here.
+        attributes: Of the stored document.
         fields: Of a document that came with the request, as it came.
     """
 
@@ -70,6 +71,7 @@ class Source:
     text: str
     core: Span | None = None
     score: float = 0.0
+    attributes: Attributes = field(default_factory=dict, hash=False)
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def only_core(self) -> Source:
@@ -95,6 +97,7 @@ def source_of(hit: Hit) -> Source:
         text=shown.text,
         core=hit.chunk.span if hit.parent else None,
         score=hit.score,
+        attributes=hit.attributes,
     )
 
 

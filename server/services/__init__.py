@@ -17,6 +17,7 @@ from server.services.library import LibraryDoor
 from server.services.models import ModelService
 from server.services.reindexing import ReindexService
 from server.services.rerank import RerankService
+from server.services.responses import ResponseService
 from server.services.store_models import StoreModels
 from server.services.transfers import TransferService
 from server.services.vector_stores import VectorStoreService
@@ -27,6 +28,7 @@ class Services:
     """All that the API can ask for. `version` is Hearth's own."""
 
     chat: ChatService
+    responses: ResponseService
     completions: CompletionService
     embeddings: EmbeddingService
     rerank: RerankService
@@ -53,7 +55,7 @@ def build_services(
 
     Args:
         started_at_s: Unix time.
-        door: To the data directory; without one, files and vector stores are not available.
+        door: To the data directory; without one, files, vector stores and stored responses are not available.
         store_models: Which of the models vector stores use; default: the first ones.
         rag: As configured.
     """
@@ -62,6 +64,7 @@ def build_services(
     vector_stores = VectorStoreService(door, store_models)
     return Services(
         chat=ChatService(registry, GroundedChat(vector_stores, store_models, rag)),
+        responses=ResponseService(door),
         completions=CompletionService(registry),
         embeddings=EmbeddingService(registry, limits),
         rerank=RerankService(registry, limits),

@@ -1,4 +1,4 @@
-"""Lets go of files and vector stores whose time has come, minute by minute."""
+"""Lets go of files, vector stores and responses whose time has come, minute by minute."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def expire_for_ever(library: Library) -> NoReturn:
 
 
 async def expire(library: Library, *, now: int) -> None:
-    """Delete files past their time, everywhere, and end stores past theirs. `now` is Unix time.
+    """Delete files and responses past their time, everywhere, and end stores past theirs. `now` is Unix time.
 
     Raises:
         StorageError: The rest is left to the next call.
@@ -46,5 +46,7 @@ async def expire(library: Library, *, now: int) -> None:
         library.sweeper.wake()
     for file_id in expired.file_ids:
         await library.files.delete(file_id)
-    if expired.file_ids or expired.store_ids:
-        logger.info("expired", extra={"files": len(expired.file_ids), "stores": len(expired.store_ids)})
+    num_responses = await library.responses.expire(now)
+    if expired.file_ids or expired.store_ids or num_responses:
+        counts = {"files": len(expired.file_ids), "stores": len(expired.store_ids), "responses": num_responses}
+        logger.info("expired", extra=counts)

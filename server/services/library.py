@@ -14,11 +14,12 @@ from server.rag.store_export import StoreExport
 from server.rag.store_import import StoreImport
 from server.rag.sweeper import Sweeper
 from server.storage.file_store import FileStore
+from server.storage.response_store import ResponseStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """What is kept of files and vector stores, and what works on it.
+    """What is kept of files, vector stores and responses, and what works on it.
 
     Attributes:
         uploads: Exported stores that are being imported, each for as long as that takes.
@@ -34,6 +35,7 @@ class Library:
     exports: StoreExport
     imports: StoreImport
     sweeper: Sweeper
+    responses: ResponseStore
 
 
 class LibraryDoor:

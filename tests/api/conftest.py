@@ -22,9 +22,12 @@ from server.models.registry import ModelEntry, ModelRegistry
 from server.services import build_services
 from server.services.chat import ChatService
 from server.services.grounded_chat import GroundedChat
+from server.services.library import LibraryDoor
+from server.services.responses import ResponseService
 from server.services.store_models import StoreModels
 from server.types import ModelFacts
 from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
+from tests.fakes.responses import open_responses, service_over
 from tests.fakes.stores import FakeEvaluationService, FakeFileService, FakeVectorStoreService
 
 CHAT = ModelConfig(
@@ -82,6 +85,7 @@ class Stack:
     files: FakeFileService = field(default_factory=FakeFileService)
     stores: FakeVectorStoreService = field(default_factory=FakeVectorStoreService)
     evaluation: FakeEvaluationService = field(default_factory=FakeEvaluationService)
+    responses: ResponseService = field(default_factory=lambda: ResponseService(LibraryDoor()))
     rag_models: tuple[RagModel, ...] = ()
 
     def app(self, without: tuple[str, ...] = ()) -> Starlette:
@@ -95,6 +99,7 @@ class Stack:
         fakes: dict[str, Any] = {
             "chat": ChatService(registry, grounded),
             "files": self.files,
+            "responses": self.responses,
             "vector_stores": stores,
             "evaluation": self.evaluation,
         }
@@ -104,6 +109,14 @@ class Stack:
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
     return Stack(files=FakeFileService(tmp_path))
+
+
+@pytest.fixture
+async def kept_responses(stack: Stack, tmp_path: Path) -> AsyncIterator[None]:
+    """Where responses are kept, in a database of the test's own."""
+    async with open_responses(tmp_path) as store:
+        stack.responses = service_over(store)
+        yield
 
 
 @pytest.fixture

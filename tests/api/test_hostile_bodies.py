@@ -20,6 +20,7 @@ JSON = {"content-type": "application/json"}
 CHAT = "/v1/chat/completions"
 VALID: dict[str, dict[str, Any]] = {
     CHAT: {"model": "talker", "messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/responses": {"model": "talker", "input": "Hi", "store": False},
     "/v1/completions": {"model": "talker", "prompt": "Once"},
     "/v1/embeddings": {"model": "embedder", "input": "abc"},
     "/v1/rerank": {"model": "ranker", "query": "q", "documents": ["d"]},
@@ -305,6 +306,9 @@ FIELDS = [
     "logit_bias",
     "tools",
     "tool_choice",
+    "text",
+    "reasoning",
+    "include",
     "temperature",
     "seed",
     "stream",

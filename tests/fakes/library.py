@@ -33,6 +33,7 @@ from server.services.store_models import StoreModels
 from server.storage.data_layout import DataLayout
 from server.storage.database import Database
 from server.storage.file_store import FileStore
+from server.storage.response_store import ResponseStore
 from server.types import ModelFacts
 from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
 
@@ -198,6 +199,7 @@ async def open_rig(
             exports=StoreExport(transfers, files),
             imports=StoreImport(transfers, files, sweeper, max_text_bytes=1 << 20),
             sweeper=sweeper,
+            responses=ResponseStore(database),
         )
         try:
             yield Rig(library, models, tools, embedder, reranker, parser)

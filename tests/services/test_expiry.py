@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
-from server.errors import StorageError
+from server.errors import ObjectNotFound, StorageError
 from server.services import expiry
 from server.services.expiry import expire, expire_for_ever
+from server.storage.response_store import RETENTION_S, StoredResponse
 from tests.fakes.library import SMALL_CHUNKS, TENANT, jobs_done, open_rig
 
 DAY_S = 86_400
@@ -62,6 +64,20 @@ async def test_nothing_comes_into_a_store_that_has_expired(tmp_path: Path) -> No
 
         expired = await rig.documents.store(TENANT, store.id)
         assert (expired.is_expired, expired.counts.completed, expired.usage_bytes) == (True, 0, 0)
+
+
+async def test_responses_past_their_time_are_gone(tmp_path: Path) -> None:
+    async with open_rig(tmp_path) as rig:
+        kept = StoredResponse(id="resp_1", previous_id=None, created_at=1, body="{}", inputs=(), outputs=())
+        await rig.library.responses.add(TENANT, kept)
+        now = int(time.time())
+
+        await expire(rig.library, now=now)
+        assert await rig.library.responses.get(TENANT, "resp_1") == ("{}", [])
+
+        await expire(rig.library, now=now + 1 + RETENTION_S)
+        with pytest.raises(ObjectNotFound):
+            await rig.library.responses.get(TENANT, "resp_1")
 
 
 async def test_it_goes_on_whatever_happens(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
