@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from server.types import Usage
+from server.api.timings import timing_of, timing_so_far
+from server.api.usage import total_usage
+from server.types import Finished, Started, Usage
 
 
 @dataclass
@@ -21,6 +24,7 @@ class RequestRecord:
         error: Code of the error that the client got, also inside a stream.
         num_sources: Of a grounded answer; 0: nothing relevant was found.
         num_removed_citations: Numbers of an answer that named no source, and did not reach the client.
+        server_timing: The header of that name, as far as it is known.
     """
 
     request_id: str
@@ -31,6 +35,7 @@ class RequestRecord:
     error: str | None = None
     num_sources: int | None = None
     num_removed_citations: int | None = None
+    server_timing: str | None = None
 
 
 def start_record(scope: Scope, request_id: str) -> RequestRecord:
@@ -44,3 +49,20 @@ def record_of(connection: HTTPConnection | Scope) -> RequestRecord:
     record = connection["state"]["record"]
     assert isinstance(record, RequestRecord)
     return record
+
+
+def note_start(record: RequestRecord, started: Started) -> None:
+    """A generation has begun."""
+    record.server_timing = record.server_timing or timing_so_far(started)
+
+
+def note_endings(record: RequestRecord, endings: Sequence[Finished], *, num_siblings: int = 1) -> Usage:
+    """All generations have ended; return their usage together.
+
+    Args:
+        num_siblings: So many in a row answer the same prompt.
+    """
+    record.usage = total_usage([ending.usage for ending in endings], num_siblings=num_siblings)
+    record.finish_reason = endings[0].reason if len(endings) == 1 else None
+    record.server_timing = timing_of(endings[0])
+    return record.usage
