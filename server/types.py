@@ -50,6 +50,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         seed: Same seed and same request give the same tokens; None draws a fresh one.
         stop: Texts that end the generation and are not part of the answer.
         ignore_eos: Never pick an end-of-generation token (for benchmarks).
+        num_logprobs: Tell how likely each token was, and so many of the likeliest in its place; None: tell nothing.
     """
 
     max_tokens: int | None = None
@@ -64,6 +65,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    num_logprobs: int | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -161,11 +163,16 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", omit_defaults=True):
     continues_last: bool = False
 
 
-class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
-    """Raw text, continued as it stands; the client writes its own template, so control-token strings in it count."""
+class TextPrompt(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
+    """Raw text, continued as it stands; the client writes its own template, so control-token strings in it count.
+
+    Attributes:
+        suffix: What comes behind the gap that is to be filled. With one, nothing in either text is a control token.
+    """
 
     param: ClassVar[str] = "prompt"
     text: str
+    suffix: str = ""
 
 
 class TokensPrompt(msgspec.Struct, frozen=True, tag="tokens"):
@@ -222,6 +229,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
         request_id: Unique among live requests.
         grammar: Only tokens that it allows are picked; None: all.
         tenant: Only requests of one tenant share what the model has computed of their prompts.
+        echoes: The text of a prompt that is no conversation comes before the answer.
+        prediction: What the answer will probably say. It changes no word, only how soon they come.
         arrived_at: `time.monotonic()`, which all processes of one machine have in common.
     """
 
@@ -231,6 +240,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     grammar: Grammar | None = None
     urgency: Urgency = NO_HURRY
     tenant: str = DEFAULT_TENANT
+    echoes: bool = False
+    prediction: str = ""
     arrived_at: float = msgspec.field(default_factory=time.monotonic)
 
     @property
@@ -241,40 +252,91 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Token counts of one request. `cached_tokens` of the prompt were not computed again; `reasoning_tokens` of the
-    completion are no part of its content."""
+    completion are no part of its content. The last two, where the request has a prediction, are tokens that were
+    computed ahead, and turned out right or wrong."""
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
 
-class Started(msgspec.Struct, frozen=True, tag="started"):
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of one generation went, in milliseconds that add up.
+
+    Attributes:
+        tokenize_ms: Rendering and tokenising the prompt, and compiling a grammar.
+        queue_ms: Everything else before its first step.
+        prefill_ms: From there to its first token.
+        decode_ms: From there to its last one.
+    """
+
+    queue_ms: float
+    tokenize_ms: float
+    prefill_ms: float
+    decode_ms: float
+
+
+class Started(msgspec.Struct, frozen=True, tag="started", omit_defaults=True):
     """The prompt is valid, tokenised and queued. First event of every stream, so that a refused request
-    still gets its status code and a long prefill can be covered by keep-alive comments."""
+    still gets its status code and a long prefill can be covered by keep-alive comments.
+
+    Attributes:
+        queue_ms, tokenize_ms: As in `Timings`, so far.
+    """
 
     prompt_tokens: int
+    queue_ms: float = 0.0
+    tokenize_ms: float = 0.0
+
+
+class TokenChance(msgspec.Struct, frozen=True, array_like=True):
+    """How likely a token was.
+
+    Attributes:
+        piece: Its bytes, which may be part of a character; of a control token its name.
+        logprob: Natural logarithm of the probability that the model itself gave it, whatever the request asks for.
+    """
+
+    piece: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """One token of an answer, and the likeliest in its place, the best first."""
+
+    chosen: TokenChance
+    top: tuple[TokenChance, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
     """More of the answer: whole code points only, never part of a stop string. Reasoning comes before text, text before
-    calls."""
+    calls.
+
+    Attributes:
+        logprobs: The tokens that `text` begins or goes on with, if the request wants them; none of anything else.
+    """
 
     text: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     reasoning: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class Finished(msgspec.Struct, frozen=True, tag="finished"):
+class Finished(msgspec.Struct, frozen=True, tag="finished", omit_defaults=True):
     """The generation ended as it should. Last event of a stream.
 
     Attributes:
         stop_text: The stop text that ended it, if one did.
+        timings: Of a model that computes something.
     """
 
     reason: FinishReason
     usage: Usage
     stop_text: str | None = None
+    timings: Timings | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True):

@@ -23,7 +23,8 @@ def message_body(answer: Answer) -> dict[str, Any]:
 
 
 def delta_bodies(event: Delta) -> Iterator[dict[str, Any]]:
-    """One delta for each kind of thing that is said, because clients look for one at a time."""
+    """One delta for each kind of thing that is said, because clients look for one at a time. Only `content` has log
+    probabilities."""
     if event.reasoning:
         yield {"reasoning_content": event.reasoning}
     if event.text:

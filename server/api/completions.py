@@ -1,9 +1,9 @@
-"""`POST /v1/completions`, as one JSON answer or as a stream of chunks; one choice for each prompt."""
+"""`POST /v1/completions`, as one JSON answer or as a stream of chunks; `n` choices for each prompt."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -13,13 +13,16 @@ from starlette.responses import Response
 from server.api.body import JsonBody
 from server.api.disconnect import run_while_connected
 from server.api.json_response import JsonResponse
-from server.api.record import RequestRecord, record_of
+from server.api.logprobs import CompletionLogprobs
+from server.api.record import RequestRecord, note_endings, record_of
 from server.api.schemas.completions import CompletionRequest
 from server.api.sse import PING, EventStream, sse_data
-from server.api.usage import total_usage, usage_body
-from server.services.completions import CompletionBatch, CompletionService
-from server.services.generation import Answer
-from server.types import Delta, Finished, Started, Usage
+from server.api.timings import timings_body
+from server.api.usage import usage_body
+from server.services.completions import CompletionService, pick_best
+from server.services.generation import Answer, Generation
+from server.services.merge import merge
+from server.types import Delta, Finished, Started
 
 
 class CompletionEndpoint:
@@ -32,66 +35,89 @@ class CompletionEndpoint:
         completion = await self._body.read(request, CompletionRequest)
         record = record_of(request)
         record.model = completion.model
-        batch = self._service.generate(
-            completion.model, completion.prompt, sampling=completion.sampling(), urgency=completion.urgency()
+        generation = self._service.generate(
+            completion.model,
+            completion.prompts(),
+            sampling=completion.sampling(),
+            urgency=completion.urgency(),
+            num_choices=completion.n,
+            best_of=completion.num_candidates,
+            echoes=completion.echo,
         )
-        record.generation_id = batch.id
+        record.generation_id = generation.id
         head = {
-            "id": batch.id,
+            "id": generation.id,
             "object": "text_completion",
             "created": int(time.time()),
-            "model": batch.model_id,
+            "model": generation.model_id,
             "system_fingerprint": self._fingerprint,
         }
         if completion.stream:
-            return EventStream(_chunks(batch, head, record, include_usage=completion.stream_options.include_usage))
-        answers = await run_while_connected(request.receive, _collect(batch))
-        _note_endings(record, [answer.ending for answer in answers])
-        return JsonResponse(_completion(head, answers))
+            return EventStream(_chunks(generation, head, record, completion))
+        answers = await run_while_connected(request.receive, _collect(generation, record))
+        return JsonResponse(_completion(head, answers, record, completion))
 
 
-async def _collect(batch: CompletionBatch) -> list[Answer]:
-    answers = [Answer() for _ in range(batch.num_prompts)]
-    async with aclosing(batch.events) as events:
+async def _collect(generation: Generation, record: RequestRecord) -> list[Answer]:
+    answers = [Answer() for _ in generation.streams]
+    async with aclosing(merge(generation.streams)) as events:
         async for index, event in events:
             answers[index].add(event)
+            if isinstance(event, Started):
+                record.note(event)
     return answers
 
 
-def _completion(head: dict[str, Any], answers: Sequence[Answer]) -> dict[str, Any]:
-    choices = [_choice(index, answer.text, answer.ending.reason) for index, answer in enumerate(answers)]
-    return {**head, "choices": choices, "usage": usage_body(total_usage(answer.ending.usage for answer in answers))}
+def _completion(
+    head: dict[str, Any], answers: list[Answer], record: RequestRecord, wanted: CompletionRequest
+) -> dict[str, Any]:
+    endings = [answer.ending for answer in answers]
+    usage = note_endings(record, endings, num_siblings=wanted.num_candidates)
+    best = pick_best(answers, best_of=wanted.num_candidates, num_choices=wanted.n)
+    choices = [_whole_choice(index, answer, wanted) for index, answer in enumerate(best)]
+    timings = {"timings": timings_body(endings, usage)} if wanted.timings else {}
+    return {**head, "choices": choices, "usage": usage_body(usage), **timings}
+
+
+def _whole_choice(index: int, answer: Answer, wanted: CompletionRequest) -> dict[str, Any]:
+    logprobs = CompletionLogprobs().body(answer.logprobs) if wanted.logprobs is not None else None
+    return _choice(index, answer.text, logprobs, answer.ending.reason)
 
 
 async def _chunks(
-    batch: CompletionBatch, head: dict[str, Any], record: RequestRecord, *, include_usage: bool
+    generation: Generation, head: dict[str, Any], record: RequestRecord, wanted: CompletionRequest
 ) -> AsyncGenerator[bytes, None]:
+    include_usage = wanted.stream_options.include_usage
     if include_usage:
         head = {**head, "usage": None}  # as OpenAI: null in every chunk but the last
-    num_unaccepted = batch.num_prompts
-    endings: list[Finished] = []
-    async with aclosing(batch.events) as events:
+    num_unaccepted = len(generation.streams)
+    answers = [Answer() for _ in generation.streams]
+    writers = [CompletionLogprobs() if wanted.logprobs is not None else None for _ in answers]
+    async with aclosing(merge(generation.streams)) as events:
         async for index, event in events:
             match event:
                 case Started():
+                    record.note(event)
                     num_unaccepted -= 1
                     if num_unaccepted == 0:
                         yield PING  # sends the headers: all prompts are accepted
                 case Delta():
-                    yield sse_data({**head, "choices": [_choice(index, event.text)]})
+                    writer = writers[index]
+                    logprobs = writer.body(event.logprobs) if writer else None
+                    yield sse_data({**head, "choices": [_choice(index, event.text, logprobs)]})
                 case Finished():
-                    endings.append(event)
-                    yield sse_data({**head, "choices": [_choice(index, "", event.reason)]})
-    usage = _note_endings(record, endings)
+                    answers[index].add(event)
+                    yield sse_data({**head, "choices": [_choice(index, "", None, event.reason)]})
+    endings = [answer.ending for answer in answers]
+    usage = note_endings(record, endings, num_siblings=wanted.n)
+    last: dict[str, Any] = {}
     if include_usage:
-        yield sse_data({**head, "choices": [], "usage": usage_body(usage)})
+        last["usage"] = usage_body(usage)
+    if wanted.timings:
+        last["timings"] = timings_body(endings, usage)
+    if last:
+        yield sse_data({**head, "choices": [], **last})
 
 
-def _choice(index: int, text: str, finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _note_endings(record: RequestRecord, endings: Sequence[Finished]) -> Usage:
-    record.usage = total_usage(ending.usage for ending in endings)
-    record.finish_reason = endings[0].reason if len(endings) == 1 else None
-    return record.usage
+def _choice(index: int, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from server.api.timings import timing_of, timing_so_far
+from server.api.usage import total_usage
 from server.services.generation import ChatEvent
 from server.services.grounding import Cited, Sourced
-from server.types import Finished, Usage
+from server.types import Finished, Started, Usage
 
 
 @dataclass
@@ -23,6 +26,7 @@ class RequestRecord:
         error: Code of the error that the client got, also inside a stream.
         num_sources: Of a grounded answer; 0: nothing relevant was found.
         num_removed_citations: Numbers of an answer that named no source, and did not reach the client.
+        server_timing: The header of that name, as far as it is known.
     """
 
     request_id: str
@@ -33,12 +37,16 @@ class RequestRecord:
     error: str | None = None
     num_sources: int | None = None
     num_removed_citations: int | None = None
+    server_timing: str | None = None
 
     def note(self, event: ChatEvent) -> None:
         """Take down what an event of a chat says about it."""
-        if isinstance(event, Finished):
+        if isinstance(event, Started):
+            self.server_timing = self.server_timing or timing_so_far(event)
+        elif isinstance(event, Finished):
             self.usage = event.usage
             self.finish_reason = event.reason
+            self.server_timing = timing_of(event)
         elif isinstance(event, Sourced):
             self.num_sources = len(event.sources)
         elif isinstance(event, Cited):
@@ -56,3 +64,15 @@ def record_of(connection: HTTPConnection | Scope) -> RequestRecord:
     record = connection["state"]["record"]
     assert isinstance(record, RequestRecord)
     return record
+
+
+def note_endings(record: RequestRecord, endings: Sequence[Finished], *, num_siblings: int = 1) -> Usage:
+    """All generations of a request have ended; return their usage together.
+
+    Args:
+        num_siblings: So many in a row answer the same prompt.
+    """
+    record.usage = total_usage([ending.usage for ending in endings], num_siblings=num_siblings)
+    record.finish_reason = endings[0].reason if len(endings) == 1 else None
+    record.server_timing = timing_of(endings[0])
+    return record.usage

@@ -23,8 +23,11 @@ class LlamaVocab:
         is_end: bool [size], true for end-of-generation tokens.
         control_ids: Ids of all control tokens by their texts, e.g. "<|im_end|>"; message text must never become one.
         control_texts: Their texts, longest first.
+        names: Like `pieces`, but for control tokens, which have their texts.
         bos, eos: Texts of these tokens, empty where the model has none.
         adds_bos: Whether a prompt starts with the BOS token.
+        infill_ids: Tokens before what comes before a gap, before what comes behind it, and before what fills it; None
+            where the model was not made to fill gaps.
         adds_eos, adds_sep: Whether an encoder's text ends with the EOS token; whether a pair has the SEP token between.
         is_wordpiece: A BERT vocabulary, whose texts stand between BOS and SEP whatever the flags say.
     """
@@ -45,8 +48,10 @@ class LlamaVocab:
         self.is_end: npt.NDArray[np.bool_] = np.fromiter(
             (llama_cpp.llama_vocab_is_eog(handle, token_id) for token_id in range(self.size)), np.bool_, self.size
         )
+        self.infill_ids = self._infill_ids()
         self.control_ids = self._control_ids()
         self.control_texts = tuple(sorted(self.control_ids, key=len, reverse=True))
+        self.names = self.pieces_with(self.control_texts)
         self.bos = self.text_of(self.bos_id)
         self.eos = self.text_of(self.eos_id)
 
@@ -80,6 +85,13 @@ class LlamaVocab:
             if text in self.control_ids:
                 pieces[self.control_ids[text]] = text.encode()
         return pieces
+
+    def _infill_ids(self) -> tuple[int, int, int] | None:
+        prefix, suffix, middle = (
+            find(self._handle)
+            for find in (llama_cpp.llama_vocab_fim_pre, llama_cpp.llama_vocab_fim_suf, llama_cpp.llama_vocab_fim_mid)
+        )
+        return (prefix, suffix, middle) if min(prefix, suffix, middle) >= 0 else None
 
     def _control_ids(self) -> dict[str, int]:
         controls = (

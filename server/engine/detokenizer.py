@@ -27,6 +27,11 @@ class Detokenizer:
     def stopped(self) -> bool:
         return self.stop_text is not None
 
+    @property
+    def num_held(self) -> int:
+        """Characters that are known and not yet certain."""
+        return len(self._held)
+
     def push(self, token_id: int) -> str:
         """Add a token; return the text that is now certain (possibly none)."""
         return self._release(self._decoder.decode(self._pieces[token_id]))

@@ -1,7 +1,8 @@
 """Prompt-lookup drafting: guess that a text goes on as it did the last times its latest tokens stood there.
 
 The model computes the guesses together with the next token and says at each whether it is right; wrong ones are thrown
-away, so drafting never changes a text, only how many tokens a step yields. Answers that quote their context gain most.
+away, so drafting never changes a text, only how many tokens a step yields. Answers that quote their context gain most,
+and those that a client has predicted.
 Idea: Saxena 2023, https://github.com/apoorvumang/prompt-lookup-decoding
 
 A draft costs time whether it is right or not. So tokens are drafted one by one while each raises the expected yield per
@@ -70,7 +71,9 @@ class Drafter:
     def _read(self, sequence: Sequence) -> _Text:
         text = self._texts.get(sequence.request_id)
         if text is None:
-            text = self._texts[sequence.request_id] = _Text(sequence.token_ids, self._trust)
+            text = _Text(sequence.token_ids, self._trust)
+            text.predict(sequence.prediction, at=sequence.num_prompt_tokens)
+            self._texts[sequence.request_id] = text
         room = sequence.max_tokens - sequence.num_generated - 1
         text.read(max_guesses=0 if sequence.sampler_state.has_memory else min(room, MAX_DRAFT))
         return text
@@ -93,7 +96,7 @@ class Drafter:
 
 
 class _Text:
-    """Where each short run of tokens of one sequence stood last, and what that says about what comes next.
+    """What came behind each short run of tokens of one sequence the last times, and what that says about what comes.
 
     Args:
         token_ids: The sequence's own list, which grows.
@@ -102,12 +105,19 @@ class _Text:
     def __init__(self, token_ids: TokenIds, trust: _Trust) -> None:
         self._token_ids = token_ids
         self._trust = trust
-        self._places: dict[tuple[int, ...], list[int]] = {}  # run -> where the token after it stands
+        self._followers: dict[tuple[int, ...], list[int]] = {}  # run -> the tokens after it, the latest last
         self._num_indexed = 0
         self._num_read = 0
         self._max_guesses = 0
         self._evidence: list[_Evidence] = []
         self.guessed_ids: TokenIds = []
+
+    def predict(self, prediction: TokenIds, *, at: int) -> None:
+        """Take in a text as if it had come at this place: it counts for more than what has been before."""
+        if prediction:
+            self._index()
+            before = self._token_ids[max(0, at - max(LENGTHS)) : at]
+            self._enter(before + prediction[:MAX_INDEXED], len(before))
 
     def read(self, *, max_guesses: int) -> None:
         """Judge the last guesses by what came, and take note of it; then new guesses may be made."""
@@ -127,8 +137,7 @@ class _Text:
         if len(self.guessed_ids) < self._max_guesses:
             latest = tuple(self._token_ids[-max(LENGTHS) :] + self.guessed_ids)
             for length in LENGTHS:
-                if places := self._places.get(latest[-length:]):
-                    seen = [self._token_ids[place] for place in places]
+                if seen := self._followers.get(latest[-length:]):
                     self.guessed_ids.append(seen[-1])
                     self._evidence.append(_Evidence(length, len(seen), seen.count(seen[-1])))
                     return self._trust[self._evidence[-1]]
@@ -137,10 +146,13 @@ class _Text:
     def _index(self) -> None:
         """Enter the runs that end before the last token; the last ones have nothing after them yet."""
         token_ids = self._token_ids
-        for end in range(max(self._num_indexed, len(token_ids) - MAX_INDEXED, 1), len(token_ids)):
+        self._enter(token_ids, max(self._num_indexed, len(token_ids) - MAX_INDEXED, 1))
+        self._num_indexed = len(token_ids)
+
+    def _enter(self, token_ids: TokenIds, start: int) -> None:
+        for end in range(start, len(token_ids)):
             for length in LENGTHS:
                 if end >= length:
-                    places = self._places.setdefault(tuple(token_ids[end - length : end]), [])
-                    places.append(end)
-                    del places[:-NUM_PLACES]
-        self._num_indexed = len(token_ids)
+                    seen = self._followers.setdefault(tuple(token_ids[end - length : end]), [])
+                    seen.append(token_ids[end])
+                    del seen[:-NUM_PLACES]

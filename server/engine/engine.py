@@ -136,9 +136,10 @@ class Engine:
         try:
             logits = self._decode(runs)
             picks = self._sample(logits, runs)
-            self._learn_cost(runs, self._clock() - started_at)
+            ended_at = self._clock()
+            self._learn_cost(runs, ended_at - started_at)
             for run, picked in zip(runs, picks, strict=True):
-                self._advance(run, picked)
+                self._advance(run, picked, ended_at)
             self._prepare_masks(runs)
             self._scheduler.drop_costly()
         except OutOfCells:
@@ -188,7 +189,7 @@ class Engine:
         picks = [list(islice(rows, run.num_outputs)) for run in runs]
         return [picked[: _num_right(run.draft, picked) + 1] for run, picked in zip(runs, picks, strict=True)]
 
-    def _advance(self, run: Run, picked: TokenIds) -> None:
+    def _advance(self, run: Run, picked: TokenIds, now: float) -> None:
         """Append a run's new tokens up to the first that ends its sequence."""
         sequence = run.sequence
         if NO_TOKEN in picked:
@@ -203,9 +204,12 @@ class Engine:
             if reason:
                 break
         self._scheduler.commit(run, num_accepted=max(0, num_new - 1))
+        if picked:
+            sequence.note_tokens(now)
         if reason:
             self._remove(sequence, is_answered=True)
-            self._outputs.append((sequence.request_id, picked[:num_new], Finished(reason, sequence.usage)))
+            ending = Finished(reason, sequence.usage, timings=sequence.timings)
+            self._outputs.append((sequence.request_id, picked[:num_new], ending))
         elif picked:
             self._outputs.append((sequence.request_id, picked, None))
 

@@ -7,7 +7,8 @@ no text: it ends a sequence at an end token or at its limit, and here ends what 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,9 +16,11 @@ from msgspec import structs
 
 from server.engine.detokenizer import Detokenizer
 from server.engine.engine import TokenOutput
+from server.engine.logprobs import Ranking
 from server.engine.sequence import Sequence
+from server.engine.token_trail import Span, TokenTrail
 from server.errors import InternalError
-from server.types import Delta, Failed, Finished, StreamEvent, Usage
+from server.types import Delta, Failed, Finished, StreamEvent, TokenChance, TokenIds, TokenLogprob
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,13 @@ class AnswerReader(Protocol):
     def is_full(self) -> bool:
         """Nothing that follows would be taken."""
 
+    @property
+    def num_settled(self) -> int:
+        """Characters of the text of which it is known that they are, or are not, content."""
+
+    def take_spans(self) -> Seq[Span]:
+        """Where the content that was delivered since the last time stands in the text, in order."""
+
     def push(self, text: str) -> Delta | None:
         """Read more text; None where nothing can be said yet."""
 
@@ -52,6 +62,7 @@ class _Stream:
     sequence: Sequence
     detokenizer: Detokenizer
     reader: AnswerReader | None
+    trail: TokenTrail | None  # where the request wants log probabilities
     num_tokens: int = 0  # those seen here; the engine may be ahead
     num_reasoning_tokens: int = 0
 
@@ -64,16 +75,20 @@ class OutputProcessor:
     Args:
         abort: Makes the engine drop a request that has said a stop string; called by `process`.
         is_end: Whether a token ends a text, and so is none of it.
+        names: Bytes that stand for each token where it is named, control tokens included; by default none.
     """
 
-    def __init__(self, abort: Callable[[str], None], *, is_end: Callable[[int], bool]) -> None:
+    def __init__(self, abort: Callable[[str], None], *, is_end: Callable[[int], bool], names: Seq[bytes] = ()) -> None:
         self._abort = abort
         self._is_end = is_end
+        self._names = names
         self._streams: dict[str, _Stream] = {}
 
     def open(self, sequence: Sequence, detokenizer: Detokenizer, reader: AnswerReader | None = None) -> None:
         """Expect tokens of a sequence; before the engine has it. Without a reader, all text is content."""
-        self._streams[sequence.request_id] = _Stream(sequence, detokenizer, reader)
+        wants_logprobs = sequence.sampler_state.params.num_logprobs is not None
+        trail = TokenTrail() if wants_logprobs else None
+        self._streams[sequence.request_id] = _Stream(sequence, detokenizer, reader, trail)
 
     def close(self, request_id: str) -> None:
         """Expect no more of a request that was aborted; what the engine still says about it is ignored."""
@@ -91,7 +106,7 @@ class OutputProcessor:
             if stream is None:
                 continue
             try:
-                deltas, end = self._answer(stream, token_ids, ending)
+                deltas, end = self._answer_all(stream, token_ids, ending)
             except Exception:
                 # The loop must survive a bug: this request ends, with the traceback in the log, and the others go on.
                 logger.exception("text could not be made", extra={"request_id": request_id})
@@ -107,8 +122,23 @@ class OutputProcessor:
         stream = self._streams.get(request_id)
         return stream is not None and not stream.num_tokens
 
+    def _answer_all(
+        self, stream: _Stream, token_ids: TokenIds, ending: Finished | Failed | None
+    ) -> tuple[list[Delta | None], Finished | Failed | None]:
+        """What the tokens of a step add to the answer: together or, to tell whose text is whose, one by one."""
+        if stream.trail is None:
+            return self._answer(stream, token_ids, ending)
+        all_deltas: list[Delta | None] = []
+        end: Finished | Failed | None = None
+        for each, ending_then in _one_by_one(token_ids, ending):
+            deltas, end = self._answer(stream, each, ending_then)
+            all_deltas += deltas
+            if end:
+                break
+        return all_deltas, end
+
     def _answer(
-        self, stream: _Stream, token_ids: list[int], ending: Finished | Failed | None
+        self, stream: _Stream, token_ids: TokenIds, ending: Finished | Failed | None
     ) -> tuple[list[Delta | None], Finished | Failed | None]:
         """What the tokens add to the answer, and its ending."""
         reader = stream.reader
@@ -116,21 +146,21 @@ class OutputProcessor:
         num_before = stream.num_tokens
         text, end = self._read(stream, token_ids, ending)
         if reader is None:
-            return [Delta(text) if text else None], end
+            return [_with_logprobs(stream, Delta(text)) if text else None], end
         if was_reasoning:
             stream.num_reasoning_tokens += stream.num_tokens - num_before  # without those behind a stop string
-        deltas = [reader.push(text)]
+        deltas = [_with_logprobs(stream, reader.push(text))]
         if end is None and reader.is_full:
             end = self._stop(stream, is_over=False)
         if isinstance(end, Finished):
-            deltas.append(reader.finish())
+            deltas.append(_with_logprobs(stream, reader.finish()))
             usage = structs.replace(end.usage, reasoning_tokens=stream.num_reasoning_tokens)
             is_calling = end.reason == "stop" and reader.num_calls > 0
             end = structs.replace(end, reason="tool_calls" if is_calling else end.reason, usage=usage)
         return deltas, end
 
     def _read(
-        self, stream: _Stream, token_ids: list[int], ending: Finished | Failed | None
+        self, stream: _Stream, token_ids: TokenIds, ending: Finished | Failed | None
     ) -> tuple[str, Finished | Failed | None]:
         """The text that the tokens add, and the ending: the engine's, or that of a stop string before it."""
         detokenizer = stream.detokenizer
@@ -138,22 +168,56 @@ class OutputProcessor:
         for token_id in token_ids:
             stream.num_tokens += 1
             if not self._is_end(token_id):
-                text += detokenizer.push(token_id)
+                text += self._push(stream, token_id)
             if detokenizer.stopped:
                 return text, self._stop(stream, is_over=ending is not None)
         if isinstance(ending, Finished):
-            text += detokenizer.flush()
+            rest = detokenizer.flush()
+            if stream.trail:
+                stream.trail.num_released += len(rest)
+            text += rest
             if detokenizer.stopped:
                 return text, self._stop(stream, is_over=True)
         return text, ending
+
+    def _push(self, stream: _Stream, token_id: int) -> str:
+        detokenizer, trail = stream.detokenizer, stream.trail
+        if trail is None:
+            return detokenizer.push(token_id)
+        ranking = stream.sequence.sampler_state.rankings.pop(stream.num_tokens - 1)
+        trail.add(self._logprob_of(token_id, ranking), num_held=detokenizer.num_held)
+        text = detokenizer.push(token_id)
+        trail.num_released += len(text)
+        return text
+
+    def _logprob_of(self, token_id: int, ranking: Ranking) -> TokenLogprob:
+        top = tuple(TokenChance(self._names[each], logprob) for each, logprob in ranking.top)
+        return TokenLogprob(TokenChance(self._names[token_id], ranking.logprob), top)
 
     def _stop(self, stream: _Stream, *, is_over: bool) -> Finished:
         sequence = stream.sequence
         if not is_over:
             self._abort(sequence.request_id)
-        usage = Usage(
-            prompt_tokens=sequence.num_prompt_tokens,
-            completion_tokens=stream.num_tokens,
-            cached_tokens=sequence.num_cached_tokens or 0,
-        )
-        return Finished("stop", usage, stop_text=stream.detokenizer.stop_text)
+        usage = structs.replace(sequence.usage, completion_tokens=stream.num_tokens)
+        return Finished("stop", usage, stop_text=stream.detokenizer.stop_text, timings=sequence.timings)
+
+
+def _one_by_one(
+    token_ids: TokenIds, ending: Finished | Failed | None
+) -> Iterator[tuple[TokenIds, Finished | Failed | None]]:
+    """The same output, in parts of one token."""
+    for token_id in token_ids[:-1]:
+        yield [token_id], None
+    yield token_ids[-1:], ending
+
+
+def _with_logprobs(stream: _Stream, delta: Delta | None) -> Delta | None:
+    """The delta with the tokens of its text; what comes with it, or in its place, has none."""
+    trail, reader = stream.trail, stream.reader
+    if trail is None or delta is None:
+        return delta
+    if reader is None:
+        return structs.replace(delta, logprobs=trail.take([(trail.num_released - len(delta.text), trail.num_released)]))
+    logprobs = trail.take(reader.take_spans())
+    trail.drop(reader.num_settled)
+    return structs.replace(delta, logprobs=logprobs)

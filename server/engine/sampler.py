@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.engine.backend import Logits
+from server.engine.logprobs import rank, rank_columns
 from server.engine.sampler_state import OFF, SamplerState, SeenTokens
 
 _Float32s = npt.NDArray[np.float32]
@@ -29,9 +30,6 @@ _Ids = npt.NDArray[np.intp]
 
 NO_TOKEN = -1
 """What is picked from a row that a broken model or kernel has filled with NaN, or where everything is ruled out."""
-
-_NUM_COLUMNS = 512
-"""See `_rank_columns`. numpy sorts 512 numbers several times faster than 1,024."""
 
 _STRETCH = 1024
 """Tokens whose weights are summed up, so that a draw from a whole row walks along two short lists."""
@@ -76,10 +74,13 @@ class Sampler:
                 yet.
 
         Returns:
-            Token ids; `NO_TOKEN` where the largest logit is no finite number.
+            Token ids; `NO_TOKEN` where the largest logit is no finite number. States whose requests want log
+            probabilities have a ranking more.
         """
         assert logits.shape == (len(states), self._vocab_size)
         ahead = ahead or [0] * len(states)
+        asking = [i for i, state in enumerate(states) if state.params.num_logprobs is not None]
+        raw_rows = logits[asking] if asking else ()  # what the model says, before anything below changes it
         token_ids = [NO_TOKEN] * len(states)
         cut: list[_Candidates] = []
         with np.errstate(over="ignore"):  # far below the best, or divided by a tiny temperature, a logit becomes -inf
@@ -96,6 +97,10 @@ class Sampler:
             for group in _groups_of_like_size(cut):
                 for candidates, token_id in zip(group, _cut_and_draw(group), strict=True):
                     token_ids[candidates.row] = token_id
+        for i, row in zip(asking, raw_rows, strict=True):
+            if token_ids[i] != NO_TOKEN:
+                index = states[i].num_generated + ahead[i]
+                states[i].rankings[index] = rank(row, token_ids[i], num_top=states[i].params.num_logprobs or 0)
         return token_ids
 
     def _adjust(self, row: _Float32s, state: SamplerState) -> None:
@@ -115,7 +120,7 @@ class Sampler:
 
     def _find_candidates(self, index: int, row: _Float32s, state: SamplerState, uniform: float) -> list[_Candidates]:
         """All tokens that may be left in a row, and seldom many more. Nothing if the best logit is no number."""
-        ranked = _rank_columns(row)
+        ranked = rank_columns(row)
         best = float(ranked[-1])
         if not math.isfinite(best):
             return []
@@ -198,21 +203,6 @@ def _penalise(row: _Float32s, seen: SeenTokens, repeat_penalty: float) -> None:
 def _pick_best(row: _Float32s) -> int:
     token_id = int(row.argmax())  # the place of a NaN, if there is one
     return token_id if math.isfinite(row[token_id]) else NO_TOKEN
-
-
-def _rank_columns(row: _Float32s) -> _Float32s:
-    """The maxima of up to 512 columns of a row seen as a matrix, by rising value. NaN comes last, if there is one.
-
-    They are that many different logits, so at least k logits reach the k-th largest of them; and seldom many more,
-    because the largest logits of a row mostly lie in different columns.
-    """
-    num_columns = min(_NUM_COLUMNS, len(row))
-    num_whole = len(row) // num_columns * num_columns
-    maxima: _Float32s = np.maximum.reduce(row[:num_whole].reshape(-1, num_columns), axis=0)
-    if num_rest := len(row) - num_whole:
-        np.maximum(maxima[:num_rest], row[num_whole:], out=maxima[:num_rest])
-    maxima.sort()
-    return maxima
 
 
 def _survey(row: _Float32s, best: float, weights: _Float32s, wanted: float) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from server.engine.logprobs import Ranking
 from server.engine.token_mask import TokenMask
 from server.types import SamplingParams, TokenIds
 
@@ -27,6 +28,8 @@ class SamplerState:
         seen: The tokens that penalties hit; None without penalties.
         mask: Which tokens its grammar allows; None without a grammar.
         changes_logits: Whether the sequence's logits must be changed before they are sampled.
+        rankings: How likely each generated token was, by its index, if the request wants to know. Whoever reads them
+            takes them out; of drafted tokens that were wrong, later ones take the place.
     """
 
     def __init__(self, params: SamplingParams, prompt: TokenIds, mask: TokenMask | None = None) -> None:
@@ -39,6 +42,7 @@ class SamplerState:
         has_penalties = params.repeat_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
         self.seen = SeenTokens(params, prompt) if has_penalties else None
         self.changes_logits = has_penalties or bool(params.logit_bias) or params.ignore_eos or mask is not None
+        self.rankings: dict[int, Ranking] = {}
         self._random = np.random.Generator(np.random.PCG64(_entropy(params.seed)))
         self._numbers = array("d")
 

@@ -101,6 +101,7 @@ class Scheduler:
             self._kv_cache.trim(sequence.seq_id, end)
         self._kv_cache.grow(sequence.seq_id, sequence.token_ids[start:end])
         sequence.num_computed_tokens = end
+        sequence.note_draft(num_drafted=len(run.draft), num_accepted=num_accepted)
 
     def drop_costly(self) -> None:
         """Let go of idle prefixes that cost more than they save: once after each step."""
@@ -169,6 +170,7 @@ class Scheduler:
                 return  # alone, any sequence fits: the cache holds at least one full context
             promised += needed
             self._start(sequence, prefix)
+            sequence.note_start(now)
 
     @property
     def _has_place(self) -> bool:

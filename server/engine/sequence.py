@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 
+import msgspec
+
 from server.engine.sampler_state import SamplerState
 from server.engine.token_mask import TokenMask
-from server.types import DEFAULT_TENANT, SamplingParams, TokenIds, Usage
+from server.types import DEFAULT_TENANT, SamplingParams, Timings, TokenIds, Usage
 
 
 class SequenceStatus(Enum):
@@ -28,13 +30,17 @@ class Sequence:
         tenant: Whose cells it may share.
         priority: Lower runs first, whatever the rest says.
         arrived_at, deadline_at: Seconds of the engine's clock; after `deadline_at` it fails.
+        tokenize_s: How long it took to make the prompt.
         pins_prefix: Its cells stay in the cache for ever.
+        prediction: What will probably be generated; for the drafter.
 
     Attributes:
         token_ids: Prompt, then generated tokens. Only appended to, by `append`.
         num_computed_tokens: Leading tokens whose cells are in the KV cache.
         num_cached_tokens: Leading tokens that were found in the cache when it first ran.
         seq_id: Its id in the KV cache while running, else None.
+        started_at, first_token_at, last_token_at: When its first step began, and when its tokens came; None before.
+        num_accepted, num_rejected: Drafted tokens that were computed, and turned out right or wrong.
     """
 
     def __init__(
@@ -49,7 +55,9 @@ class Sequence:
         priority: int = 0,
         arrived_at: float = 0.0,
         deadline_at: float = float("inf"),
+        tokenize_s: float = 0.0,
         pins_prefix: bool = False,
+        prediction: TokenIds | None = None,
     ) -> None:
         assert prompt
         assert max_tokens > 0
@@ -59,7 +67,9 @@ class Sequence:
         self.priority = priority
         self.arrived_at = arrived_at
         self.deadline_at = deadline_at
+        self.tokenize_s = tokenize_s
         self.pins_prefix = pins_prefix
+        self.prediction = prediction or []
         self.sampler_state = SamplerState(sampling, prompt, mask)
         self.token_ids = list(prompt)
         self.num_prompt_tokens = len(prompt)
@@ -67,11 +77,31 @@ class Sequence:
         self.num_cached_tokens: int | None = None
         self.seq_id: int | None = None
         self.status = SequenceStatus.WAITING
+        self.started_at: float | None = None
+        self.first_token_at: float | None = None
+        self.last_token_at: float | None = None
+        self.num_accepted = 0
+        self.num_rejected = 0
 
     def append(self, token_id: int) -> None:
         """Take a generated token."""
         self.token_ids.append(token_id)
         self.sampler_state.accept(token_id)
+
+    def note_start(self, now: float) -> None:
+        """Its first step begins, or another one after a preemption."""
+        if self.started_at is None:
+            self.started_at = now
+
+    def note_tokens(self, now: float) -> None:
+        """A step has given it tokens."""
+        if self.first_token_at is None:
+            self.first_token_at = now
+        self.last_token_at = now
+
+    def note_draft(self, *, num_drafted: int, num_accepted: int) -> None:
+        self.num_accepted += num_accepted
+        self.num_rejected += num_drafted - num_accepted
 
     @property
     def num_tokens(self) -> int:
@@ -96,8 +126,25 @@ class Sequence:
 
     @property
     def usage(self) -> Usage:
-        return Usage(
+        usage = Usage(
             prompt_tokens=self.num_prompt_tokens,
             completion_tokens=self.num_generated,
             cached_tokens=self.num_cached_tokens or 0,
+        )
+        if not self.prediction:
+            return usage
+        return msgspec.structs.replace(
+            usage, accepted_prediction_tokens=self.num_accepted, rejected_prediction_tokens=self.num_rejected
+        )
+
+    @property
+    def timings(self) -> Timings | None:
+        """Where its time went, up to its last token; None before its first."""
+        if self.started_at is None or self.first_token_at is None or self.last_token_at is None:
+            return None
+        return Timings(
+            tokenize_ms=self.tokenize_s * 1000,
+            queue_ms=max(0.0, self.started_at - self.arrived_at - self.tokenize_s) * 1000,
+            prefill_ms=(self.first_token_at - self.started_at) * 1000,
+            decode_ms=(self.last_token_at - self.first_token_at) * 1000,
         )

@@ -6,14 +6,21 @@ from server.config.rag_section import RagModel
 from server.errors import InvalidRequest
 from server.models.registry import ModelRegistry
 from server.rag.search import SearchOptions
-from server.services.generation import Generation, SamplingOptions, new_id, with_defaults
+from server.services.generation import (
+    Generation,
+    SamplingOptions,
+    new_id,
+    refuse_for_script,
+    siblings_of,
+    with_defaults,
+)
 from server.services.grounded_chat import GroundedChat
 from server.services.grounding import Grounding
 from server.types import DEFAULT_TENANT, NO_HURRY, ChatPrompt, GenerateRequest, Grammar, Urgency
 
 
 class ChatService:
-    """Finds the model and starts one generation, grounded if the request or the model wants it."""
+    """Finds the model and starts generations, grounded if the request or the model wants it."""
 
     def __init__(self, registry: ModelRegistry, grounded: GroundedChat) -> None:
         self._registry = registry
@@ -29,27 +36,29 @@ class ChatService:
         urgency: Urgency = NO_HURRY,
         tenant: str = DEFAULT_TENANT,
         grounding: Grounding | None = None,
+        prediction: str = "",
+        num_choices: int = 1,
     ) -> Generation:
         """Prepare an answer to a conversation; the model starts with the first step of `Generation.events`.
 
         Args:
             grounding: What the request itself brings to ground the answer in.
+            prediction: What the answer will probably say; see `GenerateRequest`.
+            num_choices: Answers that are wanted. The conversation is computed once for all of them.
 
         Raises:
             ModelNotFound: No model of that name.
-            InvalidRequest: The model does not chat, the request has a grammar for a script, or it names vector stores
-                to a model that has its own.
+            InvalidRequest: The model does not chat, or is a script that is asked for what it cannot do, or has vector
+                stores of its own where the request names some; or several answers shall be grounded.
         """
         rag_model = self._registry.rag_model(model)
         if rag_model is not None:
             grounding = _bound(rag_model, grounding)
         config, chat_model = self._registry.chat(rag_model.chat_model if rag_model else model)
-        if grammar and config.backend == "script":
-            raise InvalidRequest(
-                f"the answers of model {config.id!r} are written in models.yaml; leave {grammar.param} out",
-                param=grammar.param,
-                code="unsupported_parameter",
-            )
+        if grammar:
+            refuse_for_script(config, grammar.param)
+        if "num_logprobs" in sampling:
+            refuse_for_script(config, "logprobs")
         request = GenerateRequest(
             request_id=new_id("chatcmpl"),
             prompt=prompt,
@@ -57,11 +66,19 @@ class ChatService:
             grammar=grammar,
             urgency=urgency,
             tenant=tenant,
+            prediction=prediction,
         )
         model_id = rag_model.id if rag_model else config.id
         if grounding is None:
-            return Generation(request.request_id, model_id, chat_model.generate(request))
-        return Generation(request.request_id, model_id, self._grounded.answer(chat_model, request, grounding))
+            streams = tuple(map(chat_model.generate, siblings_of(request, num_choices)))
+            return Generation(request.request_id, model_id, streams)
+        if num_choices > 1:
+            raise InvalidRequest(
+                f"n is {num_choices}, but grounded answers come one at a time; leave n out, or ask without sources",
+                param="n",
+                code="unsupported_value",
+            )
+        return Generation(request.request_id, model_id, (self._grounded.answer(chat_model, request, grounding),))
 
     async def count_tokens(self, model: str, prompt: ChatPrompt) -> int:
         """Tell how many tokens a conversation has as the model's template writes it; sources would come on top.

@@ -22,7 +22,7 @@ from server.rag.relevance import relevance
 from server.rag.support import Score, Support, check_support
 from server.services.grounding import Cited, CitedSource
 from server.services.sentence_windows import split_passages
-from server.types import Delta, Finished, Started
+from server.types import Delta, Finished, Started, TokenLogprob
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Citer:
         """Pass on the events of an answer, `Cited` before the last of them. Closing this closes `events`."""
         citations = CitationFilter(len(sources))
         pieces: list[str] = []
+        logprobs: tuple[TokenLogprob, ...] = ()  # of text that is held back
         async with aclosing(events):
             async for event in events:
                 match event:
@@ -51,15 +52,18 @@ class Citer:
                         yield event
                     case Delta():
                         text = citations.feed(event.text)
+                        logprobs += event.logprobs
                         if event.tool_calls:
                             text += citations.finish()  # or what was held back would come behind the calls
                         pieces.append(text)
                         if text or event.tool_calls or event.reasoning:
-                            yield msgspec.structs.replace(event, text=text)
+                            yield msgspec.structs.replace(event, text=text, logprobs=logprobs if text else ())
+                        if text:
+                            logprobs = ()
                     case Finished():
                         if rest := citations.finish():
                             pieces.append(rest)
-                            yield Delta(rest)
+                            yield Delta(rest, logprobs=logprobs)
                         yield await self._cited("".join(pieces), citations, sources)
                         yield event
 

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+
+from msgspec import structs
 
 from server.models.registry import ModelRegistry
-from server.services.generation import GenerationEvent, SamplingOptions, new_id, with_defaults
-from server.services.merge import merge
+from server.services.generation import (
+    Answer,
+    Generation,
+    SamplingOptions,
+    new_id,
+    refuse_for_script,
+    siblings_of,
+    with_defaults,
+)
 from server.types import NO_HURRY, GenerateRequest, TextPrompt, TokensPrompt, Urgency
 
 
-@dataclass(frozen=True)
-class CompletionBatch:
-    """Generations that run side by side under one id.
-
-    Attributes:
-        id: The id of the answer; generation i runs as `{id}-{i}`.
-        model_id: The configured id, whatever alias the request used.
-        num_prompts: How many `Started` the events begin with.
-        events: (prompt index, event), all `Started` first; whoever iterates must close it.
-    """
-
-    id: str
-    model_id: str
-    num_prompts: int
-    events: AsyncGenerator[tuple[int, GenerationEvent], None]
-
-
 class CompletionService:
-    """Finds the model and starts one generation for each prompt."""
+    """Finds the model and starts the generations of each prompt."""
 
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
@@ -41,20 +33,57 @@ class CompletionService:
         *,
         sampling: SamplingOptions,
         urgency: Urgency = NO_HURRY,
-    ) -> CompletionBatch:
-        """Prepare continuations of `prompts`; the model starts with the first step of `CompletionBatch.events`.
+        num_choices: int = 1,
+        best_of: int = 1,
+        echoes: bool = False,
+    ) -> Generation:
+        """Prepare continuations of `prompts`; the model starts with the first step of `Generation.streams`.
+
+        Args:
+            num_choices: Continuations of each prompt that are wanted.
+            best_of: Those that are made; if they are more, `pick_best` has to choose. The first prompt's come first.
+            echoes: Begin each with its prompt.
 
         Raises:
             ModelNotFound: No model of that name.
-            InvalidRequest: The model does not generate text.
+            InvalidRequest: The model does not generate text, or is a script that is asked for what it cannot do.
         """
         config, chat_model = self._registry.chat(model)
-        batch_id = new_id("cmpl")
         params = with_defaults(config.defaults, sampling)
-        streams = [
-            chat_model.generate(
-                GenerateRequest(request_id=f"{batch_id}-{index}", prompt=prompt, sampling=params, urgency=urgency)
+        if params.num_logprobs is not None:
+            refuse_for_script(config, "logprobs")
+        if any(isinstance(prompt, TextPrompt) and prompt.suffix for prompt in prompts):
+            refuse_for_script(config, "suffix")
+        if best_of > num_choices:
+            refuse_for_script(config, "best_of")
+            params = structs.replace(params, num_logprobs=params.num_logprobs or 0)
+        completion_id = new_id("cmpl")
+        requests = [
+            GenerateRequest(
+                request_id=f"{completion_id}-{index}", prompt=prompt, sampling=params, urgency=urgency, echoes=echoes
             )
             for index, prompt in enumerate(prompts)
         ]
-        return CompletionBatch(batch_id, config.id, len(streams), merge(streams))
+        streams = tuple(
+            chat_model.generate(sibling)
+            for request in requests
+            for sibling in siblings_of(request, max(num_choices, best_of))
+        )
+        return Generation(completion_id, config.id, streams)
+
+
+def pick_best(answers: Sequence[Answer], *, best_of: int, num_choices: int) -> list[Answer]:
+    """Of each prompt's `best_of` answers those whose tokens the model thought likeliest on the average, best first."""
+    if best_of <= num_choices:
+        return list(answers)
+    return [
+        answer
+        for first in range(0, len(answers), best_of)
+        for answer in sorted(answers[first : first + best_of], key=_mean_logprob, reverse=True)[:num_choices]
+    ]
+
+
+def _mean_logprob(answer: Answer) -> float:
+    """An answer that says nothing is the worst."""
+    logprobs = [each.chosen.logprob for each in answer.logprobs]
+    return sum(logprobs) / len(logprobs) if logprobs else -math.inf

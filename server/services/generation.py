@@ -7,10 +7,21 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from server.config.schema import SamplingDefaults
-from server.errors import InternalError
+from msgspec import structs
+
+from server.config.schema import ModelConfig, SamplingDefaults
+from server.errors import InternalError, InvalidRequest
 from server.services.grounding import Cited, Sourced
-from server.types import Delta, Finished, SamplingParams, Started, ToolCall, ToolCallDelta
+from server.types import (
+    Delta,
+    Finished,
+    GenerateRequest,
+    SamplingParams,
+    Started,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+)
 
 GenerationEvent = Started | Delta | Finished
 
@@ -33,21 +44,29 @@ class SamplingOptions(TypedDict, total=False):
     seed: int
     stop: tuple[str, ...]
     ignore_eos: bool
+    num_logprobs: int
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One generation, not begun before `events` is iterated.
+    """What runs side by side for one request, not begun before it is iterated.
 
     Attributes:
-        id: Unique; the id of the answer and of the request to the worker.
+        id: Unique; the id of the answer. The ids of the requests to the worker begin with it.
         model_id: The configured id, whatever alias the request used.
-        events: As `ChatModel.generate` or `GroundedChat.answer` yields them; whoever iterates must close it.
+        streams: One for each answer, as `ChatModel.generate` or `GroundedChat.answer` yields them; whoever iterates
+            must close them.
     """
 
     id: str
     model_id: str
-    events: AsyncGenerator[ChatEvent, None]
+    streams: tuple[AsyncGenerator[ChatEvent, None], ...]
+
+    @property
+    def events(self) -> AsyncGenerator[ChatEvent, None]:
+        """The only stream."""
+        (stream,) = self.streams
+        return stream
 
 
 @dataclass
@@ -57,6 +76,7 @@ class Answer:
     pieces: list[str] = field(default_factory=list)
     reasoning_pieces: list[str] = field(default_factory=list)
     call_deltas: list[ToolCallDelta] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     finished: Finished | None = None
     sourced: Sourced | None = None
     cited: Cited | None = None
@@ -66,6 +86,7 @@ class Answer:
             self.pieces.append(event.text)
             self.reasoning_pieces.append(event.reasoning)
             self.call_deltas.extend(event.tool_calls)
+            self.logprobs.extend(event.logprobs)
         elif isinstance(event, Finished):
             self.finished = event
         elif isinstance(event, Sourced):
@@ -99,6 +120,32 @@ class Answer:
 
 def new_id(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def siblings_of(request: GenerateRequest, count: int) -> list[GenerateRequest]:
+    """Requests for several answers to one prompt, which the model computes once. Each has a seed of its own: the
+    request's, and those that follow it."""
+    if count == 1:
+        return [request]
+    seed = request.sampling.seed
+    return [
+        structs.replace(
+            request,
+            request_id=f"{request.request_id}-{index}",
+            sampling=structs.replace(request.sampling, seed=None if seed is None else seed + index),
+        )
+        for index in range(count)
+    ]
+
+
+def refuse_for_script(config: ModelConfig, param: str) -> None:
+    """Raises InvalidRequest if the model is a script, which computes nothing."""
+    if config.backend == "script":
+        raise InvalidRequest(
+            f"the answers of model {config.id!r} are written in models.yaml; leave {param} out",
+            param=param,
+            code="unsupported_parameter",
+        )
 
 
 def with_defaults(defaults: SamplingDefaults, options: SamplingOptions) -> SamplingParams:

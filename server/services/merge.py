@@ -6,18 +6,23 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from server.services.generation import GenerationEvent
+from server.services.generation import ChatEvent
 from server.types import Started
 
-Indexed = tuple[int, GenerationEvent]
+Indexed = tuple[int, ChatEvent]
 _Queue = asyncio.Queue[Indexed | Exception | None]
 
 
-async def merge(streams: Sequence[AsyncGenerator[GenerationEvent, None]]) -> AsyncGenerator[Indexed, None]:
+async def merge(streams: Sequence[AsyncGenerator[ChatEvent, None]]) -> AsyncGenerator[Indexed, None]:
     """Yield (stream index, event) as events come, but every `Started` before anything else.
 
     The first error of any stream ends all of them. Closing the merged stream closes them too.
     """
+    if len(streams) == 1:  # nearly always, and then nothing stands between the stream and its reader
+        async with aclosing(streams[0]) as events:
+            async for event in events:
+                yield 0, event
+        return
     # One slot for each stream: a reader that stops reading stops the streams, not our memory.
     queue: _Queue = asyncio.Queue(maxsize=len(streams))
     pumps = [asyncio.create_task(_pump(index, stream, queue)) for index, stream in enumerate(streams)]
@@ -45,7 +50,7 @@ async def merge(streams: Sequence[AsyncGenerator[GenerationEvent, None]]) -> Asy
         await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def _pump(index: int, stream: AsyncGenerator[GenerationEvent, None], queue: _Queue) -> None:
+async def _pump(index: int, stream: AsyncGenerator[ChatEvent, None], queue: _Queue) -> None:
     """Move a stream into the queue; None marks its end. Each stream is closed by the task that iterates it."""
     try:
         async with aclosing(stream):

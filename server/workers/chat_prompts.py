@@ -89,6 +89,19 @@ class ChatPrompts:
             )
         return ReadPrompt(token_ids, isinstance(request.prompt, ChatPrompt) and self._ends_in_thought(pieces))
 
+    def prediction(self, request: GenerateRequest) -> TokenIds:
+        """Token ids of what a request predicts. Raises ContextLengthExceeded as `token_ids`."""
+        piece = PromptPiece(request.prediction, parse_special=False)
+        self._check_size([piece], param="prediction")
+        return self._vocab.tokenize(piece.text, parse_special=False)
+
+    def text_of(self, prompt: TextPrompt | TokensPrompt) -> str:
+        """What a prompt says, which `read` has accepted; control tokens among its token ids by name."""
+        if isinstance(prompt, TextPrompt):
+            return prompt.text
+        names = self._vocab.names
+        return b"".join(names[token_id] for token_id in prompt.token_ids).decode("utf-8", "replace")
+
     def token_ids(self, text_or_prompt: str | Prompt) -> TokenIds:
         """Token ids of a part of a message's text, in which nothing is a control token; or of a whole prompt.
 
@@ -129,7 +142,9 @@ class ChatPrompts:
             case ChatPrompt():
                 return self._render(prompt)
             case TextPrompt():
-                return [PromptPiece(prompt.text, parse_special=True)]
+                is_raw = not prompt.suffix
+                pieces = [PromptPiece(prompt.text, parse_special=is_raw)]
+                return pieces if is_raw else [*pieces, PromptPiece(prompt.suffix, parse_special=False)]
             case TokensPrompt():
                 return []
 
@@ -169,7 +184,8 @@ class ChatPrompts:
             token_ids = prompt.token_ids
         else:
             self._check_size(pieces, param=prompt.param)
-            token_ids = self._tokens_of(pieces)
+            is_infill = isinstance(prompt, TextPrompt) and bool(prompt.suffix)
+            token_ids = self._infill_tokens_of(pieces) if is_infill else self._tokens_of(pieces)
         if not token_ids:
             raise InvalidRequest("the prompt is empty; give at least one token", param=prompt.param)
         return token_ids
@@ -180,6 +196,19 @@ class ChatPrompts:
         token_ids = [
             token_id for piece in pieces for token_id in vocab.tokenize(piece.text, parse_special=piece.parse_special)
         ]
+        return self._with_bos(token_ids)
+
+    def _infill_tokens_of(self, pieces: list[PromptPiece]) -> TokenIds:
+        """Text before a gap and text behind it, in the order that models know and llama.cpp's server has."""
+        if self._vocab.infill_ids is None:
+            message = "this model has no tokens for filling gaps (FIM), so it knows no suffix; leave it out"
+            raise InvalidRequest(message, param="suffix", code="unsupported_parameter")
+        prefix_id, suffix_id, middle_id = self._vocab.infill_ids
+        prefix, suffix = (self._vocab.tokenize(piece.text, parse_special=piece.parse_special) for piece in pieces)
+        return self._with_bos([prefix_id, *prefix, suffix_id, *suffix, middle_id])
+
+    def _with_bos(self, token_ids: TokenIds) -> TokenIds:
+        vocab = self._vocab
         if vocab.adds_bos and token_ids[:1] != [vocab.bos_id]:
             return [vocab.bos_id, *token_ids]
         return token_ids

@@ -30,7 +30,17 @@ from server.engine.scheduler import Scheduler, SchedulerOptions
 from server.engine.sequence import Sequence
 from server.engine.step_cost import StepCost
 from server.errors import HearthError, InternalError, LoadFailed
-from server.types import Failed, GenerateRequest, ModelFacts, SamplingParams, Started, StreamEvent, TokenIds
+from server.types import (
+    ChatPrompt,
+    Delta,
+    Failed,
+    GenerateRequest,
+    ModelFacts,
+    SamplingParams,
+    Started,
+    StreamEvent,
+    TokenIds,
+)
 from server.workers.answer_plans import AnswerPlan, AnswerPlans
 from server.workers.chat_prompts import ChatPrompts
 from server.workers.child import Send, run_child
@@ -84,7 +94,7 @@ class ChatWorker:
         self._grammars = self._make_grammars()
         self._plans = AnswerPlans(self._prompts.speech, self._model.vocab, self._grammars)
         self._engine = self._make_engine(config, runtime.options)
-        self._texts = OutputProcessor(self._engine.abort, is_end=self._is_end)
+        self._texts = OutputProcessor(self._engine.abort, is_end=self._is_end, names=self._model.vocab.names)
         self._to_texts = OutputQueue()
         self._front = Front(self._prepare, self._abort)
         self._pin_prefixes(config, num_cells=runtime.options.num_cells)
@@ -177,10 +187,16 @@ class ChatWorker:
 
     def _start(self, request: GenerateRequest) -> None:
         """Turn a request into a sequence of the engine."""
+        begun_at = time.monotonic()
         prompt = self._prompts.read(request)
+        prediction = self._prompts.prediction(request) if request.prediction else []
         plan = self._plans.plan(request, is_thinking=prompt.is_thinking)
-        sequence = self._sequence_of(request, prompt.token_ids, plan)
-        self._reply(request, Started(sequence.num_prompt_tokens))
+        tokenize_s = time.monotonic() - begun_at
+        sequence = self._sequence_of(request, prompt.token_ids, plan, tokenize_s=tokenize_s, prediction=prediction)
+        queue_s = max(0.0, begun_at - request.arrived_at)
+        self._reply(request, Started(sequence.num_prompt_tokens, queue_s * 1000, tokenize_s * 1000))
+        if request.echoes and not isinstance(request.prompt, ChatPrompt):
+            self._reply(request, Delta(self._prompts.text_of(request.prompt)))
         self._texts.open(sequence, Detokenizer(plan.pieces, request.sampling.stop), plan.reader)
         self._engine.add(sequence)
 
@@ -193,7 +209,15 @@ class ChatWorker:
     def _reply(self, request: GenerateRequest, event: StreamEvent) -> None:
         self._send(StepOutput([StreamOutput(request.request_id, event)]))
 
-    def _sequence_of(self, request: GenerateRequest, prompt: TokenIds, plan: AnswerPlan) -> Sequence:
+    def _sequence_of(
+        self,
+        request: GenerateRequest,
+        prompt: TokenIds,
+        plan: AnswerPlan,
+        *,
+        tokenize_s: float,
+        prediction: TokenIds,
+    ) -> Sequence:
         room = self._context_length - len(prompt)
         max_tokens, timeout_s = request.sampling.max_tokens, request.urgency.timeout_s
         return Sequence(
@@ -206,6 +230,8 @@ class ChatWorker:
             priority=request.urgency.priority,
             arrived_at=request.arrived_at,
             deadline_at=float("inf") if timeout_s is None else request.arrived_at + timeout_s,
+            tokenize_s=tokenize_s,
+            prediction=prediction,
         )
 
     # ---- loading

@@ -11,9 +11,9 @@ import os
 import signal
 
 from server.config.schema import ModelConfig
-from server.engine.script import play, token_ids
+from server.engine.script import input_text, play, token_ids
 from server.errors import ContextLengthExceeded, DeadlineExceeded, HearthError, InternalError, WorkerCrashed
-from server.types import Failed, GenerateRequest, ModelFacts, Started, StreamEvent
+from server.types import Delta, Failed, GenerateRequest, ModelFacts, Started, StreamEvent
 from server.workers.child import Send, run_child
 from server.workers.messages import (
     Abort,
@@ -82,6 +82,8 @@ class ScriptWorker:
     async def _play(self, request: GenerateRequest) -> None:
         try:
             self._say(request, Started(self._count_prompt(request)))
+            if request.echoes:
+                self._say(request, Delta(input_text(request.prompt)))
             async with asyncio.timeout_at(self._deadline_of(request)):
                 await self._say_script(request)
         except TimeoutError:

@@ -13,9 +13,14 @@ PLAIN = SamplingParams(temperature=0)
 
 
 def make_sequence(
-    tokens: list[int], *, name: str = "a", max_tokens: int = 1000, sampling: SamplingParams = PLAIN
+    tokens: list[int],
+    *,
+    name: str = "a",
+    max_tokens: int = 1000,
+    sampling: SamplingParams = PLAIN,
+    prediction: list[int] | None = None,
 ) -> Sequence:
-    sequence = Sequence(name, tokens[:-1], sampling, max_tokens=max_tokens)
+    sequence = Sequence(name, tokens[:-1], sampling, max_tokens=max_tokens, prediction=prediction)
     sequence.append(tokens[-1])
     return sequence
 
@@ -40,6 +45,19 @@ def cost_of(*, s_per_step: float = 1.0, s_per_token: float = 0.0) -> StepCost:
 )
 def test_a_text_is_expected_to_go_on_as_it_did(tokens: list[int], guess: list[int]) -> None:
     assert Drafter(cost_of()).draft([make_sequence(tokens)]) == [guess]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "prediction", "guess"),
+    [
+        ([1, 2, 3], [3, 4, 5, 6], [4, 5, 6]),  # begins as predicted: the border to the prompt counts
+        ([1, 2, 9, 4, 5], [3, 4, 5, 6, 7], [6, 7]),  # comes back to it
+        ([4, 5, 9, 1, 4, 5], [4, 5, 6], [6]),  # it counts for more than the prompt
+        ([1, 2], [7], []),
+    ],
+)
+def test_a_text_is_expected_to_go_on_as_predicted(tokens: list[int], prediction: list[int], guess: list[int]) -> None:
+    assert Drafter(cost_of()).draft([make_sequence(tokens, prediction=prediction)]) == [guess]
 
 
 def test_no_more_is_drafted_than_the_answer_may_have() -> None:

@@ -55,7 +55,7 @@ class EngineUnderTest:
             backend, scheduler, Sampler(is_end), cost, is_end=lambda token_id: token_id == 0, clock=lambda: next(ticks)
         )
         self._late: list[TokenOutput] | None = [] if is_text_late else None
-        self._texts = OutputProcessor(self.engine.abort, is_end=lambda token_id: token_id == 0)
+        self._texts = OutputProcessor(self.engine.abort, is_end=lambda token_id: token_id == 0, names=PIECES)
 
     def add(
         self, request_id: str, prompt: list[int], *, max_tokens: int = 8, sampling: SamplingParams = GREEDY, **more: Any
@@ -264,6 +264,101 @@ def test_a_shared_prefix_is_computed_once() -> None:
     usages = [ending.usage for n in range(4) for ending in endings_of(outputs, str(n)) if isinstance(ending, Finished)]
     assert [usage.cached_tokens for usage in usages] == [0, 61, 61, 61]
     assert sum(backend.batch_sizes) <= 62 + 3 * 1 + 4 * 3
+
+
+def test_siblings_compute_their_prompt_once() -> None:
+    backend = FakeBackend(num_cells=400, max_sequences=8, max_batch_tokens=16)
+    engine = EngineUnderTest(backend, drafts=False)
+    prompt = [n % 40 + 1 for n in range(60)]
+    for n in range(4):
+        engine.add(str(n), prompt, max_tokens=4)
+
+    outputs = engine.run_until_idle()
+
+    assert {text_of(outputs, str(n)) for n in range(4)} == {expected_text(prompt, max_tokens=4)}
+    usages = [ending.usage for n in range(4) for ending in endings_of(outputs, str(n)) if isinstance(ending, Finished)]
+    assert [usage.cached_tokens for usage in usages] == [0, 59, 59, 59]
+    assert sum(backend.batch_sizes) <= 60 + 3 * 1 + 4 * 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(1, 49), min_size=1, max_size=12),
+    st.integers(2, 20),
+    st.lists(st.integers(1, 49), max_size=20),
+    st.integers(0, 20),
+)
+def test_a_prediction_changes_no_answer(prompt: list[int], max_tokens: int, wrong: list[int], num_right: int) -> None:
+    """Right up to somewhere, wrong then, or the other way round."""
+    answer = generate_alone(prompt, max_tokens=max_tokens, vocab_size=50)
+    for prediction in ([*answer[:num_right], *wrong], [*wrong, *answer[num_right:]]):
+        engine = EngineUnderTest(FakeBackend())
+        make_drafting_cheap(engine)
+        engine.add("a", prompt, max_tokens=max_tokens, prediction=prediction)
+
+        outputs = engine.run_until_idle()
+
+        assert text_of(outputs, "a") == expected_text(prompt, max_tokens=max_tokens)
+
+
+def test_a_right_prediction_saves_steps_and_is_accounted_for() -> None:
+    """Of a model that repeats nothing, so that nothing else could be drafted."""
+    prompt = next(
+        [n, 7]
+        for n in range(1, 50)
+        if len(set(answer := generate_alone([n, 7], max_tokens=20, vocab_size=50))) > 14 and len(answer) == 20
+    )
+    answer = generate_alone(prompt, max_tokens=20, vocab_size=50)
+
+    usages, num_steps = [], []
+    for prediction in ([], answer):
+        engine = EngineUnderTest(FakeBackend())
+        make_drafting_cheap(engine)
+        engine.add("a", prompt, max_tokens=20, prediction=prediction)
+        [ending] = endings_of(engine.run_until_idle(), "a")
+        assert isinstance(ending, Finished)
+        usages.append(ending.usage)
+        num_steps.append(engine.engine.num_steps)
+
+    assert (usages[0].accepted_prediction_tokens, usages[0].rejected_prediction_tokens) == (0, 0)
+    assert usages[1].accepted_prediction_tokens > 8
+    assert num_steps[1] < num_steps[0] - 5
+
+
+def make_drafting_cheap(engine: EngineUnderTest) -> None:
+    """As if many steps had been timed, in which more tokens took hardly longer."""
+    for num_tokens in (1, 2, 3) * 20:
+        seconds = 1 + 0.001 * num_tokens
+        engine.engine._cost.observe(num_prompt_tokens=0, num_decode_tokens=num_tokens, seconds=seconds)
+
+
+def test_log_probabilities_are_told_of_each_token_drafted_or_not() -> None:
+    sampling = SamplingParams(temperature=0, num_logprobs=2)
+    prompt = [5, 6, 7, 5, 6, 7, 5, 6]
+    engine = EngineUnderTest(FakeBackend())
+    make_drafting_cheap(engine)
+
+    engine.add("a", prompt, max_tokens=12, sampling=sampling)
+    outputs = engine.run_until_idle()
+
+    told = [each for _, event in outputs if isinstance(event, Delta) for each in event.logprobs]
+    pieces = [b"<%d>" % token_id for token_id in generate_alone(prompt, max_tokens=12, vocab_size=50) if token_id]
+    assert [each.chosen.piece for each in told] == pieces
+    assert all(each.top[0] == each.chosen and len(each.top) == 2 for each in told)
+    assert told[0].chosen.logprob == pytest.approx(10 - np.log(np.exp(10) + 49), abs=1e-4)
+
+
+def test_an_ending_says_where_the_time_went() -> None:
+    """The clock strikes at each look; arrival is its first stroke, and making the prompt took half of one."""
+    engine = EngineUnderTest(FakeBackend())
+    engine.add("a", [1, 2, 3], max_tokens=4, sampling=NO_END, arrived_at=-1.0, tokenize_s=0.5)
+
+    [ending] = endings_of(engine.run_until_idle(), "a")
+
+    assert isinstance(ending, Finished) and ending.timings is not None
+    assert (ending.timings.tokenize_ms, ending.timings.queue_ms) == (500, 500)
+    assert ending.timings.prefill_ms > 0
+    assert ending.timings.decode_ms > ending.timings.prefill_ms
 
 
 def test_a_finished_conversation_is_continued_without_computing_it_again() -> None:

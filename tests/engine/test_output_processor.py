@@ -6,9 +6,21 @@ import pytest
 
 from server.engine.detokenizer import Detokenizer
 from server.engine.engine import TokenOutput
+from server.engine.logprobs import Ranking
 from server.engine.output_processor import AnswerReader, Output, OutputProcessor
 from server.engine.sequence import Sequence
-from server.types import Delta, Failed, Finished, FinishReason, SamplingParams, ToolCallDelta, Usage
+from server.types import (
+    Delta,
+    Failed,
+    Finished,
+    FinishReason,
+    SamplingParams,
+    Timings,
+    TokenChance,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
 
 PIECES = [b"", b"one ", b"two ", b"three ", "é".encode()[:1], "é".encode()[1:]]
 END = 0
@@ -18,11 +30,27 @@ ENGINES_USAGE = Usage(prompt_tokens=2, completion_tokens=9)
 class Stage:
     """A processor with one open request, and whom it told the engine to drop."""
 
-    def __init__(self, *stop: str, pieces: list[bytes] = PIECES, reader: AnswerReader | None = None) -> None:
+    def __init__(
+        self,
+        *stop: str,
+        pieces: list[bytes] = PIECES,
+        reader: AnswerReader | None = None,
+        num_logprobs: int | None = None,
+    ) -> None:
         self.aborted: list[str] = []
-        self.processor = OutputProcessor(self.aborted.append, is_end=lambda token_id: token_id == END)
-        sequence = Sequence("a", [1, 2], SamplingParams(), max_tokens=9)
-        self.processor.open(sequence, Detokenizer(pieces, stop), reader)
+        self.processor = OutputProcessor(self.aborted.append, is_end=lambda token_id: token_id == END, names=pieces)
+        self.sequence = Sequence("a", [1, 2], SamplingParams(num_logprobs=num_logprobs), max_tokens=9)
+        self.processor.open(self.sequence, Detokenizer(pieces, stop), reader)
+
+        self.num_said = 0
+
+    def say_ranked(self, *token_ids: int, ending: Finished | Failed | None = None) -> list[Output]:
+        """The same with rankings: token n has the log probability -n, and token 3 is likelier."""
+        for token_id in token_ids:
+            ranking = Ranking(-float(token_id), ((3, -0.5),))
+            self.sequence.sampler_state.rankings[self.num_said] = ranking
+            self.num_said += 1
+        return self.say(*token_ids, ending=ending)
 
     def say(self, *token_ids: int, ending: Finished | Failed | None = None) -> list[Output]:
         outputs: list[TokenOutput] = [("a", list(token_ids), ending)]
@@ -107,13 +135,54 @@ def test_a_text_that_cannot_be_made_fails_its_request_only() -> None:
     assert stage.aborted == ["a"]
 
 
+def ranked(*token_ids: int) -> tuple[TokenLogprob, ...]:
+    """What `Stage.say_ranked` says of these tokens."""
+    likelier = TokenChance(PIECES[3], -0.5)
+    return tuple(TokenLogprob(TokenChance(PIECES[each], -float(each)), (likelier,)) for each in token_ids)
+
+
+def test_log_probabilities_come_with_the_text_of_their_tokens() -> None:
+    stage = Stage("two three", num_logprobs=1)
+
+    assert stage.say_ranked(1, 2) == [("a", Delta("one ", logprobs=ranked(1)))]
+    assert stage.say_ranked(1) == [("a", Delta("two one ", logprobs=ranked(2, 1)))]
+    assert stage.sequence.sampler_state.rankings == {}
+
+
+def test_a_character_of_two_tokens_has_two_log_probabilities() -> None:
+    stage = Stage(num_logprobs=1)
+
+    assert stage.say_ranked(4) == []
+    assert stage.say_ranked(5) == [("a", Delta("é", logprobs=ranked(4, 5)))]
+
+
+def test_neither_the_end_token_nor_a_stop_string_has_log_probabilities() -> None:
+    ending = Finished("stop", ENGINES_USAGE)
+
+    assert Stage(num_logprobs=1).say_ranked(1, END, ending=ending)[0] == ("a", Delta("one ", logprobs=ranked(1)))
+    said, (_, stopped) = Stage("two", num_logprobs=1).say_ranked(1, 2, 3, ending=ending)
+    assert said == ("a", Delta("one ", logprobs=ranked(1)))
+    assert isinstance(stopped, Finished) and stopped.usage.completion_tokens == 2
+
+
+def test_reasoning_and_calls_have_no_log_probabilities() -> None:
+    stage = Stage(reader=Shouter(), num_logprobs=1)
+
+    events = stage.say_ranked(1, 2, 3, END, ending=Finished("stop", ENGINES_USAGE))
+
+    assert [delta.logprobs for _, delta in events if isinstance(delta, Delta)] == [(), (), ranked(3)]
+
+
 class Shouter:
     """Takes "one " for reasoning and "two " for a call, and holds back everything else until the end."""
 
     def __init__(self, *, max_calls: int = 9) -> None:
         self.held = ""
         self.num_calls = 0
+        self.num_settled = 0
         self.max_calls = max_calls
+        self.num_read = 0
+        self.spans: list[tuple[int, int]] = []
         self.is_reasoning = True
 
     @property
@@ -121,15 +190,21 @@ class Shouter:
         return self.num_calls == self.max_calls
 
     def push(self, text: str) -> Delta | None:
+        self.num_read += len(text)
         self.is_reasoning = text == "one "
         if text == "two ":
             self.num_calls += 1
             return Delta(tool_calls=(ToolCallDelta(0, "id", "f", "{}"),))
         self.held += text if text != "one " else ""
+        self.spans += [(self.num_read - len(text), self.num_read)] if text != "one " else []
         return Delta(reasoning=text) if text == "one " else None
 
     def finish(self) -> Delta | None:
         return Delta(self.held) if self.held else None
+
+    def take_spans(self) -> list[tuple[int, int]]:
+        spans, self.spans = self.spans, []
+        return spans
 
 
 def test_a_reader_makes_the_deltas_and_gives_up_what_it_held_at_the_end() -> None:
@@ -149,6 +224,14 @@ def test_what_comes_behind_a_stop_string_is_no_reasoning_either() -> None:
 
     assert isinstance(ending, Finished)
     assert (ending.usage.completion_tokens, ending.usage.reasoning_tokens) == (1, 1)
+
+
+def test_an_ending_keeps_its_timings_whoever_reads_the_answer() -> None:
+    timings = Timings(queue_ms=1, tokenize_ms=2, prefill_ms=3, decode_ms=4)
+
+    for reader in (None, Shouter()):
+        *_, (_, ending) = Stage(reader=reader).say(1, ending=Finished("length", ENGINES_USAGE, timings=timings))
+        assert isinstance(ending, Finished) and ending.timings == timings
 
 
 @pytest.mark.parametrize(("reason", "told"), [("stop", "tool_calls"), ("length", "length")])

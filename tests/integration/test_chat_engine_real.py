@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from server.bindings.llama_context import ContextOptions, LlamaContext
@@ -20,6 +21,7 @@ from server.engine.step_cost import StepCost
 from server.prompting.chat_template import ChatTemplate
 from server.types import ChatMessage, Finished, SamplingParams
 from tests.integration.live_models import REPOSITORY
+from tests.integration.test_llama_bindings import decode
 
 pytestmark = pytest.mark.integration
 
@@ -60,9 +62,19 @@ class EngineUnderTest:
         is_end = model.vocab.is_end
         self.engine = Engine(backend, scheduler, Sampler(is_end), cost, is_end=lambda token_id: bool(is_end[token_id]))
 
-    def run(self, prompts: list[list[int]], *, max_tokens: int) -> list[Sequence]:
+    def run(
+        self,
+        prompts: list[list[int]],
+        *,
+        max_tokens: int,
+        sampling: SamplingParams = GREEDY,
+        prediction: list[int] | None = None,
+    ) -> list[Sequence]:
         """Run prompts side by side to their ends, checking that each ends once and nothing is left."""
-        sequences = [Sequence(str(n), prompt, GREEDY, max_tokens=max_tokens) for n, prompt in enumerate(prompts)]
+        sequences = [
+            Sequence(str(n), prompt, sampling, max_tokens=max_tokens, prediction=prediction)
+            for n, prompt in enumerate(prompts)
+        ]
         for sequence in sequences:
             self.engine.add(sequence)
         outputs: list[TokenOutput] = self.engine.step()
@@ -146,6 +158,50 @@ def test_drafting_changes_no_answer_and_saves_steps(model: LlamaModel) -> None:
     assert num_steps[1] < num_steps[0]
 
 
+def test_a_right_prediction_changes_no_answer_and_saves_steps(model: LlamaModel, prompts: list[list[int]]) -> None:
+    runs, num_steps = [], []
+    for predicts in (False, True):
+        with LlamaContext(model, ContextOptions(num_cells=512, max_sequences=1, num_threads=2)) as context:
+            engine = EngineUnderTest(model, context, drafts=True)
+            engine.run([prompts[1]], max_tokens=60)  # tells what steps cost
+            prediction = runs[0].generated if predicts else None
+            runs += engine.run([prompts[0]], max_tokens=60, prediction=prediction)
+            num_steps.append(engine.num_outputs)
+
+    assert_same_but_for_ties(model, *runs)
+    assert num_steps[1] < num_steps[0]
+    assert runs[1].usage.accepted_prediction_tokens > runs[1].usage.rejected_prediction_tokens
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingParams(temperature=0, num_logprobs=5),
+        SamplingParams(temperature=1.5, seed=1, num_logprobs=5, top_p=0.9, repeat_penalty=1.3, logit_bias={28: -5.0}),
+    ],
+)
+def test_log_probabilities_are_those_of_llama_cpps_logits(
+    model: LlamaModel, prompts: list[list[int]], sampling: SamplingParams
+) -> None:
+    """A full softmax over the same prefix, whatever the request does to the distribution."""
+    options = ContextOptions(num_cells=512, max_sequences=1, num_threads=2)
+    with LlamaContext(model, options) as context:
+        [sequence] = EngineUnderTest(model, context).run([prompts[0]], max_tokens=12, sampling=sampling)
+
+    with LlamaContext(model, options) as context:
+        tokens, start = list(prompts[0]), 0
+        for index, token_id in enumerate(sequence.generated):
+            logits = decode(context, {0: tokens[start:]}, start=start)[0].astype(np.float64)
+            expected = logits - logits.max() - np.log(np.sum(np.exp(logits - logits.max())))
+            ranking = sequence.sampler_state.rankings[index]
+            assert ranking.logprob == pytest.approx(expected[token_id], abs=1e-3)
+            best = np.argsort(-expected, kind="stable")[:5]
+            assert [logprob for _, logprob in ranking.top] == pytest.approx(expected[best].tolist(), abs=1e-3)
+            assert sampling.temperature or ranking.top[0] == (token_id, ranking.logprob)
+            start = len(tokens)
+            tokens.append(token_id)
+
+
 def test_a_preempted_answer_is_the_same(model: LlamaModel, prompts: list[list[int]]) -> None:
     """Half of them fit at a time, and none to its end: they take turns by being computed again."""
     with LlamaContext(model, ContextOptions(num_cells=1024, max_sequences=8, num_threads=2)) as context:
@@ -170,8 +226,6 @@ def assert_same_but_for_ties(model: LlamaModel, expected: Sequence, actual: Sequ
 
 def gap_between(model: LlamaModel, tokens: list[int], token_id: int, other_id: int) -> float:
     """How far apart the logits of two tokens are after `tokens`."""
-    from tests.integration.test_llama_bindings import decode
-
     with LlamaContext(model, ContextOptions(num_cells=512, max_sequences=1, num_threads=2)) as context:
         logits = decode(context, {0: tokens})[0]
     return float(abs(logits[token_id] - logits[other_id]))

@@ -19,6 +19,7 @@ from server.types import (
     ReasoningEffort,
     SamplingParams,
     TemplateOption,
+    TextPrompt,
     Tool,
     ToolCall,
     ToolUse,
@@ -134,3 +135,18 @@ def test_what_the_template_does_not_read_is_refused_by_name(prompts: ChatPrompts
     assert refusal.value.param == "chat_template_kwargs.enable_thinking"
     with pytest.raises(InvalidRequest, match="not supported by this model"):
         prompts.read(conversation("x", effort="high"))
+
+
+def test_prefix_and_suffix_stand_between_infill_tokens_and_hold_no_control_token(
+    prompts: ChatPrompts, model: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the model had been made to fill gaps; the order is that of llama.cpp's own server."""
+    vocab = model.vocab
+    monkeypatch.setattr(vocab, "infill_ids", (1, 2, 3))
+    prompt = TextPrompt("def f(<|im_end|>", "return <|im_end|>")
+
+    token_ids = prompts.token_ids(prompt)
+
+    prefix, suffix = (vocab.tokenize(text, parse_special=False) for text in (prompt.text, prompt.suffix))
+    assert token_ids == [1, *prefix, 2, *suffix, 3]
+    assert vocab.control_ids["<|im_end|>"] not in [*prefix, *suffix]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import pytest
 
 from server.config.schema import Limits, ModelConfig
-from server.errors import ContextLengthExceeded, DeadlineExceeded
+from server.errors import ContextLengthExceeded, DeadlineExceeded, InvalidRequest
+from server.services.generation import siblings_of
 from server.types import (
     ChatMessage,
     ChatPrompt,
+    Delta,
     Finished,
     GenerateRequest,
     SamplingParams,
     Started,
     TextPrompt,
+    TokensPrompt,
     Urgency,
 )
 from server.workers.client import WorkerClient
@@ -100,10 +104,58 @@ async def test_token_ids_are_those_that_a_prompt_has_and_text_has_no_control_tok
         with pytest.raises(ContextLengthExceeded):
             await client.token_ids(["word " * 100_000])
 
-    assert events[0] == Started(len(prompt))
+    assert isinstance(events[0], Started) and events[0].prompt_tokens == len(prompt)
     assert len(raw) == 1
     assert len(text) > 1 and raw[0] not in text
     assert prompt.count(raw[0]) == other.count(raw[0])  # those of the template
+
+
+@pytest.mark.usefixtures("live_config")
+async def test_siblings_share_their_prompt_and_endings_say_what_it_took() -> None:
+    story = ChatMessage(role="user", content="Tell a long story about a fox, a hen and a river. " * 10)
+    async with worker(max_sequences=4) as client:
+        await until("ready", client, timeout_s=60)
+
+        async def ending_of(request: GenerateRequest) -> Finished:
+            *_, last = [event async for event in client.generate(request)]
+            assert isinstance(last, Finished)
+            return last
+
+        endings = await asyncio.gather(*(ending_of(each) for each in siblings_of(asked("r", story), 4)))
+
+    computed = sorted(ending.usage.prompt_tokens - ending.usage.cached_tokens for ending in endings)
+    assert computed[-1] > 100
+    assert sum(computed[:-1]) < 3 * 32  # a prompt does not wait for less
+    assert all(ending.timings and ending.timings.prefill_ms > 0 < ending.timings.decode_ms for ending in endings)
+
+
+@pytest.mark.usefixtures("live_config")
+async def test_a_prompt_is_echoed_as_text_whatever_it_was() -> None:
+    async with worker() as client:
+        await until("ready", client, timeout_s=60)
+        text = "Ünder <|im_end|> the sea"
+        [token_ids] = await client.token_ids([TextPrompt(text)])
+
+        for prompt in (TextPrompt(text), TokensPrompt(token_ids)):
+            request = GenerateRequest(
+                request_id=f"r {prompt}", prompt=prompt, sampling=SamplingParams(max_tokens=1), echoes=True
+            )
+            events = [event async for event in client.generate(request)]
+            assert events[1] == Delta(text)
+
+
+@pytest.mark.usefixtures("live_config")
+async def test_a_suffix_is_refused_by_a_model_that_was_not_made_to_fill_gaps() -> None:
+    request = GenerateRequest(
+        request_id="r", prompt=TextPrompt("def f():", "return x"), sampling=SamplingParams(max_tokens=1)
+    )
+    async with worker() as client:
+        await until("ready", client, timeout_s=60)
+
+        with pytest.raises(InvalidRequest, match="no tokens for filling gaps") as refusal:
+            _ = [event async for event in client.generate(request)]
+
+    assert (refusal.value.param, refusal.value.code) == ("suffix", "unsupported_parameter")
 
 
 @pytest.mark.usefixtures("live_config")  # pulls the weights

@@ -51,6 +51,113 @@ def test_a_streamed_chat_comes_in_pieces_and_ends_with_usage(sdk: openai.OpenAI)
     assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens >= len(texts)
 
 
+def test_log_probabilities_are_those_of_the_words(sdk: openai.OpenAI) -> None:
+    answer = sdk.chat.completions.create(
+        model=CHAT,
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        max_tokens=12,
+        temperature=0,
+        logprobs=True,
+        top_logprobs=3,
+    )
+
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None and logprobs.content is not None
+    text = b"".join(bytes(token.bytes or ()) for token in logprobs.content).decode()
+    assert text == answer.choices[0].message.content
+    for token in logprobs.content:
+        assert token.logprob <= 0
+        assert [each.logprob for each in token.top_logprobs] == sorted(
+            (each.logprob for each in token.top_logprobs), reverse=True
+        )
+        assert token.top_logprobs[0].token == token.token  # greedy
+
+
+def test_choices_are_several_and_their_prompt_counts_once(sdk: openai.OpenAI) -> None:
+    def ask(n: int) -> openai.types.chat.ChatCompletion:
+        return sdk.chat.completions.create(
+            model=CHAT, messages=[{"role": "user", "content": "Name an animal."}], max_tokens=8, n=n, seed=5
+        )
+
+    one, three = ask(1), ask(3)
+
+    assert [choice.index for choice in three.choices] == [0, 1, 2]
+    assert three.choices[0].message.content == one.choices[0].message.content  # the same seed
+    assert len({choice.message.content for choice in three.choices}) > 1
+    assert one.usage is not None and three.usage is not None
+    assert three.usage.prompt_tokens == one.usage.prompt_tokens
+
+
+def test_streamed_choices_are_put_together_by_index(sdk: openai.OpenAI) -> None:
+    stream = sdk.chat.completions.create(
+        model=CHAT,
+        messages=[{"role": "user", "content": "Count to ten."}],
+        max_tokens=8,
+        n=2,
+        logprobs=True,
+        stream=True,
+        extra_body={"ignore_eos": True, "timings": True},
+    )
+
+    texts, tokens, last = ["", ""], [0, 0], None
+    for chunk in stream:
+        last = chunk
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            tokens[choice.index] += len((choice.logprobs and choice.logprobs.content) or ())
+
+    assert all(texts)
+    assert tokens == [8, 8]
+    assert last is not None and last.model_extra is not None
+    assert last.model_extra["timings"]["predicted_n"] == 16
+
+
+def test_a_prediction_is_taken_and_accounted_for(sdk: openai.OpenAI) -> None:
+    poem = "Roses are red, violets are blue, sugar is sweet, and so are you. " * 3
+    answer = sdk.chat.completions.create(
+        model=CHAT,
+        messages=[{"role": "user", "content": f"Repeat this word by word: {poem}"}],
+        max_tokens=48,
+        temperature=0,
+        prediction={"type": "content", "content": poem},
+    )
+
+    assert answer.usage is not None and answer.usage.completion_tokens_details is not None
+    details = answer.usage.completion_tokens_details
+    assert details.accepted_prediction_tokens is not None
+    assert 0 <= details.accepted_prediction_tokens <= answer.usage.completion_tokens
+
+
+def test_timings_and_the_header_agree(sdk: openai.OpenAI) -> None:
+    response = sdk.chat.completions.with_raw_response.create(
+        model=CHAT,
+        messages=[{"role": "user", "content": "Say hello."}],
+        max_tokens=8,
+        extra_body={"timings": True, "ignore_eos": True},
+    )
+
+    timings = response.parse().model_extra or {}
+    stages = dict(stage.split(";dur=") for stage in response.headers["server-timing"].split(", ") if ";dur=" in stage)
+    assert timings["timings"]["predicted_n"] == 8
+    assert float(stages["prefill"]) == pytest.approx(timings["timings"]["prompt_ms"], abs=0.06)
+    assert float(stages["decode"]) == pytest.approx(timings["timings"]["predicted_ms"], abs=0.06)
+
+
+def test_a_completion_has_echo_log_probabilities_and_a_best_one(sdk: openai.OpenAI) -> None:
+    echoed = sdk.completions.create(model=CHAT, prompt="One, two,", max_tokens=4, temperature=0, echo=True)
+    told = sdk.completions.create(model=CHAT, prompt="One, two,", max_tokens=4, temperature=0, logprobs=2)
+    best = sdk.completions.create(model=CHAT, prompt="One, two,", max_tokens=4, best_of=4, n=2, seed=1)
+
+    assert echoed.choices[0].text == "One, two," + told.choices[0].text
+    logprobs = told.choices[0].logprobs
+    assert logprobs is not None and logprobs.tokens is not None and logprobs.text_offset is not None
+    assert "".join(logprobs.tokens) == told.choices[0].text
+    for at, token in zip(logprobs.text_offset, logprobs.tokens, strict=True):
+        assert told.choices[0].text.startswith(token, at)
+    assert len(best.choices) == 2
+    assert best.usage is not None and best.usage.completion_tokens > 8
+
+
 def test_a_completion_continues_the_prompt(sdk: openai.OpenAI) -> None:
     answer = sdk.completions.create(model=CHAT, prompt="One, two, three, four,", max_tokens=4, temperature=0)
 

@@ -19,7 +19,10 @@ from server.types import (
     StreamEvent,
     TemplateOption,
     TextPrompt,
+    Timings,
     Token,
+    TokenChance,
+    TokenLogprob,
     TokensPrompt,
     Tool,
     ToolCall,
@@ -60,25 +63,31 @@ MESSAGES = (
     ChatMessage(role="tool", content="rain", tool_call_id="call_1", name="weather"),
 )
 SAMPLING = SamplingParams(max_tokens=3, temperature=0.1, logit_bias={17: -100.0}, seed=-1, stop=("a", "b"))
+SIBLING = SamplingParams(seed=2**63 + 14, num_logprobs=0)  # the last sibling of the largest seed
 TOOL_USE = ToolUse(tools=(Tool(name="weather", strict=True), Tool(name="time")), names=("time",), is_required=True)
 OPTIONS: dict[str, TemplateOption] = {"a": "b", "c": 1, "d": 0.5, "e": True}
 PROMPTS: list[Prompt] = [
     ChatPrompt(MESSAGES),
     ChatPrompt(MESSAGES, TOOL_USE, "low", OPTIONS),
     TextPrompt("<|im_start|>"),
+    TextPrompt("def f(", "return 1"),
     TokensPrompt([0, 1, 2**31 - 1]),
 ]
 EVENTS: list[StreamEvent] = [
     Started(5),
+    Started(5, queue_ms=0.5, tokenize_ms=1.5),
     Delta("text"),
+    Delta("é", logprobs=(TokenLogprob(TokenChance(b"\xc3", -0.5), (TokenChance(b"e", -1.5),)),)),
     Delta(
         tool_calls=(ToolCallDelta(1, CALL.id, CALL.name), ToolCallDelta(1, arguments=CALL.arguments)), reasoning="hm"
     ),
     Finished("tool_calls", Usage(prompt_tokens=1, completion_tokens=2, cached_tokens=1)),
+    Finished("stop", Usage(prompt_tokens=1), timings=Timings(queue_ms=1, tokenize_ms=0.5, prefill_ms=2.5, decode_ms=0)),
     Failed("context_length_exceeded", "too long", "messages"),
 ]
 TO_WORKER: list[ToWorker] = [
     *(Generate(GenerateRequest(request_id="r", prompt=prompt, sampling=SAMPLING)) for prompt in PROMPTS),
+    Generate(GenerateRequest(request_id="s", prompt=PROMPTS[0], sampling=SIBLING, echoes=True, prediction="text")),
     Embed("e", ["a", ""], truncate="mean", prompt="query: ", lane="bulk", normalize=False),
     Embed("t", [[0, 1, 2**31 - 1], [7]]),
     Embed("b", ["a"], prompt=""),

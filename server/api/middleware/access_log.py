@@ -1,4 +1,4 @@
-"""One line in the log for each request, and `openai-processing-ms` on each answer."""
+"""One line in the log for each request, and what it took on each answer: `openai-processing-ms`, `server-timing`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class AccessLogMiddleware:
             nonlocal status, is_complete
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["openai-processing-ms"] = str(_ms_since(started_s))
+                headers = MutableHeaders(scope=message)
+                headers["openai-processing-ms"] = str(_ms_since(started_s))
+                if server_timing := record_of(scope).server_timing:
+                    headers["server-timing"] = server_timing
             elif message["type"] == "http.response.body":
                 is_complete = not message.get("more_body", False)
             await send(message)

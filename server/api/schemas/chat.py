@@ -9,7 +9,7 @@ import orjson
 from pydantic import AfterValidator, BeforeValidator, Discriminator, FailFast, Field, ValidationInfo, field_validator
 
 from server.api.schemas.grounding import Documents, FileSearchTool
-from server.api.schemas.sampling import MAX_INT32, SamplingFields
+from server.api.schemas.sampling import MAX_CHOICES, MAX_INT32, MAX_TOP_LOGPROBS, SamplingFields
 from server.api.schemas.tools import (
     MAX_TOOLS,
     FunctionName,
@@ -190,6 +190,11 @@ def _read_grammar(value: Any) -> Any:
     return value
 
 
+class Prediction(WireModel):
+    type: Literal["content"]
+    content: Content
+
+
 AnyTool = Annotated[FunctionTool | FileSearchTool, Discriminator("type")]
 
 
@@ -230,11 +235,13 @@ class ChatRequest(SamplingFields):
     ]
     response_format: Annotated[ResponseFormat, Discriminator("type")] | None = None
     grammar: Annotated[GrammarDefinition | None, BeforeValidator(_read_grammar)] = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+    prediction: Prediction | None = None
+    timings: bool = False
 
     # Known, but honoured only where they change nothing.
-    n: Annotated[Any, only(1)] = 1
-    logprobs: Annotated[Any, only(False)] = False
-    top_logprobs: Annotated[Any, only(0)] = 0
     modalities: Annotated[Any, only(["text"])] = None
     verbosity: Annotated[Any, only("medium")] = None
     functions: Annotated[Any, only([])] = None
@@ -248,7 +255,6 @@ class ChatRequest(SamplingFields):
     metadata: dict[str, Any] | None = None
     store: bool = False
     service_tier: str = "auto"
-    prediction: dict[str, Any] | None = None
     prompt_cache_key: str = ""
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str = ""
@@ -284,6 +290,17 @@ class ChatRequest(SamplingFields):
             if info.field_name == "grammar" and (other := info.data.get("response_format")) and other.to_grammar():
                 raise invalid("it cannot be combined with response_format")
         return value
+
+    @field_validator("top_logprobs", mode="after")
+    @classmethod
+    def _is_asked_for(cls, count: int, info: ValidationInfo) -> int:
+        if count and info.data.get("logprobs") is False:
+            raise invalid("it needs logprobs to be true")
+        return count
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.top_logprobs if self.logprobs else None
 
     def text_grammar(self) -> Grammar | None:
         """What the answer has to be; None if anything will do."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import PlainValidator
+from msgspec import structs
+from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 
-from server.api.schemas.sampling import MAX_INT32, SamplingFields
-from server.api.schemas.wire import ModelName, invalid, only
+from server.api.schemas.sampling import MAX_CHOICES, MAX_INT32, MAX_TOP_LOGPROBS, SamplingFields
+from server.api.schemas.wire import ModelName, invalid
 from server.types import TextPrompt, TokensPrompt
 
 MAX_PROMPTS = 128
+"""Of one request, and as many continuations of them altogether."""
+
 EXPECTED = "expected a string, a list of strings, a list of token ids or a list of such lists"
 
 
@@ -40,13 +43,57 @@ def _to_prompt(prompt: str | list[Any]) -> TextPrompt | TokensPrompt:
 class CompletionRequest(SamplingFields):
     model: ModelName
     prompt: Annotated[list[TextPrompt | TokensPrompt], PlainValidator(_parse_prompt)]
-
-    # Known, but honoured only where they change nothing.
-    n: Annotated[Any, only(1)] = 1
-    best_of: Annotated[Any, only(1)] = 1
-    echo: Annotated[Any, only(False)] = False
-    logprobs: Annotated[Any, only()] = None
-    suffix: Annotated[Any, only("")] = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    best_of: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
+    logprobs: Annotated[int | None, Field(ge=0, le=MAX_TOP_LOGPROBS)] = None
+    echo: bool = False
+    suffix: str = ""
+    timings: bool = False
 
     # Known, and without influence on the answer.
     user: str = ""
+
+    @field_validator("n", "best_of", mode="after")
+    @classmethod
+    def _fits(cls, count: int | None, info: ValidationInfo) -> int | None:
+        if count and count * len(info.data.get("prompt", ())) > MAX_PROMPTS:
+            raise invalid(f"expected at most {MAX_PROMPTS} answers to all prompts together")
+        return count
+
+    @field_validator("best_of", mode="after")
+    @classmethod
+    def _leaves_a_choice(cls, best_of: int | None, info: ValidationInfo) -> int | None:
+        num_choices = info.data.get("n", 1)
+        if best_of is not None and best_of < num_choices:
+            raise invalid(f"expected at least n, which is {num_choices}")
+        if best_of is not None and best_of > num_choices and info.data.get("stream"):
+            raise invalid("what is best is known at the end only, so it cannot be streamed")
+        return best_of
+
+    @field_validator("echo", mode="after")
+    @classmethod
+    def _has_no_logprobs(cls, echo: bool, info: ValidationInfo) -> bool:
+        if echo and info.data.get("logprobs") is not None:
+            raise invalid("log probabilities of prompts are not told, so it cannot be combined with logprobs")
+        return echo
+
+    @field_validator("suffix", mode="after")
+    @classmethod
+    def _follows_text(cls, suffix: str, info: ValidationInfo) -> str:
+        if suffix and any(isinstance(prompt, TokensPrompt) for prompt in info.data.get("prompt", ())):
+            raise invalid("it needs prompts that are text")
+        return suffix
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
+
+    @property
+    def num_candidates(self) -> int:
+        """Answers that are made to each prompt."""
+        return self.best_of or self.n
+
+    def prompts(self) -> list[TextPrompt | TokensPrompt]:
+        if not self.suffix:
+            return self.prompt
+        return [structs.replace(prompt, suffix=self.suffix) for prompt in self.prompt if isinstance(prompt, TextPrompt)]

@@ -17,6 +17,8 @@ MAX_STOP_BYTES = 512
 MAX_INT32 = 2**31 - 1
 MAX_PRIORITY = 1000
 MAX_TIMEOUT_S = 86_400
+MAX_CHOICES = 16
+MAX_TOP_LOGPROBS = 20
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
@@ -83,6 +85,11 @@ class SamplingFields(WireModel):
     timeout_s: Annotated[float | None, Field(gt=0, le=MAX_TIMEOUT_S)] = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """See `SamplingParams`."""
+        return None
 
     def sampling(self) -> SamplingOptions:
         """What the request names itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from server.prompting.answers.answer_writer import AnswerWriter
+from server.prompting.answers.answer_writer import AnswerWriter, Span
 from server.prompting.answers.text_source import Reading, TextSource
 from server.types import Delta
 
@@ -19,6 +19,7 @@ class AnswerReader:
     def __init__(self, read: Callable[[TextSource, AnswerWriter], Reading[None]], writer: AnswerWriter) -> None:
         self._source = TextSource()
         self._writer = writer
+        writer.follow(self._source)
         self._reading = read(self._source, writer)
         self._resume()  # up to where it needs text
 
@@ -30,6 +31,11 @@ class AnswerReader:
     @property
     def num_calls(self) -> int:
         return self._writer.num_calls
+
+    @property
+    def num_settled(self) -> int:
+        """Characters of the text of which it is known that they are, or are not, content."""
+        return self._writer.num_settled
 
     @property
     def is_full(self) -> bool:
@@ -48,6 +54,10 @@ class AnswerReader:
         self._resume()
         self._writer.finish()
         return self._writer.take()
+
+    def take_spans(self) -> list[Span]:
+        """Where the content that was delivered since the last time stands in the text, in order."""
+        return self._writer.take_spans()
 
     def _resume(self) -> None:
         next(self._reading, None)

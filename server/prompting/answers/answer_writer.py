@@ -14,11 +14,15 @@ from dataclasses import dataclass, field
 from server.prompting.answers.text_source import Reading, TextSource
 from server.types import Delta, ToolCallDelta, new_call_id
 
+Span = tuple[int, int]
+"""Where something begins and ends, in characters of the text that is read."""
+
 
 class AnswerWriter:
     """Collects what has been found since the last `take`.
 
-    White space around reasoning and calls belongs to neither content nor them.
+    White space around reasoning and calls belongs to neither content nor them. What is written is always what has just
+    been read, so that its place in the text is known.
 
     Args:
         names: Functions that may be called.
@@ -28,6 +32,7 @@ class AnswerWriter:
     Attributes:
         is_reasoning: The text is reasoning, for now.
         num_calls: Calls that have begun to be delivered.
+        num_settled: Characters of the text of which it is known that they are, or are not, content.
     """
 
     def __init__(
@@ -41,8 +46,14 @@ class AnswerWriter:
         self._reasoning.pause()
         self._deltas: list[_CallDelta] = []
         self._is_call_open = False
+        self._source = TextSource()
         self.is_reasoning = False
         self.num_calls = 0
+        self.num_settled = 0
+
+    def follow(self, source: TextSource) -> None:
+        """What is written from now on has been read from here."""
+        self._source = source
 
     @property
     def is_full(self) -> bool:
@@ -51,7 +62,7 @@ class AnswerWriter:
 
     def content(self, text: str) -> None:
         if not self.is_full:
-            self._content.write(text)
+            self._content.write(text, end=self._source.num_read)
 
     def begin_reasoning(self) -> None:
         self.is_reasoning = True
@@ -60,7 +71,8 @@ class AnswerWriter:
 
     def reasoning(self, text: str) -> None:
         if not self.is_full:
-            self._reasoning.write(text)
+            self._reasoning.write(text, end=self._source.num_read)
+            self.num_settled = self._source.num_read
 
     def end_reasoning(self) -> None:
         self.is_reasoning = False
@@ -89,6 +101,10 @@ class AnswerWriter:
         delta = Delta(self._content.take(), calls, self._reasoning.take())
         return delta if delta.text or delta.tool_calls or delta.reasoning else None
 
+    def take_spans(self) -> list[Span]:
+        """Where the content that was taken since the last time stands in the text, in order."""
+        return self._content.take_spans()
+
     # ---- for `Call`
 
     def may_call(self, name: str) -> bool:
@@ -99,6 +115,7 @@ class AnswerWriter:
         index, self.num_calls = self.num_calls, self.num_calls + 1
         self._is_call_open = True
         self._content.pause()
+        self.num_settled = self._source.num_read
         self._deltas.append(_CallDelta(index, new_call_id(), name))
         return index
 
@@ -106,6 +123,7 @@ class AnswerWriter:
         if not self._deltas or self._deltas[-1].index != index:
             self._deltas.append(_CallDelta(index))
         self._deltas[-1].arguments.append(text)
+        self.num_settled = self._source.num_read
 
     def end_call(self) -> None:
         self._is_call_open = False
@@ -173,37 +191,58 @@ class _Strand:
     def __init__(self) -> None:
         self._ready: list[str] = []
         self._held: list[str] = []
+        self._spans: list[Span] = []  # of what is ready, and of what is held
+        self._held_spans: list[Span] = []
         self._drops_space = False
         self._is_empty = True
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, *, end: int) -> None:
+        """Add text, behind whose last character the next one stands at `end`."""
         if self._drops_space:
             text = text.lstrip()
         if not text:
             return
         self._drops_space = False
         body = text.rstrip()
+        middle = end - len(text) + len(body)
         if body:
             self._ready += [*self._held, body]
-            self._held = []
+            for span in (*self._held_spans, (end - len(text), middle)):
+                _add_span(self._spans, span)
+            self._held, self._held_spans = [], []
             self._is_empty = False
         if len(body) < len(text):
             self._held.append(text[len(body) :])
+            _add_span(self._held_spans, (middle, end))
 
     def pause(self) -> None:
         """Something else comes here: white space around it does not count, and what follows it begins a line."""
         self._held = [] if self._is_empty else ["\n"]
+        self._held_spans = []
         self._drops_space = True
 
     def flush(self) -> None:
         if not self._drops_space:
             self._ready += self._held
-        self._held = []
+            for span in self._held_spans:
+                _add_span(self._spans, span)
+        self._held, self._held_spans = [], []
 
     def take(self) -> str:
         text = "".join(self._ready)
         self._ready = []
         return text
+
+    def take_spans(self) -> list[Span]:
+        spans, self._spans = self._spans, []
+        return spans
+
+
+def _add_span(spans: list[Span], span: Span) -> None:
+    """Those that touch become one: nobody may ever ask for them."""
+    if spans and spans[-1][1] == span[0]:
+        span = (spans.pop()[0], span[1])
+    spans.append(span)
 
 
 def _as_object(arguments: str) -> str | None:

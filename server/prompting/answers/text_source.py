@@ -25,9 +25,14 @@ def ignore(_text: str) -> None:
 
 
 class TextSource:
-    """The part of a text that has come and has not been read."""
+    """The part of a text that has come and has not been read.
+
+    Attributes:
+        num_read: Characters that have been read, which is where the next one stands in the text.
+    """
 
     def __init__(self) -> None:
+        self.num_read = 0
         self._text = ""
         self._at = 0
         self._is_closed = False
@@ -65,6 +70,7 @@ class TextSource:
         """Read characters that have been peeked at."""
         piece = self._text[self._at : self._at + num_chars]
         self._at += len(piece)
+        self.num_read += len(piece)
         if self._recorded is not None and piece:
             self._recorded.append(piece)
         return piece
