@@ -10,11 +10,13 @@ from server.types import TokenChance, TokenLogprob
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """Of the content, which is all that has any. Bytes tell what a token is that is part of a character only."""
-    return {
-        "content": [{**_chance(each.chosen), "top_logprobs": list(map(_chance, each.top))} for each in tokens],
-        "refusal": None,
-    }
+    """Of the content, which is all that has any."""
+    return {"content": text_logprobs(tokens), "refusal": None}
+
+
+def text_logprobs(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """Of a text. Bytes tell what a token is that is part of a character only."""
+    return [{**_chance(each.chosen), "top_logprobs": list(map(_chance, each.top))} for each in tokens]
 
 
 def _chance(chance: TokenChance) -> dict[str, Any]:

@@ -12,10 +12,11 @@ A whole answer is the response in a stream's last event, so the two cannot diffe
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 from server.api.citations import annotation_body, search_body
+from server.api.logprobs import text_logprobs
 from server.api.schemas.response_items import new_item_id
 from server.errors import InternalError
 from server.rag.prompt import Source
@@ -55,7 +56,7 @@ class ResponseWriter:
                 yield from self._search(event)
             case Delta():
                 yield from self._say(_Reasoning, event.reasoning)
-                yield from self._say(_Message, event.text)
+                yield from self._say(_Message, event.text, text_logprobs(event.logprobs))
                 for call in event.tool_calls:
                     yield from self._call(call)
             case Cited():
@@ -94,10 +95,10 @@ class ResponseWriter:
             yield from self._begin(_Search(len(self._items), search_body(sourced, with_results=self._with_results)))
             yield from self._close()
 
-    def _say(self, kind: type[_TextItem], text: str) -> Iterator[Event]:
+    def _say(self, kind: type[_TextItem], text: str, logprobs: Sequence[Body] = ()) -> Iterator[Event]:
         if text:
             item = yield from self._writable(kind)
-            yield item.say(text)
+            yield item.say(text, logprobs)
 
     def _writable(self, kind: type[_TextItem]) -> Generator[Event, None, _TextItem]:
         """Return the open item of a kind, which is a new one if there is none."""
@@ -219,6 +220,7 @@ class _TextItem(_Item):
     def __init__(self, index: int) -> None:
         super().__init__(index)
         self._pieces: list[str] = []
+        self._logprobs: list[Body] = []
         self._has_part = False
 
     def begin(self) -> Iterator[Event]:
@@ -226,12 +228,15 @@ class _TextItem(_Item):
         self._has_part = True
         yield self._event("content_part.added", content_index=0, part=self._part())
 
-    def say(self, text: str) -> Event:
+    def say(self, text: str, logprobs: Sequence[Body]) -> Event:
         self._pieces.append(text)
-        return self._event(f"{self.event}.delta", content_index=0, delta=text, **self._more())
+        self._logprobs += logprobs
+        return self._event(f"{self.event}.delta", content_index=0, delta=text, **self._more(logprobs))
 
     def end(self, status: ItemStatus) -> Iterator[Event]:
-        yield self._event(f"{self.event}.done", content_index=0, text="".join(self._pieces), **self._more())
+        yield self._event(
+            f"{self.event}.done", content_index=0, text="".join(self._pieces), **self._more(self._logprobs)
+        )
         yield self._event("content_part.done", content_index=0, part=self._part())
         yield from super().end(status)
 
@@ -241,7 +246,7 @@ class _TextItem(_Item):
     def _part(self) -> Body:
         raise NotImplementedError
 
-    def _more(self) -> Body:
+    def _more(self, _logprobs: Sequence[Body]) -> Body:
         """What events of the text have besides."""
         return {}
 
@@ -273,10 +278,10 @@ class _Message(_TextItem):
 
     def _part(self) -> Body:
         text, annotations = "".join(self._pieces), list(self._annotations)
-        return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
+        return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": list(self._logprobs)}
 
-    def _more(self) -> Body:
-        return {"logprobs": []}
+    def _more(self, logprobs: Sequence[Body]) -> Body:
+        return {"logprobs": list(logprobs)}
 
 
 def usage_body(usage: Usage) -> Body:

@@ -28,6 +28,8 @@ from server.types import (
     GenerateRequest,
     Grammar,
     Started,
+    TokenChance,
+    TokenLogprob,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -228,6 +230,27 @@ async def test_the_model_is_told_what_the_text_has_to_be(
     await answer(client, text=text)
 
     assert asked(stack).grammar == grammar
+
+
+@pytest.mark.parametrize("top", [0, 1])
+async def test_log_probabilities_are_given_to_those_who_ask(client: httpx.AsyncClient, stack: Stack, top: int) -> None:
+    likely, other = TokenChance(b"Hi", -0.5), TokenChance(b"\xf0", -1.5)
+    tokens = (TokenLogprob(likely, (likely, other)[:top]), TokenLogprob(other))
+    stack.chat.steps = (Started(5), Delta("Hi", logprobs=tokens[:1]), Delta("!", logprobs=tokens[1:]), *saying()[-1:])
+    request = {**HELLO, "include": ["message.output_text.logprobs"], "top_logprobs": top, "stream": True}
+
+    *events, last = events_of(await client.post(URL, json=request))
+
+    assert asked(stack).sampling.num_logprobs == top
+    given = last["response"]["output"][0]["content"][0]["logprobs"]
+    first = {"token": "Hi", "bytes": [72, 105], "logprob": -0.5}
+    assert given == [
+        {**first, "top_logprobs": [first][:top]},
+        {"token": "\ufffd", "bytes": [240], "logprob": -1.5, "top_logprobs": []},
+    ]
+    told = [event["logprobs"] for event in events if event["type"] == "response.output_text.delta"]
+    assert [each for event in told for each in event] == given
+    assert [event["logprobs"] for event in events if event["type"] == "response.output_text.done"] == [given]
 
 
 async def test_what_is_cut_is_incomplete(client: httpx.AsyncClient, stack: Stack) -> None:
@@ -519,8 +542,8 @@ async def test_a_rag_model_tells_of_its_search(client: httpx.AsyncClient, stack:
         ({"conversation": "conv_1"}, "conversation", None),
         ({"background": True}, "background", None),
         ({"truncation": "auto"}, "truncation", None),
-        ({"top_logprobs": 2}, "top_logprobs", None),
-        ({"include": ["message.output_text.logprobs"]}, "include[0]", "unsupported_value"),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
+        ({"top_logprobs": 21, "include": ["message.output_text.logprobs"]}, "top_logprobs", "invalid_value"),
         ({"include": ["everything"]}, "include[0]", "invalid_value"),
         ({"prompt": {"id": "p"}}, "prompt", None),
         ({"ignore_eos": True}, "ignore_eos", None),

@@ -13,7 +13,7 @@ from server.api.schemas.chat import JsonObjectFormat, NamedSchema, TextFormat
 from server.api.schemas.files import Order
 from server.api.schemas.grounding import FileSearchTool
 from server.api.schemas.response_items import Input
-from server.api.schemas.sampling import MAX_INT32, SamplingFields
+from server.api.schemas.sampling import MAX_INT32, MAX_TOP_LOGPROBS, SamplingFields
 from server.api.schemas.tools import (
     MAX_TOOLS,
     FunctionDefinition,
@@ -32,9 +32,10 @@ from server.types import ChatMessage, ChatPrompt, Grammar, ReasoningEffort
 
 TEXT_FORMAT = "text.format"
 SEARCH_RESULTS = "file_search_call.results"
+LOGPROBS = "message.output_text.logprobs"
 _SEARCH = {"type": "file_search"}
 
-_PARAMS = {ChatPrompt.param: "input", "reasoning_effort": "reasoning.effort"}
+_PARAMS = {ChatPrompt.param: "input", "reasoning_effort": "reasoning.effort", "logprobs": "include"}
 """What chat calls them, and what they are called here."""
 
 _EXPECTED_CHOICE = (
@@ -156,25 +157,16 @@ class ReasoningOptions(WireModel):
     mode: Annotated[Any, only("standard")] = None
 
 
-def _check_included(value: Any) -> Any:
-    if value == "message.output_text.logprobs":
-        raise invalid("this server does not give the log probabilities of responses", code="unsupported_value")
-    return value
-
-
-Included = Annotated[
-    Literal[
-        "file_search_call.results",
-        "reasoning.encrypted_content",  # the reasoning stands in the item itself
-        "message.output_text.logprobs",
-        # Of items that no response has here.
-        "web_search_call.results",
-        "web_search_call.action.sources",
-        "message.input_image.image_url",
-        "computer_call_output.output.image_url",
-        "code_interpreter_call.outputs",
-    ],
-    AfterValidator(_check_included),
+Included = Literal[
+    "file_search_call.results",
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",  # the reasoning stands in the item itself
+    # Of items that no response has here.
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
 ]
 
 
@@ -202,8 +194,10 @@ class ResponseRequest(SamplingFields):
     reasoning: ReasoningOptions = ReasoningOptions()
     """`effort` as chat's `reasoning_effort`; `summary` only `auto`: the reasoning itself is given"""
     include: Annotated[list[Included], FailFast(), Field(default_factory=list, max_length=16)]
-    """`file_search_call.results` adds the sources to a search; log probabilities are refused; what else OpenAI knows
-    adds nothing"""
+    """`file_search_call.results` adds the sources to a search, `message.output_text.logprobs` the log probabilities to
+    a text; what else OpenAI knows adds nothing"""
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+    """0 to 20 of the likeliest tokens in the place of each; needs `message.output_text.logprobs` in `include`"""
     store: bool = True
     """keep the response, with what was sent for it; default `true`"""
     metadata: Annotated[Metadata, Field(default_factory=dict)]
@@ -212,7 +206,6 @@ class ResponseRequest(SamplingFields):
     # Known, but honoured only where they change nothing.
     background: Annotated[Any, only(False)] = None
     truncation: Annotated[Any, only("disabled")] = None
-    top_logprobs: Annotated[Any, only(0)] = None
     ignore_eos: Annotated[Any, only(False)] = None
     access_programs: Annotated[Any, only()] = None
     background_options: Annotated[Any, only()] = None
@@ -231,6 +224,13 @@ class ResponseRequest(SamplingFields):
     prompt_cache_options: dict[str, Any] | None = None
     prompt_cache_retention: str | None = None
     service_tier: str | None = None
+
+    @field_validator("top_logprobs", mode="after")
+    @classmethod
+    def _is_asked_for(cls, count: int, info: ValidationInfo) -> int:
+        if count and LOGPROBS not in info.data.get("include", [LOGPROBS]):
+            raise invalid(f'it needs "{LOGPROBS}" in include')
+        return count
 
     @field_validator("tool_choice", mode="after")
     @classmethod
@@ -269,6 +269,10 @@ class ResponseRequest(SamplingFields):
         return options
 
     @property
+    def num_logprobs(self) -> int | None:
+        return self.top_logprobs if LOGPROBS in self.include else None
+
+    @property
     def wants_results(self) -> bool:
         return SEARCH_RESULTS in self.include
 
@@ -300,7 +304,7 @@ class ResponseRequest(SamplingFields):
             "text": self.text.body(),
             "tool_choice": self.tool_choice,
             "tools": [_tool_body(tool) for tool in self.tools],
-            "top_logprobs": 0,
+            "top_logprobs": self.top_logprobs,
             "top_p": self.top_p,
             "truncation": "disabled",
             "user": self.user,
