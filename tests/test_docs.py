@@ -21,13 +21,13 @@ from server.api.schemas.embeddings import (
     OllamaEmbedRequest,
     OllamaLegacyRequest,
     TeiEmbedRequest,
-    TeiTokenizeRequest,
 )
 from server.api.schemas.evaluation import EvaluationRequest
 from server.api.schemas.files import FileListQuery, FileUpload
 from server.api.schemas.grounding import FileSearchTool
 from server.api.schemas.rerank import RerankRequest
 from server.api.schemas.score import ScoreRequest
+from server.api.schemas.tokens import DetokenizeRequest, TokenizeRequest
 from server.api.schemas.vector_stores import (
     BatchCreate,
     DocumentCreate,
@@ -104,7 +104,14 @@ def test_every_route_is_documented(route: str) -> None:
     "schema",
     [
         *(ChatRequest, FileSearchTool, CompletionRequest, EmbeddingRequest, RerankRequest, ScoreRequest),
-        *(TeiEmbedRequest, TeiTokenizeRequest, OllamaEmbedRequest, OllamaLegacyRequest, CohereEmbedRequest),
+        *(
+            TeiEmbedRequest,
+            TokenizeRequest,
+            DetokenizeRequest,
+            OllamaEmbedRequest,
+            OllamaLegacyRequest,
+            CohereEmbedRequest,
+        ),
         *(FileUpload, FileListQuery, StoreCreate, StoreUpdate, StoreSearch, RankingOptions, HybridSearch),
         *(StoreReindex, StoreImportForm),
         EvaluationRequest,

@@ -18,6 +18,7 @@ from server.services.models import ModelService
 from server.services.reindexing import ReindexService
 from server.services.rerank import RerankService
 from server.services.store_models import StoreModels
+from server.services.tokens import TokenService
 from server.services.transfers import TransferService
 from server.services.vector_stores import VectorStoreService
 
@@ -30,6 +31,7 @@ class Services:
     completions: CompletionService
     embeddings: EmbeddingService
     rerank: RerankService
+    tokens: TokenService
     models: ModelService
     files: FileService
     vector_stores: VectorStoreService
@@ -65,6 +67,7 @@ def build_services(
         completions=CompletionService(registry),
         embeddings=EmbeddingService(registry, limits),
         rerank=RerankService(registry, limits),
+        tokens=TokenService(registry),
         models=ModelService(registry, started_at_s=started_at_s),
         files=FileService(door),
         vector_stores=vector_stores,

@@ -23,6 +23,7 @@ from server.services.chat import ChatService
 from server.services.grounded_chat import GroundedChat
 from server.services.store_models import StoreModels
 from server.types import ModelFacts
+from tests.fakes.described import CheckedTransport
 from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
 from tests.fakes.stores import FakeEvaluationService, FakeFileService, FakeVectorStoreService
 
@@ -107,7 +108,8 @@ def stack(tmp_path: Path) -> Stack:
 
 @pytest.fixture
 async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(stack.app()), base_url="http://test") as client:
+    """Its answers are held against /openapi.json."""
+    async with httpx.AsyncClient(transport=CheckedTransport(stack.app()), base_url="http://test") as client:
         yield client
 
 

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from pydantic import PlainValidator
 
 from server.api.schemas.sampling import MAX_INT32, SamplingFields
-from server.api.schemas.wire import ModelName, invalid, only
+from server.api.schemas.wire import IGNORED, ModelName, invalid, only
 from server.types import TextPrompt, TokensPrompt
 
 MAX_PROMPTS = 128
+_Prompts = str | list[str] | list[int] | list[list[int]]
 EXPECTED = "expected a string, a list of strings, a list of token ids or a list of such lists"
 
 
@@ -39,7 +40,9 @@ def _to_prompt(prompt: str | list[Any]) -> TextPrompt | TokensPrompt:
 
 class CompletionRequest(SamplingFields):
     model: ModelName
-    prompt: Annotated[list[TextPrompt | TokensPrompt], PlainValidator(_parse_prompt)]
+    """id or alias of a chat model; required"""
+    prompt: Annotated[list[TextPrompt | TokensPrompt], PlainValidator(_parse_prompt, json_schema_input_type=_Prompts)]
+    """a string, up to 128 strings, token ids of the model, or up to 128 lists of them; none empty; required"""
 
     # Known, but honoured only where they change nothing.
     n: Annotated[Any, only(1)] = 1
@@ -49,4 +52,5 @@ class CompletionRequest(SamplingFields):
     suffix: Annotated[Any, only("")] = None
 
     # Known, and without influence on the answer.
-    user: str = ""
+    user: Annotated[str, IGNORED] = ""
+    """nothing is stored"""
