@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.types import (
+    ChatPrompt,
     Delta,
     EncoderCounts,
     Finished,
@@ -18,6 +19,7 @@ from server.types import (
     ModelFacts,
     ModelState,
     Prompt,
+    RenderedPrompt,
     Started,
     Token,
     TokenIds,
@@ -110,8 +112,19 @@ class ChatModel(ServedModel, Protocol):
                 added to it. A prompt has the ids that `generate` would begin with, however many they are.
 
         Raises:
-            InvalidRequest: The chat template refuses the messages, or a prompt is empty.
+            InvalidRequest: The chat template refuses the messages, or a token id is not in the model's vocabulary.
             ContextLengthExceeded: An input is much longer than the model accepts.
+            ModelUnavailable: The model is not loaded, overloaded or has died.
+        """
+
+    async def render(self, prompt: ChatPrompt) -> RenderedPrompt:
+        """Tell what `generate` would begin with, however long it is. Errors as in `token_ids`."""
+
+    async def token_pieces(self, token_ids: TokenIds) -> list[bytes]:
+        """Tell the bytes of each token, control tokens as their texts; a code point may go over several tokens.
+
+        Raises:
+            InvalidRequest: A token id is not in the model's vocabulary, or the model has none.
             ModelUnavailable: The model is not loaded, overloaded or has died.
         """
 

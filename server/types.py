@@ -167,12 +167,16 @@ class TextPrompt(msgspec.Struct, frozen=True, tag="text", omit_defaults=True):
     """Raw text, continued as it stands; the client writes its own template, so control-token strings in it count.
 
     Attributes:
+        adds_bos: The BOS token is put before it, if the model wants one.
+        parses_special: Control-token strings in it become control tokens.
         suffix: What comes behind the gap that is to be filled. With one, nothing in either text is a control token.
     """
 
     param: ClassVar[str] = "prompt"
     text: str
     suffix: str = ""
+    adds_bos: bool = True
+    parses_special: bool = True
 
 
 class TokensPrompt(msgspec.Struct, frozen=True, tag="tokens"):
@@ -183,6 +187,25 @@ class TokensPrompt(msgspec.Struct, frozen=True, tag="tokens"):
 
 
 Prompt = ChatPrompt | TextPrompt | TokensPrompt
+
+
+class RenderedPart(msgspec.Struct, frozen=True, array_like=True):
+    """Part of a rendered prompt. Only where `parses_special` do control-token strings become control tokens."""
+
+    text: str
+    parses_special: bool
+
+
+class RenderedPrompt(msgspec.Struct, frozen=True):
+    """What a conversation is to the model.
+
+    Attributes:
+        parts: Its text, in order.
+        token_ids: Of all of it, with the BOS token where the model wants one.
+    """
+
+    parts: list[RenderedPart]
+    token_ids: TokenIds
 
 
 class Urgency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -21,7 +21,6 @@ from server.api.schemas.embeddings import (
     OllamaEmbedRequest,
     OllamaLegacyRequest,
     TeiEmbedRequest,
-    TeiTokenizeRequest,
 )
 from server.api.schemas.evaluation import EvaluationRequest
 from server.api.schemas.files import FileListQuery, FileUpload
@@ -30,6 +29,7 @@ from server.api.schemas.messages import CountTokensRequest, CustomTool, MessageR
 from server.api.schemas.rerank import RerankRequest
 from server.api.schemas.responses import ReasoningOptions, ResponseRequest, TextOptions
 from server.api.schemas.score import ScoreRequest
+from server.api.schemas.tokens import DetokenizeRequest, TokenizeRequest
 from server.api.schemas.vector_stores import (
     BatchCreate,
     DocumentCreate,
@@ -106,7 +106,14 @@ def test_every_route_is_documented(route: str) -> None:
     "schema",
     [
         *(ChatRequest, FileSearchTool, CompletionRequest, EmbeddingRequest, RerankRequest, ScoreRequest),
-        *(TeiEmbedRequest, TeiTokenizeRequest, OllamaEmbedRequest, OllamaLegacyRequest, CohereEmbedRequest),
+        *(
+            TeiEmbedRequest,
+            TokenizeRequest,
+            DetokenizeRequest,
+            OllamaEmbedRequest,
+            OllamaLegacyRequest,
+            CohereEmbedRequest,
+        ),
         *(MessageRequest, CountTokensRequest, CustomTool),
         *(FileUpload, FileListQuery, StoreCreate, StoreUpdate, StoreSearch, RankingOptions, HybridSearch),
         *(StoreReindex, StoreImportForm),

@@ -10,9 +10,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from server.api.anthropic_errors import anthropic_error, speaks_anthropic
@@ -44,6 +46,9 @@ class UnsupportedMediaType(InvalidRequest):
 
     code = "unsupported_media_type"
 
+
+MAX_DRAINED_BYTES = 64 * 1024
+"""Of a body that was refused unread."""
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
@@ -109,9 +114,15 @@ def error_response(
     model = record_of(scope).model
     if isinstance(exc, ModelNotFound) and model is not None:
         body["detail"] = f"Model '{model}' not found"  # older clients of this API read it
-    if status in (413, 415):
-        headers["connection"] = "close"  # the rest of the body was not read
+    if status in (413, 415) and not _is_small(scope):
+        headers["connection"] = "close"  # the rest of the body is not read
     return JsonResponse(shape(body) if shape else body, status_code=status, headers=headers)
+
+
+def _is_small(scope: Scope) -> bool:
+    """Whether the body is better read to its end than cut off, as that may cost the client the answer."""
+    declared = Headers(scope=scope).get("content-length", "")
+    return len(declared) <= 6 and declared.isascii() and declared.isdigit() and int(declared) <= MAX_DRAINED_BYTES
 
 
 def exception_handlers() -> dict[Any, Any]:
@@ -132,7 +143,15 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
         "method_not_allowed": f"{request.method} is not allowed here; see the Allow header",
     }[code]
     status, body = _in_dialect(request.scope, exc.status_code, message=message, kind=INVALID, param=None, code=code)
-    return JsonResponse(body, status_code=status, headers=dict(exc.headers or {}))
+    headers = {"allow": ", ".join(_allowed_methods(request))} if code == "method_not_allowed" else {}
+    return JsonResponse(body, status_code=status, headers=headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Of the whole path: Starlette's own answer has those of its first route only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    path = next(route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in routes if route.path == path for method in route.methods or ()})
 
 
 async def _on_disconnect(_request: Request, _exc: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The whole route table."""
+"""The whole route table. What each route takes and answers is described in `openapi/operations.py`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from server.api.health import HealthEndpoint
 from server.api.messages import MessageEndpoint
 from server.api.models import ModelEndpoint
 from server.api.ollama import OllamaEndpoint
+from server.api.openapi.endpoint import DescriptionEndpoint
 from server.api.reindexing import ReindexEndpoint
 from server.api.rerank import RerankEndpoint
 from server.api.responses import ResponseEndpoint
 from server.api.score import ScoreEndpoint
 from server.api.tei import TeiEndpoint
+from server.api.tokens import TokenEndpoint
 from server.api.transfers import TransferEndpoint
 from server.api.vector_stores import BatchEndpoint, DocumentEndpoint, VectorStoreEndpoint
 from server.config.schema import Limits
@@ -39,12 +41,14 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
         *_message_routes(services, body),
         *_response_routes(services, body),
         *_embedding_routes(services, body, limits),
+        *_token_routes(services, body),
         *_rerank_routes(services, body),
         *_file_routes(services, limits),
         *_vector_store_routes(services, body, limits),
         *_document_routes(services, body),
         *_model_routes(services),
         *_health_routes(services),
+        *_description_routes(services),
     ]
 
 
@@ -84,12 +88,24 @@ def _embedding_routes(services: Services, body: JsonBody, limits: Limits) -> lis
     return [
         Route("/v1/embeddings", embeddings.create, methods=["POST"]),
         Route("/embed", tei.embed, methods=["POST"]),
-        Route("/tokenize", tei.tokenize, methods=["POST"]),
         Route("/info", tei.info),
         Route("/api/embed", ollama.embed, methods=["POST"]),
         Route("/api/embeddings", ollama.embed_one, methods=["POST"]),
         Route("/v1/embed", cohere.embed_v1, methods=["POST"]),
         Route("/v2/embed", cohere.embed_v2, methods=["POST"]),
+    ]
+
+
+def _token_routes(services: Services, body: JsonBody) -> list[Route]:
+    tokens = TokenEndpoint(services.tokens, services.embeddings, body)
+    return [
+        Route(f"{base}{path}", endpoint, methods=["POST"])
+        for base in ("/v1", "")
+        for path, endpoint in (
+            ("/tokenize", tokens.tokenize),
+            ("/detokenize", tokens.detokenize),
+            ("/chat/apply_template", tokens.apply_template),
+        )
     ]
 
 
@@ -170,4 +186,12 @@ def _health_routes(services: Services) -> list[Route]:
         Route("/health/ready", health.ready),
         Route("/readyz", health.ready),
         Route("/version", health.version),
+    ]
+
+
+def _description_routes(services: Services) -> list[Route]:
+    description = DescriptionEndpoint(services.version)
+    return [
+        Route("/openapi.json", description.document),
+        Route("/docs", description.page),
     ]

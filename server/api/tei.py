@@ -1,4 +1,4 @@
-"""The routes of text-embeddings-inference (TEI): `POST /embed`, `POST /tokenize` and `GET /info`.
+"""The routes of text-embeddings-inference (TEI): `POST /embed` and `GET /info`; `POST /tokenize` is in `tokens.py`.
 
 TEI serves one model; here it is the first embedding model, unless a body names another one.
 """
@@ -13,11 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.body import JsonBody
-from server.api.disconnect import run_while_connected
 from server.api.embeddings import embed_while_connected, embedding_headers
 from server.api.json_response import JsonResponse
-from server.api.record import record_of
-from server.api.schemas.embeddings import TeiEmbedRequest, TeiTokenizeRequest
+from server.api.schemas.embeddings import TeiEmbedRequest
 from server.api.vector_json import as_numbers, write_rows
 from server.config.schema import Limits
 from server.errors import ModelNotFound, ModelUnavailable
@@ -40,13 +38,6 @@ class TeiEndpoint:
             request, self._embeddings, wanted.model, wanted.inputs, wanted.options()
         )
         return JsonResponse(await write_rows(embeddings.vectors, as_numbers), headers=embedding_headers(embeddings))
-
-    async def tokenize(self, request: Request) -> Response:
-        wanted = await self._body.read(request, TeiTokenizeRequest)
-        record_of(request).model = wanted.model
-        work = self._embeddings.tokenize(wanted.model, wanted.inputs, add_special_tokens=wanted.add_special_tokens)
-        tokens = await run_while_connected(request.receive, work)
-        return JsonResponse(await asyncio.to_thread(_write_tokens, tokens))
 
     async def info(self, _request: Request) -> Response:
         """The first embedding model; on a server without one, the first reranker."""
@@ -71,6 +62,11 @@ class TeiEndpoint:
                 "version": self._version,
             }
         )
+
+
+async def spelled_tokens(tokens: list[list[Token]]) -> orjson.Fragment:
+    """The answer to `POST /tokenize`."""
+    return await asyncio.to_thread(_write_tokens, tokens)
 
 
 def _write_tokens(tokens: list[list[Token]]) -> orjson.Fragment:

@@ -137,6 +137,7 @@ def _say_hello(settings: HearthConfig, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     typer.echo(f"Hearth {server.__version__} listens on {url} (Ctrl-C stops it)")
+    typer.echo(f"  API        {url}/docs")
     for model in settings.models:
         when = "loads at its first request" if model.lazy else "loading"
         typer.echo(f"  {model.kind:<9}  {model.id}  ({when})")

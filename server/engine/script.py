@@ -20,6 +20,8 @@ from server.types import (
     Finished,
     FinishReason,
     Prompt,
+    RenderedPart,
+    RenderedPrompt,
     StreamEvent,
     TextPrompt,
     TokenIds,
@@ -59,6 +61,12 @@ def token_ids(text_or_prompt: str | Prompt) -> TokenIds:
     if isinstance(text_or_prompt, ChatPrompt):
         return [token_id for message in text_or_prompt.messages for token_id in token_ids(message.content)]
     return token_ids(input_text(text_or_prompt))
+
+
+def render(prompt: ChatPrompt) -> RenderedPrompt:
+    """A script has no template: what it sees of a conversation is what was said."""
+    parts = [RenderedPart(message.content, parses_special=False) for message in prompt.messages]
+    return RenderedPrompt(parts, token_ids(prompt))
 
 
 def play(

@@ -19,6 +19,7 @@ from server.services.reindexing import ReindexService
 from server.services.rerank import RerankService
 from server.services.responses import ResponseService
 from server.services.store_models import StoreModels
+from server.services.tokens import TokenService
 from server.services.transfers import TransferService
 from server.services.vector_stores import VectorStoreService
 
@@ -32,6 +33,7 @@ class Services:
     completions: CompletionService
     embeddings: EmbeddingService
     rerank: RerankService
+    tokens: TokenService
     models: ModelService
     files: FileService
     vector_stores: VectorStoreService
@@ -68,6 +70,7 @@ def build_services(
         completions=CompletionService(registry),
         embeddings=EmbeddingService(registry, limits),
         rerank=RerankService(registry, limits),
+        tokens=TokenService(registry),
         models=ModelService(registry, started_at_s=started_at_s),
         files=FileService(door),
         vector_stores=vector_stores,

@@ -21,6 +21,8 @@ from server.types import (
     ChatPrompt,
     GenerateRequest,
     Prompt,
+    RenderedPart,
+    RenderedPrompt,
     TemplateOption,
     TextPrompt,
     TokenIds,
@@ -81,6 +83,8 @@ class ChatPrompts:
         self._check_logit_bias(request)
         pieces = self._pieces_of(request.prompt)
         token_ids = self._tokenize(request.prompt, pieces)
+        if not token_ids:
+            raise InvalidRequest("the prompt is empty; give at least one token", param=request.prompt.param)
         if len(token_ids) >= self._context_length:
             raise ContextLengthExceeded(
                 f"the prompt has {len(token_ids)} tokens but the model accepts {self._context_length}, prompt and"
@@ -106,7 +110,7 @@ class ChatPrompts:
         """Token ids of a part of a message's text, in which nothing is a control token; or of a whole prompt.
 
         Raises:
-            InvalidRequest: As `read`.
+            InvalidRequest: As `read`, but an empty prompt has no tokens.
             ContextLengthExceeded: It is so long that it is not even tokenised.
         """
         if isinstance(text_or_prompt, str):
@@ -114,6 +118,18 @@ class ChatPrompts:
             self._check_size([piece], param=None)
             return self._vocab.tokenize(piece.text, parse_special=piece.parse_special)
         return self._tokenize(text_or_prompt, self._pieces_of(text_or_prompt))
+
+    def render(self, prompt: ChatPrompt) -> RenderedPrompt:
+        """A conversation as the model sees it. Raises as `token_ids`."""
+        pieces = self._render(prompt)
+        parts = [RenderedPart(piece.text, piece.parse_special) for piece in pieces]
+        return RenderedPrompt(parts, self._tokenize(prompt, pieces))
+
+    def token_pieces(self, token_ids: TokenIds) -> list[bytes]:
+        """The bytes of tokens, control tokens as their texts. Raises InvalidRequest for ids that the model lacks."""
+        self._check_ids(token_ids, param="tokens")
+        vocab = self._vocab
+        return [vocab.pieces[token_id] or vocab.text_of(token_id).encode() for token_id in token_ids]
 
     def beginning(self, system_prompt: str) -> TokenIds:
         """The tokens with which every conversation under this system prompt begins.
@@ -142,9 +158,9 @@ class ChatPrompts:
             case ChatPrompt():
                 return self._render(prompt)
             case TextPrompt():
-                is_raw = not prompt.suffix
+                is_raw = prompt.parses_special and not prompt.suffix
                 pieces = [PromptPiece(prompt.text, parse_special=is_raw)]
-                return pieces if is_raw else [*pieces, PromptPiece(prompt.suffix, parse_special=False)]
+                return [*pieces, PromptPiece(prompt.suffix, parse_special=False)] if prompt.suffix else pieces
             case TokensPrompt():
                 return []
 
@@ -178,25 +194,20 @@ class ChatPrompts:
 
     def _tokenize(self, prompt: Prompt, pieces: list[PromptPiece]) -> TokenIds:
         if isinstance(prompt, TokensPrompt):
-            unknown = next((token_id for token_id in prompt.token_ids if not 0 <= token_id < self._vocab.size), None)
-            if unknown is not None:
-                raise InvalidRequest(f"token id {unknown} is not in 0..{self._vocab.size - 1}", param="prompt")
-            token_ids = prompt.token_ids
-        else:
-            self._check_size(pieces, param=prompt.param)
-            is_infill = isinstance(prompt, TextPrompt) and bool(prompt.suffix)
-            token_ids = self._infill_tokens_of(pieces) if is_infill else self._tokens_of(pieces)
-        if not token_ids:
-            raise InvalidRequest("the prompt is empty; give at least one token", param=prompt.param)
-        return token_ids
+            self._check_ids(prompt.token_ids, param="prompt")
+            return prompt.token_ids
+        self._check_size(pieces, param=prompt.param)
+        if isinstance(prompt, TextPrompt) and prompt.suffix:
+            return self._infill_tokens_of(pieces)
+        return self._tokens_of(pieces, adds_bos=not isinstance(prompt, TextPrompt) or prompt.adds_bos)
 
-    def _tokens_of(self, pieces: list[PromptPiece]) -> TokenIds:
-        """BOS included where the model wants one."""
+    def _tokens_of(self, pieces: list[PromptPiece], *, adds_bos: bool = True) -> TokenIds:
+        """BOS included where the model wants one, unless told otherwise."""
         vocab = self._vocab
         token_ids = [
             token_id for piece in pieces for token_id in vocab.tokenize(piece.text, parse_special=piece.parse_special)
         ]
-        return self._with_bos(token_ids)
+        return self._with_bos(token_ids) if adds_bos else token_ids
 
     def _infill_tokens_of(self, pieces: list[PromptPiece]) -> TokenIds:
         """Text before a gap and text behind it, in the order that models know and llama.cpp's server has."""
@@ -221,6 +232,11 @@ class ChatPrompts:
                 f"the prompt has more than {least} tokens but the model accepts {self._context_length}; shorten it",
                 param=param,
             )
+
+    def _check_ids(self, token_ids: TokenIds, *, param: str) -> None:
+        unknown = next((token_id for token_id in token_ids if not 0 <= token_id < self._vocab.size), None)
+        if unknown is not None:
+            raise InvalidRequest(f"token id {unknown} is not in 0..{self._vocab.size - 1}", param=param)
 
     def _check_logit_bias(self, request: GenerateRequest) -> None:
         for token_id in request.sampling.logit_bias:

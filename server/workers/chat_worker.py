@@ -49,9 +49,15 @@ from server.workers.messages import (
     Abort,
     Generate,
     Heartbeat,
+    PiecesTold,
+    Question,
+    Render,
+    Rendered,
+    Reply,
     RequestFailed,
     StepOutput,
     StreamOutput,
+    TellPieces,
     TellTokenIds,
     TokenIdsTold,
     ToWorker,
@@ -148,7 +154,7 @@ class ChatWorker:
     def handle(self, message: ToWorker) -> None:
         if isinstance(message, Generate):
             self._front.submit(message.request)
-        elif isinstance(message, TellTokenIds):
+        elif isinstance(message, Question):
             self._front.submit(message)
         elif isinstance(message, Abort):
             self._front.abort(message.request_id)
@@ -175,10 +181,10 @@ class ChatWorker:
     def _prepare(self, asked: Asked) -> None:
         """Do what is asked, or refuse it."""
         try:
-            if isinstance(asked, TellTokenIds):
-                self._send(TokenIdsTold(asked.request_id, list(map(self._prompts.token_ids, asked.inputs))))
-            else:
+            if isinstance(asked, GenerateRequest):
                 self._start(asked)
+            else:
+                self._send(self._answer(asked))
         except HearthError as exc:
             self._refuse(asked, Failed(exc.code, exc.message, exc.param))
         except Exception:
@@ -200,11 +206,20 @@ class ChatWorker:
         self._texts.open(sequence, Detokenizer(plan.pieces, request.sampling.stop), plan.reader)
         self._engine.add(sequence)
 
+    def _answer(self, asked: Question) -> Reply:
+        match asked:
+            case TellTokenIds():
+                return TokenIdsTold(asked.request_id, list(map(self._prompts.token_ids, asked.inputs)))
+            case Render():
+                return Rendered(asked.request_id, self._prompts.render(asked.prompt))
+            case TellPieces():
+                return PiecesTold(asked.request_id, self._prompts.token_pieces(asked.token_ids))
+
     def _refuse(self, asked: Asked, failure: Failed) -> None:
-        if isinstance(asked, TellTokenIds):
-            self._send(RequestFailed(asked.request_id, failure))
-        else:
+        if isinstance(asked, GenerateRequest):
             self._reply(asked, failure)
+        else:
+            self._send(RequestFailed(asked.request_id, failure))
 
     def _reply(self, request: GenerateRequest, event: StreamEvent) -> None:
         self._send(StepOutput([StreamOutput(request.request_id, event)]))

@@ -20,6 +20,7 @@ from server.config.schema import Limits, ModelConfig
 from server.errors import DeadlineExceeded, HearthError, ModelUnavailable, Overloaded, WorkerCrashed, from_code
 from server.protocols import EmbeddingResult, RerankResult
 from server.types import (
+    ChatPrompt,
     Delta,
     EncoderCounts,
     Failed,
@@ -29,6 +30,7 @@ from server.types import (
     ModelFacts,
     ModelState,
     Prompt,
+    RenderedPrompt,
     Started,
     StreamEvent,
     Token,
@@ -44,10 +46,15 @@ from server.workers.messages import (
     Embedded,
     FromWorker,
     Generate,
+    PiecesTold,
+    Render,
+    Rendered,
+    Reply,
     RequestFailed,
     Rerank,
     Reranked,
     StepOutput,
+    TellPieces,
     TellTokenIds,
     TokenIdsTold,
     Tokenize,
@@ -63,7 +70,7 @@ RETRY_AFTER_S = 2
 RETRY_FAILED_AFTER_S = 30
 """What clients are told when a model has failed: the first request after this makes it try once more."""
 
-_OneAnswer = Embedded | Reranked | Tokenized | TokenIdsTold | RequestFailed
+_OneAnswer = Embedded | Reranked | Tokenized | Reply | RequestFailed
 _Answer = StreamEvent | _OneAnswer | HearthError
 
 
@@ -144,6 +151,18 @@ class WorkerClient:
         answer = await self._ask(request_id, lambda: message)
         assert isinstance(answer, TokenIdsTold)
         return answer.token_ids
+
+    async def render(self, prompt: ChatPrompt) -> RenderedPrompt:
+        message = Render(f"render-{next(self._ids)}", prompt)
+        answer = await self._ask(message.request_id, lambda: message)
+        assert isinstance(answer, Rendered)
+        return answer.prompt
+
+    async def token_pieces(self, token_ids: TokenIds) -> list[bytes]:
+        message = TellPieces(f"pieces-{next(self._ids)}", token_ids)
+        answer = await self._ask(message.request_id, lambda: message)
+        assert isinstance(answer, PiecesTold)
+        return answer.pieces
 
     async def embed(
         self,

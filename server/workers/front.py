@@ -10,9 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from server.types import GenerateRequest
-from server.workers.messages import TellTokenIds
+from server.workers.messages import Question
 
-Asked = GenerateRequest | TellTokenIds
+Asked = GenerateRequest | Question
 
 
 class Front:

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from server.types import (
+    ChatPrompt,
     Delta,
     EncoderCounts,
     Failed,
@@ -19,6 +20,7 @@ from server.types import (
     Lane,
     ModelFacts,
     Prompt,
+    RenderedPrompt,
     Started,
     Token,
     TokenIds,
@@ -100,6 +102,24 @@ class TellTokenIds(msgspec.Struct, frozen=True, tag="tell_token_ids"):
     inputs: list[str | Prompt]
 
 
+class Render(msgspec.Struct, frozen=True, tag="render"):
+    """Tell what a conversation is to the model; see `ChatModel.render`."""
+
+    request_id: str
+    prompt: ChatPrompt
+
+
+class TellPieces(msgspec.Struct, frozen=True, tag="tell_pieces"):
+    """Tell the bytes of tokens; see `ChatModel.token_pieces`."""
+
+    request_id: str
+    token_ids: TokenIds
+
+
+Question = TellTokenIds | Render | TellPieces
+"""What a chat model answers without generating."""
+
+
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
     """Nobody waits for this request any more. Unknown ids are ignored: it may have ended meanwhile."""
 
@@ -116,7 +136,7 @@ class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     """Stop now and exit with 0. The parent has ended or failed all requests before."""
 
 
-ToWorker = Generate | Embed | Rerank | Tokenize | TellTokenIds | Abort | BulkShare | Shutdown
+ToWorker = Generate | Embed | Rerank | Tokenize | Question | Abort | BulkShare | Shutdown
 
 
 # ---- worker to parent
@@ -201,14 +221,32 @@ class TokenIdsTold(msgspec.Struct, frozen=True, tag="token_ids_told"):
     token_ids: list[TokenIds]
 
 
+class Rendered(msgspec.Struct, frozen=True, tag="rendered"):
+    """Answer to `Render`."""
+
+    request_id: str
+    prompt: RenderedPrompt
+
+
+class PiecesTold(msgspec.Struct, frozen=True, tag="pieces_told"):
+    """Answer to `TellPieces`: the bytes of each token."""
+
+    request_id: str
+    pieces: list[bytes]
+
+
+Reply = TokenIdsTold | Rendered | PiecesTold
+"""To a `Question`."""
+
+
 class RequestFailed(msgspec.Struct, frozen=True, tag="request_failed"):
-    """Answer to `Embed`, `Rerank`, `Tokenize` or `TellTokenIds` that cannot be given."""
+    """Answer to `Embed`, `Rerank`, `Tokenize` or a `Question` that cannot be given."""
 
     request_id: str
     error: Failed
 
 
-FromWorker = Ready | LoadError | Heartbeat | StepOutput | Embedded | Reranked | Tokenized | TokenIdsTold | RequestFailed
+FromWorker = Ready | LoadError | Heartbeat | StepOutput | Embedded | Reranked | Tokenized | Reply | RequestFailed
 
 encoder = msgspec.msgpack.Encoder()
 to_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -11,17 +11,29 @@ import os
 import signal
 
 from server.config.schema import ModelConfig
-from server.engine.script import input_text, play, token_ids
-from server.errors import ContextLengthExceeded, DeadlineExceeded, HearthError, InternalError, WorkerCrashed
+from server.engine.script import input_text, play, render, token_ids
+from server.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    HearthError,
+    InternalError,
+    InvalidRequest,
+    WorkerCrashed,
+)
 from server.types import Delta, Failed, GenerateRequest, ModelFacts, Started, StreamEvent
 from server.workers.child import Send, run_child
 from server.workers.messages import (
     Abort,
     Generate,
     Heartbeat,
+    Question,
+    Render,
+    Rendered,
+    Reply,
     RequestFailed,
     StepOutput,
     StreamOutput,
+    TellPieces,
     TellTokenIds,
     TokenIdsTold,
     ToWorker,
@@ -50,14 +62,20 @@ class ScriptWorker:
     def handle(self, message: ToWorker) -> None:
         if isinstance(message, Generate):
             self._loop.call_soon_threadsafe(self._start, message.request)
-        elif isinstance(message, TellTokenIds):
-            self._send(self._token_ids(message))
+        elif isinstance(message, Question):
+            self._send(self._answer(message))
         elif isinstance(message, Abort):
             self._loop.call_soon_threadsafe(self._abort, message.request_id)
 
-    def _token_ids(self, asked: TellTokenIds) -> TokenIdsTold | RequestFailed:
+    def _answer(self, asked: Question) -> Reply | RequestFailed:
         try:
-            return TokenIdsTold(asked.request_id, list(map(token_ids, asked.inputs)))
+            match asked:
+                case TellTokenIds():
+                    return TokenIdsTold(asked.request_id, list(map(token_ids, asked.inputs)))
+                case Render():
+                    return Rendered(asked.request_id, render(asked.prompt))
+                case TellPieces():
+                    raise InvalidRequest("a scripted model has no vocabulary", param="tokens")
         except HearthError as exc:
             return RequestFailed(asked.request_id, Failed(exc.code, exc.message, exc.param))
 

@@ -26,6 +26,7 @@ from server.services.library import LibraryDoor
 from server.services.responses import ResponseService
 from server.services.store_models import StoreModels
 from server.types import ModelFacts
+from tests.fakes.described import CheckedTransport
 from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
 from tests.fakes.responses import open_responses, service_over
 from tests.fakes.stores import FakeEvaluationService, FakeFileService, FakeVectorStoreService
@@ -121,7 +122,8 @@ async def kept_responses(stack: Stack, tmp_path: Path) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def client(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(stack.app()), base_url="http://test") as client:
+    """Its answers are held against /openapi.json."""
+    async with httpx.AsyncClient(transport=CheckedTransport(stack.app()), base_url="http://test") as client:
         yield client
 
 

@@ -63,6 +63,23 @@ async def test_the_routers_errors_have_the_same_shape(
     assert ("allow" in response.headers) is (status == 405)
 
 
+@pytest.mark.parametrize(("num_bytes", "is_cut"), [(10, False), (70_000, True)])
+async def test_a_refused_body_is_read_to_its_end_if_that_is_near(
+    client: httpx.AsyncClient, num_bytes: int, is_cut: bool
+) -> None:
+    """A connection that is closed on what the client still sends may cost it the answer."""
+    response = await client.post(URL, content=b"x" * num_bytes, headers={"content-type": "text/plain"})
+
+    assert response.status_code == 415
+    assert (response.headers.get("connection") == "close") is is_cut
+
+
+async def test_allow_names_all_methods_of_the_path(client: httpx.AsyncClient) -> None:
+    response = await client.put("/v1/files/file-1")
+
+    assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET, HEAD")
+
+
 @pytest.mark.parametrize("bug", [RuntimeError("secret /etc/path"), ConfigError("secret /etc/path")])
 async def test_a_bug_is_a_500_without_details_and_logged_with_them(
     client: httpx.AsyncClient, stack: Stack, caplog: pytest.LogCaptureFixture, bug: Exception

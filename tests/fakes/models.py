@@ -20,7 +20,10 @@ from server.types import (
     ModelFacts,
     ModelState,
     Prompt,
+    RenderedPart,
+    RenderedPrompt,
     Started,
+    TextPrompt,
     Token,
     TokenIds,
     Truncate,
@@ -73,10 +76,27 @@ class FakeChatModel(FakeModel):
     def _token_ids(self, text_or_prompt: str | Prompt) -> TokenIds:
         if isinstance(text_or_prompt, str):
             return [len(word) for word in text_or_prompt.split()]
+        if isinstance(text_or_prompt, TextPrompt):
+            bos = [1] if text_or_prompt.adds_bos else []
+            return [*bos, *text_or_prompt.text.encode()]
         assert isinstance(text_or_prompt, ChatPrompt)
         if any(message.role == self.refused_role for message in text_or_prompt.messages):
             raise InvalidRequest("no such role", param="messages", code="template_error")
         return [id_ for each in text_or_prompt.messages for id_ in (0, *self._token_ids(each.content), 0)]
+
+    async def render(self, prompt: ChatPrompt) -> RenderedPrompt:
+        """Each message between two tags, which are the template's."""
+        texts = [(f"<{each.role}>", each.content, "</>") for each in prompt.messages]
+        parts = [
+            RenderedPart(text, is_tag) for tags in texts for text, is_tag in zip(tags, (True, False, True), strict=True)
+        ]
+        return RenderedPrompt(parts, self._token_ids(prompt))
+
+    async def token_pieces(self, token_ids: TokenIds) -> list[bytes]:
+        """A token is the byte of its id."""
+        if any(token_id > 255 for token_id in token_ids):
+            raise InvalidRequest(f"token id {max(token_ids)} is not in 0..255", param="tokens")
+        return [bytes([token_id]) for token_id in token_ids]
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         self.requests.append(request)

@@ -20,7 +20,21 @@ from server.errors import (
     Overloaded,
     WorkerCrashed,
 )
-from server.types import Delta, Failed, Finished, ModelFacts, Started, StreamEvent, TextPrompt, Token, Usage
+from server.types import (
+    ChatMessage,
+    ChatPrompt,
+    Delta,
+    Failed,
+    Finished,
+    ModelFacts,
+    RenderedPart,
+    RenderedPrompt,
+    Started,
+    StreamEvent,
+    TextPrompt,
+    Token,
+    Usage,
+)
 from server.workers.channel import ParentChannel
 from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
 from server.workers.cpu_split import CpuSplit
@@ -30,11 +44,15 @@ from server.workers.messages import (
     Embed,
     Embedded,
     Generate,
+    PiecesTold,
+    Render,
+    Rendered,
     RequestFailed,
     Rerank,
     Reranked,
     StepOutput,
     StreamOutput,
+    TellPieces,
     TellTokenIds,
     TokenIdsTold,
     Tokenize,
@@ -308,6 +326,29 @@ async def test_token_ids_come_for_each_text_and_prompt() -> None:
 
     assert await task == [[7], [1, 8]]
     assert asked.inputs == ["a", TextPrompt("b")]
+
+
+async def test_a_rendered_prompt_comes_back_as_it_is() -> None:
+    stage, asked = make_stage(), ChatPrompt((ChatMessage(role="user", content="a"),))
+    task = await begin(stage.client.render(asked))
+    [message] = stage.channel.sent
+    rendered = RenderedPrompt([RenderedPart("a", False)], [7])
+
+    stage.client.dispatch(Rendered(cast(Render, message).request_id, rendered))
+
+    assert await task == rendered
+    assert cast(Render, message).prompt == asked
+
+
+async def test_pieces_come_for_each_token() -> None:
+    stage = make_stage()
+    task = await begin(stage.client.token_pieces([7, 8]))
+    asked = cast(TellPieces, stage.channel.sent[0])
+
+    stage.client.dispatch(PiecesTold(asked.request_id, [b"a", b"\xf0"]))
+
+    assert await task == [b"a", b"\xf0"]
+    assert asked.token_ids == [7, 8]
 
 
 async def test_vectors_belong_to_the_caller() -> None:

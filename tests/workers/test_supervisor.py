@@ -16,7 +16,7 @@ import pytest
 
 from server.config.schema import Limits, ModelConfig, ScriptedError, ScriptRule
 from server.errors import DeadlineExceeded, InvalidRequest, ModelUnavailable, WeightsError, WorkerCrashed
-from server.types import Delta, TokensPrompt, Urgency
+from server.types import Delta, RenderedPart, TokensPrompt, Urgency
 from server.workers import keeper
 from server.workers.client import WorkerClient
 from server.workers.keeper import SpecFactory, SupervisionPolicy
@@ -75,8 +75,13 @@ async def test_a_chat_model_tells_the_token_ids_of_texts_and_prompts(make_superv
     with pytest.raises(InvalidRequest, match="no vocabulary"):
         await client.token_ids([TokensPrompt([1])])
 
+    with pytest.raises(InvalidRequest, match="no vocabulary"):
+        await client.token_pieces([1])
+    rendered = await client.render(request("one two").prompt)
+
     assert len(text) == 2
     assert prompt == text
+    assert (rendered.parts, rendered.token_ids) == ([RenderedPart("one two", False)], text)
 
 
 async def test_a_script_that_takes_longer_than_its_request_allows_fails(make_supervisor: MakeSupervisor) -> None:

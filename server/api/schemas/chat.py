@@ -19,7 +19,7 @@ from server.api.schemas.tools import (
     check_names,
     to_tool_use,
 )
-from server.api.schemas.wire import ModelName, WireModel, invalid, only
+from server.api.schemas.wire import IGNORED, ModelName, WireModel, invalid, only
 from server.services.generation import SamplingOptions
 from server.services.grounding import Grounding
 from server.types import ChatMessage, ChatPrompt, Grammar, ReasoningEffort, TemplateOption, ToolCall
@@ -57,7 +57,12 @@ def _check_option(value: TemplateOption) -> TemplateOption:
     return value
 
 
-Content = Annotated[str, BeforeValidator(_flatten)]
+class TextPart(WireModel):
+    type: Literal["text"]
+    text: str
+
+
+Content = Annotated[str, BeforeValidator(_flatten, json_schema_input_type=str | list[TextPart])]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 TemplateOptionName = Annotated[str, Field(min_length=1, max_length=64)]
 TemplateOptionValue = Annotated[TemplateOption, AfterValidator(_check_option)]
@@ -221,44 +226,78 @@ def _is_idle(choice: ToolChoice, functions: Sequence[FunctionTool]) -> bool:
 
 class ChatRequest(SamplingFields):
     model: ModelName
+    """id or alias of a chat model or a RAG model; required"""
     messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
+    """1 to 10,000; see below; required"""
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=MAX_INT32)] = None
+    """`max_tokens` under its newer name, which wins"""
     tools: Annotated[
         list[AnyTool], FailFast(), Field(default_factory=list, max_length=MAX_TOOLS), AfterValidator(_check_tools)
     ]
+    """up to 128, functions of different names (see [tools](#tools)) and one `file_search` (see [grounded
+    answers](#grounded-answers))"""
     documents: Documents = ()
+    """as in Cohere and vLLM; see [grounded answers](#grounded-answers)"""
     tool_choice: ToolChoice | None = None
+    """`none`, `auto`, `required`, one named function, or `allowed_tools`; default: `auto` where there are tools; with
+    `file_search` also `{"type": "file_search"}`, see [grounded answers](#grounded-answers)"""
     parallel_tool_calls: bool = True
+    """default `true`"""
     reasoning_effort: ReasoningEffort | None = None
+    """`none`, `minimal`, `low`, `medium`, `high`, `xhigh`, as far as the model's template can tell it; else
+    `unsupported_value`; see [reasoning](#reasoning)"""
     chat_template_kwargs: Annotated[
         dict[TemplateOptionName, TemplateOptionValue], Field(default_factory=dict, max_length=MAX_TEMPLATE_OPTIONS)
     ]
+    """extension, as in vLLM: up to 32 numbers, flags or short texts for variables that the model's template reads;
+    others are refused by name"""
     response_format: Annotated[ResponseFormat, Discriminator("type")] | None = None
-    grammar: Annotated[GrammarDefinition | None, BeforeValidator(_read_grammar)] = None
+    """`text`, `json_object`, `json_schema`; see [structured output](#structured-output)"""
+    grammar: Annotated[
+        GrammarDefinition | None, BeforeValidator(_read_grammar, json_schema_input_type=str | GrammarDefinition)
+    ] = None
+    """extension: a regular expression, a Lark or a GBNF grammar that the answer has to be; see [structured
+    output](#structured-output)"""
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    """1 to 16 choices, see [several choices](#several-choices); only 1 with `documents`, `file_search` or a RAG
+    model"""
     logprobs: bool = False
+    """see [log probabilities](#log-probabilities)"""
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
+    """0 to 20; see [log probabilities](#log-probabilities)"""
     prediction: Prediction | None = None
+    """`{"type": "content", "content": …}`: what the answer will probably say; see [predictions](#predictions)"""
     timings: bool = False
+    """extension: `true` adds [timings](#timings)"""
 
     # Known, but honoured only where they change nothing.
     modalities: Annotated[Any, only(["text"])] = None
     verbosity: Annotated[Any, only("medium")] = None
     functions: Annotated[Any, only([])] = None
+    """deprecated; use `tools`"""
     function_call: Annotated[Any, only("none")] = None
+    """deprecated; use `tool_choice`"""
     audio: Annotated[Any, only()] = None
     web_search_options: Annotated[Any, only()] = None
     moderation: Annotated[Any, only()] = None
 
     # Known, and without influence on the answer.
-    user: str = ""
-    metadata: dict[str, Any] | None = None
-    store: bool = False
-    service_tier: str = "auto"
-    prompt_cache_key: str = ""
-    prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str = ""
-    safety_identifier: str = ""
+    user: Annotated[str, IGNORED] = ""
+    """nothing is stored"""
+    metadata: Annotated[dict[str, Any] | None, IGNORED] = None
+    """nothing is stored"""
+    store: Annotated[bool, IGNORED] = False
+    """nothing is stored"""
+    service_tier: Annotated[str, IGNORED] = "auto"
+    """there is one"""
+    prompt_cache_key: Annotated[str, IGNORED] = ""
+    """what prompts have in common is computed once in any case"""
+    prompt_cache_options: Annotated[dict[str, Any] | None, IGNORED] = None
+    """what prompts have in common is computed once in any case"""
+    prompt_cache_retention: Annotated[str, IGNORED] = ""
+    """what prompts have in common is computed once in any case"""
+    safety_identifier: Annotated[str, IGNORED] = ""
+    """nothing is stored"""
 
     @field_validator("tool_choice", mode="after")
     @classmethod

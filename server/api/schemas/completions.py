@@ -8,12 +8,13 @@ from msgspec import structs
 from pydantic import Field, PlainValidator, ValidationInfo, field_validator
 
 from server.api.schemas.sampling import MAX_CHOICES, MAX_INT32, MAX_TOP_LOGPROBS, SamplingFields
-from server.api.schemas.wire import ModelName, invalid
+from server.api.schemas.wire import IGNORED, ModelName, invalid
 from server.types import TextPrompt, TokensPrompt
 
 MAX_PROMPTS = 128
 """Of one request, and as many continuations of them altogether."""
 
+_Prompts = str | list[str] | list[int] | list[list[int]]
 EXPECTED = "expected a string, a list of strings, a list of token ids or a list of such lists"
 
 
@@ -42,16 +43,28 @@ def _to_prompt(prompt: str | list[Any]) -> TextPrompt | TokensPrompt:
 
 class CompletionRequest(SamplingFields):
     model: ModelName
-    prompt: Annotated[list[TextPrompt | TokensPrompt], PlainValidator(_parse_prompt)]
+    """id or alias of a chat model; required"""
+    prompt: Annotated[list[TextPrompt | TokensPrompt], PlainValidator(_parse_prompt, json_schema_input_type=_Prompts)]
+    """a string, up to 128 strings, token ids of the model, or up to 128 lists of them; none empty; required"""
+
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    """1 to 16 choices for each prompt, at most 128 altogether; see [several choices](#several-choices)"""
     best_of: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
+    """`n` to 16: so many are made of each prompt, and those `n` returned whose tokens are the likeliest on the average,
+    best first; not in a stream"""
     logprobs: Annotated[int | None, Field(ge=0, le=MAX_TOP_LOGPROBS)] = None
+    """0 to 20: as `top_logprobs` in [chat](#log-probabilities)"""
     echo: bool = False
+    """`true` begins each choice with its prompt; not with `logprobs`, as those of prompts are not told"""
     suffix: str = ""
+    """what comes behind the gap that is to be filled, where the model has tokens for that (FIM); the prompt has to be
+    text"""
     timings: bool = False
+    """extension: `true` adds [timings](#timings)"""
 
     # Known, and without influence on the answer.
-    user: str = ""
+    user: Annotated[str, IGNORED] = ""
+    """nothing is stored"""
 
     @field_validator("n", "best_of", mode="after")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainValidator
 
 from server.api.schemas.sampling import MAX_INT32
-from server.api.schemas.wire import ModelName, WireModel, invalid, only
+from server.api.schemas.wire import IGNORED, ModelName, WireModel, invalid, only
 from server.services.embeddings import EmbeddingInputs, EmbeddingOptions
 from server.services.quantisation import VectorType
 from server.services.token_reader import TokenEncoding
@@ -17,6 +17,7 @@ MAX_DIMENSIONS = 65536
 
 EXPECTED_INPUT = "expected a string, a list of strings, a list of token ids or a list of such lists"
 
+_Input = str | list[str] | list[int] | list[list[int]]
 CohereType = VectorType | Literal["base64"]
 
 _TRUNCATIONS: dict[str, Truncate] = {"none": "error", "error": "error", "end": "end", "start": "start", "mean": "mean"}
@@ -81,30 +82,47 @@ def parse_lane(value: Any) -> Lane:
 
 
 Dimensions = Annotated[int | None, Field(ge=1, le=MAX_DIMENSIONS)]
-Inputs = Annotated[EmbeddingInputs, PlainValidator(_parse_input)]
-Texts = Annotated[list[str], PlainValidator(_parse_text_or_list)]
-TruncateField = Annotated[Truncate, PlainValidator(parse_truncate)]
-LaneField = Annotated[Lane, PlainValidator(parse_lane)]
+Inputs = Annotated[EmbeddingInputs, PlainValidator(_parse_input, json_schema_input_type=_Input)]
+Texts = Annotated[list[str], PlainValidator(_parse_text_or_list, json_schema_input_type=str | list[str])]
+TruncateField = Annotated[Truncate, PlainValidator(parse_truncate, json_schema_input_type=bool | str)]
+LaneField = Annotated[Lane, PlainValidator(parse_lane, json_schema_input_type=Lane | int)]
 
 
 class EmbeddingRequest(WireModel):
     """`POST /v1/embeddings`."""
 
     model: ModelName | None = None
+    """id or alias of an embedding model; default: the first configured one"""
     input: Inputs
+    """a string, up to `server.limits.max_inputs` strings, [token ids](#token-ids), or so many lists of them; none
+    empty; required"""
     encoding_format: Literal["float", "base64"] = "float"
+    """`float` (default) or `base64`: the bytes of the vector, little-endian, as the OpenAI SDK asks for"""
     dimensions: Dimensions = None
+    """the model's own length, or a shorter one that models.yaml lists under `dimensions`: cut, and of length 1 again"""
     output_dtype: VectorType = "float"
+    """extension, as in Voyage: `float` (default), `int8`, `uint8`, `binary` or `ubinary`; see [smaller
+    vectors](#smaller-vectors)"""
     input_type: str | None = None
+    """extension: what the input is for, in the words of Cohere, Voyage, NVIDIA or the model; takes the prompt that the
+    model has for it; see [prompts](#prompts)"""
     prompt_name: str | None = None
+    """extension, as in TEI: a prompt of the model by its exact name"""
     truncate: TruncateField = "error"
+    """extension: what becomes of inputs that are too long; see [long inputs](#long-inputs)"""
     normalize: bool = True
+    """extension: `false` leaves vectors as the model pools them; default `true`: length 1 (L2 norm)"""
     token_encoding: TokenEncoding | None = None
+    """extension: `model`, `cl100k_base` or `o200k_base`; see [token ids](#token-ids)"""
     priority: LaneField = "interactive"
+    """extension: `interactive` (default) or `bulk`; or an integer as in vLLM, of which those above 0 mean `bulk`. Bulk
+    inputs wait while interactive ones do"""
 
     # Known, and without influence on the answer.
-    user: str = ""
-    drop_params: bool = False  # RAGFlow's word to a LiteLLM proxy, sent to all servers
+    user: Annotated[str, IGNORED] = ""
+    """nothing is stored"""
+    drop_params: Annotated[bool, IGNORED] = False
+    """RAGFlow's word to a LiteLLM proxy, sent to all servers"""
 
     def options(self) -> EmbeddingOptions:
         return EmbeddingOptions(
@@ -140,14 +158,6 @@ class TeiEmbedRequest(WireModel):
         )
 
 
-class TeiTokenizeRequest(WireModel):
-    """`POST /tokenize` of text-embeddings-inference."""
-
-    model: ModelName | None = None
-    inputs: Texts
-    add_special_tokens: bool = True
-
-
 class OllamaEmbedRequest(WireModel):
     """`POST /api/embed` of Ollama."""
 
@@ -157,8 +167,8 @@ class OllamaEmbedRequest(WireModel):
     dimensions: Dimensions = None
 
     # Known, and without influence on the answer: models are loaded by models.yaml, and encoders take no options.
-    keep_alive: str | int | float = ""
-    options: dict[str, Any] | None = None
+    keep_alive: Annotated[str | int | float, IGNORED] = ""
+    options: Annotated[dict[str, Any] | None, IGNORED] = None
 
 
 class OllamaLegacyRequest(WireModel):
@@ -168,8 +178,8 @@ class OllamaLegacyRequest(WireModel):
     prompt: Annotated[str, Field(min_length=1)]
 
     # As above.
-    keep_alive: str | int | float = ""
-    options: dict[str, Any] | None = None
+    keep_alive: Annotated[str | int | float, IGNORED] = ""
+    options: Annotated[dict[str, Any] | None, IGNORED] = None
 
 
 class CohereEmbedRequest(WireModel):

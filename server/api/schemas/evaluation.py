@@ -71,23 +71,31 @@ class EvaluationRequest(WireModel):
 
     # In this order, because each check looks at what came before.
     known_item: KnownItemOptions | None = None
+    """`{"num_questions", "seed"}`: questions made of what is in the store, where nobody has judged anything: headings,
+    which ask for what stands below them; if these do not suffice, headings with words that are the text's own. 1 to
+    1000, default 100; the same seed makes the same questions"""
     queries: Annotated[
         list[EvaluationQuery] | None,
         FailFast(),
         Field(min_length=1, max_length=MAX_QUESTIONS, validate_default=True),
         AfterValidator(_check_queries),
     ] = None
+    """up to 1000 of `{"id", "text"}`; or `known_item`"""
     qrels: Annotated[
         list[Judgement] | None,
         FailFast(),
         Field(min_length=1, max_length=MAX_JUDGEMENTS, validate_default=True),
         AfterValidator(_check_qrels),
     ] = None
+    """what answers them: up to 100,000 of `{"query_id", "file_id" or "chunk_id", "relevance"}`; files or chunks, not
+    both; `relevance` is 0 (it does not) to 100, default 1"""
     configurations: Annotated[
         list[ConfigurationFields],
         Field(min_length=1, max_length=MAX_CONFIGURATIONS, default_factory=lambda: [ConfigurationFields()]),
     ]
+    """ways to search, as in [search](#search): `{"name", "ranking_options", "filters"}`; default: a plain one"""
     timeout_s: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S)] = 600.0
+    """at most 3600, default 600; else 504"""
 
     @property
     def judged(self) -> Judged:

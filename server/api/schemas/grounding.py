@@ -90,4 +90,6 @@ def _text_of(index: int, key: str, value: Any) -> str:
     return str(value)
 
 
-Documents = Annotated[tuple[GivenDocument, ...], PlainValidator(_parse_documents)]
+Documents = Annotated[
+    tuple[GivenDocument, ...], PlainValidator(_parse_documents, json_schema_input_type=list[str | dict[str, Any]])
+]

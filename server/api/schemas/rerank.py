@@ -9,10 +9,12 @@ from pydantic import Field, PlainValidator, ValidationInfo
 
 from server.api.schemas.sampling import MAX_INT32, MAX_TIMEOUT_S
 from server.api.schemas.scoring import Count, Flag, ScoringFields
-from server.api.schemas.wire import WireModel, invalid
+from server.api.schemas.wire import IGNORED, WireModel, invalid
 from server.services.relevant_spans import SpanOptions
 
 MAX_RANK_FIELDS = 64
+
+_Documents = Annotated[list[str | dict[str, Any]], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -70,21 +72,40 @@ class RelevantSpans(WireModel):
 
 class RerankRequest(ScoringFields):
     query: Annotated[str, Field(min_length=1)]
+    """a string that is not empty; required"""
     # In this order, because each parser looks at what came before.
     rank_fields: Annotated[list[str], Field(default_factory=list, max_length=MAX_RANK_FIELDS)]
-    texts: Annotated[list[WireDocument] | None, PlainValidator(_parse_texts)] = None
-    documents: Annotated[list[WireDocument], PlainValidator(_parse_documents), Field(validate_default=True)] = None  # type: ignore[assignment]  # never stays None
+    """the fields of an object that are ranked, joined by line breaks; default: `["text"]`"""
+    texts: Annotated[list[WireDocument] | None, PlainValidator(_parse_texts, json_schema_input_type=_Documents)] = None
+    """TEI's name for `documents`"""
+    documents: Annotated[
+        list[WireDocument],
+        PlainValidator(_parse_documents, json_schema_input_type=_Documents),
+        Field(validate_default=True),
+    ] = None  # type: ignore[assignment]  # never stays None
+    """1 to `server.limits.max_documents` strings or objects; required. An empty string is scored like any other"""
     top_n: Annotated[int | None, Field(ge=0, le=MAX_INT32)] = None
+    """how many results to return; default: all. 0 means all too, as in vLLM, whose default it is"""
     top_k: Count = None
+    """Voyage's name for `top_n`, which wins; 1 or more"""
     return_documents: Flag = False
+    """`true` (or `"true"`) adds `"document": {"text": …}` to each result, with the other fields of an object; default
+    `false`, on all paths. Ignored by `/v2/rerank`, whose results have none"""
     return_text: Flag = False
+    """TEI's name for `return_documents`"""
     timeout_ms: Annotated[int | None, Field(ge=1, le=MAX_TIMEOUT_S * 1000)] = None
+    """extension: score documents in their order as long as this lasts (at least one; a batch that has begun is
+    finished). Put the likeliest first"""
     relevant_spans: RelevantSpans | None = None
+    """Cohere's: see [below](#relevant-spans)"""
 
     # Known, and without influence on the answer.
-    max_chunks_per_doc: Count = None
-    return_len: Flag = False
-    kwargs: str = ""  # Xinference's client repeats here, as JSON text, what it sends as fields
+    max_chunks_per_doc: Annotated[Count, IGNORED] = None
+    """documents are scored whole"""
+    return_len: Annotated[Flag, IGNORED] = False
+    """counts are in `usage` in any case"""
+    kwargs: Annotated[str, IGNORED] = ""
+    """Xinference's client repeats here, as JSON text, what it sends as fields"""
 
     @property
     def num_wanted(self) -> int | None:

@@ -20,6 +20,7 @@ MAX_TIMEOUT_S = 86_400
 MAX_CHOICES = 16
 MAX_TOP_LOGPROBS = 20
 
+_Stops = str | Annotated[list[str], Field(max_length=MAX_STOPS)]
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -63,28 +64,49 @@ def check_stops(stops: Any) -> tuple[str, ...]:
 
 class StreamOptions(WireModel):
     include_usage: bool = False
+    """a last chunk with `usage` and `"choices": []`"""
     include_obfuscation: bool = False
+    """changes nothing"""
 
 
 class SamplingFields(WireModel):
     """None means: not named by the request."""
 
     max_tokens: Annotated[int | None, Field(ge=1, le=MAX_INT32)] = None
+    """1 or more; default: the model's, else until the context is full"""
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    """0 to 2; 0 is greedy; default: the model's"""
     top_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    """0 to 1; default: the model's"""
     top_k: Annotated[int | None, Field(ge=0, le=MAX_INT32)] = None
+    """0 or more; 0 is off"""
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    """0 to 1; 0 is off"""
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    """-2 to 2"""
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    """-2 to 2"""
     repeat_penalty: Annotated[float | None, Field(ge=0.1, le=2)] = None
-    logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_parse_logit_bias)] = None
+    """0.1 to 2; 1 is off"""
+    logit_bias: Annotated[
+        dict[int, float] | None, BeforeValidator(_parse_logit_bias, json_schema_input_type=dict[str, float])
+    ] = None
+    """token id to -100..100; at most 1024"""
     seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
-    stop: Annotated[tuple[str, ...] | None, BeforeValidator(_parse_stop)] = None
+    """any 64-bit integer; same seed and request, same answer"""
+    stop: Annotated[tuple[str, ...] | None, BeforeValidator(_parse_stop, json_schema_input_type=_Stops)] = None
+    """a string or up to 4, each of 1 to 512 bytes"""
     ignore_eos: bool | None = None
+    """extension: go on until `max_tokens`, for benchmarks"""
     priority: Annotated[int, Field(ge=0, le=MAX_PRIORITY)] = 0  # clients may only step back
+    """extension, as in vLLM: lower runs first; 0 to 1000, so a request can only step back behind others; default 0"""
     timeout_s: Annotated[float | None, Field(gt=0, le=MAX_TIMEOUT_S)] = None
+    """extension: seconds, up to 86400, after which the request fails with `deadline_exceeded`, wherever it stands;
+    default: none"""
     stream: bool = False
+    """see [streams](#streams)"""
     stream_options: StreamOptions = StreamOptions()
+    """`include_usage`; `include_obfuscation` is ignored"""
 
     @property
     def num_logprobs(self) -> int | None:

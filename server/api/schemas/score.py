@@ -19,12 +19,14 @@ def _parse_texts(value: Any) -> list[str]:
     return texts
 
 
-Texts = Annotated[list[str], BeforeValidator(_parse_texts)]
+Texts = Annotated[list[str], BeforeValidator(_parse_texts, json_schema_input_type=str | list[str])]
 
 
 class ScoreRequest(ScoringFields):
     text_1: Annotated[Texts, Field(validation_alias=AliasChoices("text_1", "data_1", "queries"))]
+    """a text, or as many as in `text_2`; also `data_1`, `queries`; required"""
     text_2: Annotated[Texts, Field(validation_alias=AliasChoices("text_2", "data_2", "documents", "items"))]
+    """a text or a list of texts; also `data_2`, `documents`, `items`; required"""
 
     @field_validator("text_1", mode="after")
     @classmethod

@@ -88,8 +88,10 @@ def _parse_queries(value: Any) -> list[str]:
     return queries
 
 
-Metadata = Annotated[dict[str, str], PlainValidator(_parse_metadata)]
-AttributesField = Annotated[Attributes, PlainValidator(_parse_attributes)]
+Metadata = Annotated[dict[str, str], PlainValidator(_parse_metadata, json_schema_input_type=dict[str, str])]
+AttributesField = Annotated[
+    Attributes, PlainValidator(_parse_attributes, json_schema_input_type=dict[str, str | float | bool])
+]
 Id = Annotated[str, Field(min_length=1, max_length=128)]
 StoreName = Annotated[str, Field(max_length=MAX_NAME_CHARACTERS)]
 
@@ -176,6 +178,7 @@ class StoreReindex(WireModel):
     """`POST /v1/vector_stores/{id}/reindex`."""
 
     embedding_model: ModelName | None = None
+    """id or alias of an embedding model; default: that of new vector stores"""
 
 
 class StoreImportForm(WireModel):
@@ -293,12 +296,22 @@ class RankingOptions(WireModel):
 class StoreSearch(WireModel):
     """`POST /v1/vector_stores/{id}/search`."""
 
-    query: Annotated[list[str], PlainValidator(_parse_queries)]
+    query: Annotated[list[str], PlainValidator(_parse_queries, json_schema_input_type=str | list[str])]
+    """a string, or up to 16, of up to 16,384 characters; the results of several are merged; required"""
     max_num_results: Annotated[int, Field(ge=1, le=MAX_RESULTS)] = 10
+    """1 to 50, default 10"""
     filters: Any = None
+    """see [filters](#filters)"""
     ranking_options: RankingOptions = RankingOptions()
+    """`ranker`: `none` for no reranker, else `auto` (default) or `default-2024-11-15`; `score_threshold`: 0 to 1;
+    `hybrid_search`: `embedding_weight` and `text_weight`, which count in proportion; with 0 one is not searched"""
     explain: bool = False
+    """extension: tell what happened on the way"""
     rewrite_query: bool = False
+    """`true` lets the chat model (`rag.chat_model`) make up to three queries of each; they are searched along with it,
+    never in its place. `search_query` in the answer tells them all. Where the model does not answer within
+    `rag.rewrite_timeout_s`, or writes nothing of use, the query is all there is; without a chat model the request is
+    refused"""
 
     def options(self) -> SearchOptions:
         """Raises InvalidRequest where the filter is wrong."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 ModelName = Annotated[str, Field(min_length=1, max_length=16_384)]
 """Far longer than any name, so that a wrong one is still a model that was not found."""
@@ -27,9 +36,12 @@ MAX_FIELDS = 256
 
 
 class WireModel(BaseModel):
-    """A JSON object from a client: no unknown fields, no conversions between types, `null` means default."""
+    """A JSON object from a client: no unknown fields, no conversions between types, `null` means default.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    What stands as a docstring below a field is its description, in /openapi.json and in docs/api.md.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -41,24 +53,50 @@ class WireModel(BaseModel):
         return data
 
 
-def only(*allowed: object) -> AfterValidator:
-    """For parameters that clients know and this server does not honour yet: accept just what changes nothing."""
+@dataclass(frozen=True, eq=False)  # else `only(0)` and `only(False)` would be the same annotation to Python
+class Only:
+    """Marks a parameter that clients know and this server does not honour (yet): what changes nothing is accepted.
 
-    def check(value: object) -> object:
+    Attributes:
+        allowed: The values that change nothing; none where there are none.
+    """
+
+    allowed: tuple[object, ...]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": list(self.allowed)} if self.allowed else {"type": "null"}
+
+    def _check(self, value: object) -> object:
         # 1, 1.0 and True are equal to Python, not to a client.
-        if any(type(value) is type(one) and value == one for one in allowed):
+        if any(type(value) is type(one) and value == one for one in self.allowed):
             return value
         raise PydanticCustomError(
             "unsupported_parameter",
             "{accepted}",
             {
-                "accepted": f"this server supports only {_either(allowed)}"
-                if allowed
+                "accepted": f"this server supports only {_either(self.allowed)}"
+                if self.allowed
                 else "this server does not support it"
             },
         )
 
-    return AfterValidator(check)
+
+def only(*allowed: object) -> Only:
+    return Only(allowed)
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Marks a parameter that cannot change the answer; it is checked all the same."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "x-ignored": True}
+
+
+IGNORED = Ignored()
 
 
 def invalid(expectation: str, *, code: str = "invalid_value") -> PydanticCustomError:

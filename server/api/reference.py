@@ -1,0 +1,76 @@
+"""The tables of docs/api.md: every parameter with what becomes of it, made from the schemas that validate.
+
+`python -m server.api.reference` rewrites them; a test compares them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from server.api.schemas.chat import ChatRequest
+from server.api.schemas.completions import CompletionRequest
+from server.api.schemas.embeddings import EmbeddingRequest
+from server.api.schemas.evaluation import EvaluationRequest
+from server.api.schemas.rerank import RerankRequest
+from server.api.schemas.tokens import DetokenizeRequest, TokenizeRequest
+from server.api.schemas.vector_stores import StoreReindex, StoreSearch
+from server.api.schemas.wire import Ignored, Only
+
+SCHEMAS: tuple[type[BaseModel], ...] = (
+    ChatRequest,
+    CompletionRequest,
+    TokenizeRequest,
+    DetokenizeRequest,
+    EmbeddingRequest,
+    RerankRequest,
+    StoreSearch,
+    EvaluationRequest,
+    StoreReindex,
+)
+"""Those that have a table, in their order, between `<!-- parameters: NAME -->` and `<!-- end -->`."""
+
+_TABLE = re.compile(r"<!-- parameters: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def fill_tables(page: str) -> str:
+    """Return docs/api.md with what stands between its table marks made anew."""
+    schemas = {schema.__name__: schema for schema in SCHEMAS}
+    return _TABLE.sub(lambda mark: f"<!-- parameters: {mark[1]} -->\n{_table(schemas[mark[1]])}<!-- end -->", page)
+
+
+def status_of(field: FieldInfo) -> str:
+    """What becomes of a parameter."""
+    for mark in field.metadata:
+        if isinstance(mark, Ignored):
+            return "ignored"
+        if isinstance(mark, Only):
+            allowed = " or ".join(f"`{orjson.dumps(value).decode()}`" for value in mark.allowed)
+            return f"only {allowed}" if allowed else "refused"
+    return "honoured"
+
+
+def _table(schema: type[BaseModel]) -> str:
+    head = ("Parameter", "", ""), ("---", "---", "---")
+    return "".join(_line(row) for row in (*head, *_rows(schema)))
+
+
+def _rows(schema: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """What is required comes first; the rest as it stands in the schema."""
+    for name, field in sorted(schema.model_fields.items(), key=lambda each: not each[1].is_required()):
+        yield f"`{field.alias or name}`", status_of(field), " ".join((field.description or "").split())
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return "".join(f"| {cell} " if cell else "| " for cell in escaped) + "|\n"
+
+
+if __name__ == "__main__":
+    api = Path(__file__).parents[2] / "docs" / "api.md"
+    api.write_text(fill_tables(api.read_text(encoding="utf-8")), encoding="utf-8")
