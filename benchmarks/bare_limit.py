@@ -24,6 +24,7 @@ import numpy as np
 from server.bindings.llama_context import DECODED, ContextOptions, LlamaContext
 from server.bindings.llama_model import LlamaModel
 from server.prompting.chat_template import ChatTemplate
+from server.prompting.sandboxed_template import SandboxedTemplate
 from server.types import ChatMessage, TokenIds
 
 
@@ -58,7 +59,12 @@ def tokenize(model: LlamaModel, bodies: Sequence[dict[str, object]]) -> list[Tok
     """The prompts as the chat worker makes them."""
     vocab = model.vocab
     template = ChatTemplate(
-        model.metadata("tokenizer.chat_template"), control_texts=vocab.control_texts, bos=vocab.bos, eos=vocab.eos
+        model.metadata("tokenizer.chat_template"),
+        SandboxedTemplate,
+        model=model.architecture,
+        control_texts=vocab.control_texts,
+        bos=vocab.bos,
+        eos=vocab.eos,
     )
     return [
         [

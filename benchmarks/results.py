@@ -21,6 +21,10 @@ INGESTION = _FOLDER / "ingestion.json"
 INGEST_KILL = _FOLDER / "ingest_kill.json"
 RAG = _FOLDER / "rag.json"
 CHUNKS = _FOLDER / "chunks.json"
+HOSTILE = _FOLDER / "hostile.json"
+SCHEMAS = _FOLDER / "schemas.json"
+PARSERS = _FOLDER / "parsers.json"
+TEMPLATES = _FOLDER / "templates.json"
 
 
 def load_results(path: Path = CHAT) -> Section:

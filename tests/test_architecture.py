@@ -53,7 +53,7 @@ HOMES = {
     "zmq": ("server.workers",),
     "huggingface_hub": ("server.models.hub",),
     "tqdm": ("server.models.hub",),
-    "jinja2": ("server.prompting.chat_template",),
+    "jinja2": ("server.prompting.sandboxed_template",),
     "onnxruntime": ("server.encoders",),
     "sentence_transformers": ("server.encoders",),
     "tokenizers": ("server.encoders",),

@@ -164,6 +164,17 @@ def test_every_command_is_documented() -> None:
     assert not missing
 
 
+def test_every_test_that_is_named_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", ALL_PAGES)
+
+    missing = [
+        f"{path}::{name}" for path, name in named if f"def {name}" not in (ROOT / path).read_text(encoding="utf-8")
+    ]
+
+    assert named
+    assert not missing
+
+
 def test_every_documented_command_exists() -> None:
     known = {command.split()[1] for command in commands()}
 

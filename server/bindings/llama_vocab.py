@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterable
 
 import llama_cpp
@@ -12,6 +13,10 @@ import numpy.typing as npt
 from server.types import TokenIds
 
 _CONTROL_ATTRIBUTES = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+
+_LOOKS_LIKE_CONTROL = re.compile(r"<\|.+\|>|<｜.+｜>", re.DOTALL)
+"""Of a token that is only "user-defined", as llama.cpp makes `<|start|>` and others of gpt-oss, and converters those
+that a tokenizer's authors did not call special: what a template divides roles with must be a control token here."""
 
 
 class LlamaVocab:
@@ -34,6 +39,7 @@ class LlamaVocab:
 
     def __init__(self, handle: llama_cpp.llama_vocab_p) -> None:
         self._handle = handle
+        self._inside_stubborn: re.Pattern[str] | None = None
         self.size = llama_cpp.llama_vocab_n_tokens(handle)
         self.bos_id = llama_cpp.llama_vocab_bos(handle)
         self.eos_id = llama_cpp.llama_vocab_eos(handle)
@@ -43,13 +49,16 @@ class LlamaVocab:
         self.adds_eos = bool(llama_cpp.llama_vocab_get_add_eos(handle))
         self.adds_sep = bool(llama_cpp.llama_vocab_get_add_sep(handle))
         self.adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(handle)) and self.bos_id >= 0
-        self.pieces = [self._piece(token_id, special=False) for token_id in range(self.size)]
+        self.control_ids = self._control_ids()
+        controls = set(self.control_ids.values())
+        self.pieces = [
+            b"" if token_id in controls else self._piece(token_id, special=False) for token_id in range(self.size)
+        ]
         self.longest_piece = max(1, *map(len, self.pieces))
         self.is_end: npt.NDArray[np.bool_] = np.fromiter(
             (llama_cpp.llama_vocab_is_eog(handle, token_id) for token_id in range(self.size)), np.bool_, self.size
         )
         self.infill_ids = self._infill_ids()
-        self.control_ids = self._control_ids()
         self.control_texts = tuple(sorted(self.control_ids, key=len, reverse=True))
         self.names = self.pieces_with(self.control_texts)
         self.bos = self.text_of(self.bos_id)
@@ -62,6 +71,15 @@ class LlamaVocab:
             text: Any text.
             parse_special: Whether control-token strings in it become control tokens. False for text that a user wrote.
         """
+        if parse_special or self._inside_stubborn is None:
+            return self._tokenize(text, parse_special=parse_special)
+        return [
+            token_id
+            for part in self._inside_stubborn.split(text)
+            for token_id in self._tokenize(part, parse_special=False)
+        ]
+
+    def _tokenize(self, text: str, *, parse_special: bool) -> TokenIds:
         data = text.encode("utf-8", "replace")
         capacity = len(data) + 8  # no tokeniser makes more tokens than bytes, but for a few added ones
         buffer = (llama_cpp.llama_token * capacity)()
@@ -94,12 +112,23 @@ class LlamaVocab:
         return (prefix, suffix, middle) if min(prefix, suffix, middle) >= 0 else None
 
     def _control_ids(self) -> dict[str, int]:
-        controls = (
-            (self.text_of(token_id), token_id)
-            for token_id in range(self.size)
-            if llama_cpp.llama_vocab_get_attr(self._handle, token_id) & _CONTROL_ATTRIBUTES
-        )
-        return {text: token_id for text, token_id in controls if text}
+        """NOTE: llama.cpp takes user-defined tokens for what they are in any text, so those are cut in two first."""
+        controls: dict[str, int] = {}
+        stubborn: list[str] = []
+        for token_id in range(self.size):
+            attributes = llama_cpp.llama_vocab_get_attr(self._handle, token_id)
+            if attributes & _CONTROL_ATTRIBUTES:
+                controls[self.text_of(token_id)] = token_id
+            elif attributes & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED:
+                text = self.text_of(token_id)
+                if _LOOKS_LIKE_CONTROL.fullmatch(text):
+                    controls[text] = token_id
+                    stubborn.append(text)
+        if stubborn:
+            rests = "|".join(re.escape(text.removeprefix("<")) for text in stubborn)
+            self._inside_stubborn = re.compile(f"(?<=<)(?={rests})")
+        controls.pop("", None)
+        return controls
 
     def _piece(self, token_id: int, *, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(64)

@@ -1,27 +1,17 @@
 """A model's own chat template: what it can do, and prompts made with it.
 
-The template comes with the weights and is untrusted code: it runs in Jinja's immutable sandbox. Knows no tokeniser: it
-returns text in pieces, each marked as the template's or the user's (`quarantine.py`).
+The template comes with the weights and is untrusted code: it is rendered by somebody else (`template_process.py`).
+Knows no tokeniser: it returns text in pieces, each marked as the template's or the user's (`quarantine.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import NoReturn
-
-import jinja2
-from jinja2 import meta
-from jinja2.ext import Extension, loopcontrols
-from jinja2.nodes import Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from server.errors import InvalidRequest, LoadFailed
 from server.prompting.quarantine import ControlTexts, PromptPiece, Quarantine, render_safely
+from server.prompting.sandboxed_template import Renderer, TemplateFailed, TemplateTooCostly, to_json
 from server.prompting.template_turns import Turn, TurnStyle, offer, without_system
 from server.types import ChatMessage, TemplateOption, Tool
 
@@ -53,27 +43,33 @@ class ChatTemplate:
 
     Args:
         source: Jinja text from the weights.
+        make_renderer: Compiles it. Whoever calls closes what there is to close.
+        model: Name for errors.
         control_texts: Strings of the model's control tokens, e.g. "<|im_end|>".
 
     Raises:
-        LoadFailed: The template does not compile.
+        LoadFailed: The template does not compile, or renders no conversation, or goes beyond a limit.
     """
 
-    def __init__(self, source: str, *, control_texts: Iterable[str], bos: str, eos: str) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag], autoescape=False
-        )
-        environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
-        environment.filters["tojson"] = _to_json
+    def __init__(
+        self,
+        source: str,
+        make_renderer: Callable[[str], Renderer],
+        *,
+        model: str,
+        control_texts: Iterable[str],
+        bos: str,
+        eos: str,
+    ) -> None:
         try:
-            self._template = environment.from_string(source)
-            variables = meta.find_undeclared_variables(environment.parse(source))
-        except jinja2.TemplateError as exc:
+            self._renderer = make_renderer(source)
+        except TemplateFailed as exc:
             raise LoadFailed(f"the model's chat template does not compile: {exc}") from exc
+        self._model = model
         self._constants = {"bos_token": bos, "eos_token": eos, "add_generation_prompt": True}
         self._controls = ControlTexts(control_texts)
         self._turns = TurnStyle(has_short_ids="[TOOL_CALLS]" in source, has_thinking="message.thinking" in source)
-        self.abilities = self._probe(frozenset(variables - self._constants.keys() - {"messages", "tools"}))
+        self.abilities = self._probe(self._renderer.variables - self._constants.keys() - {"messages", "tools"})
 
     def render(
         self,
@@ -91,7 +87,7 @@ class ChatTemplate:
             options: Variables that the template reads.
 
         Raises:
-            InvalidRequest: The template refuses these messages, e.g. a role it does not know.
+            InvalidRequest: The template refuses these messages, e.g. a role it does not know, or goes beyond a limit.
         """
         style = replace(self._turns, has_objects=self.abilities.takes_objects)
         ordered = messages if self.abilities.takes_system else without_system(messages)
@@ -100,19 +96,15 @@ class ChatTemplate:
             turns = [style.turn_of(message, quarantine) for message in ordered]
             offered = [quarantine.clean_json(offer(tool)) for tool in tools]
             if instruct and offered:
-                turns = self._with_instructions(turns, instruct([_to_json(each) for each in offered]))
+                turns = self._with_instructions(turns, instruct([to_json(each) for each in offered]))
                 offered = []
             return self._render(turns, offered, quarantine.clean_json(options or {}))
 
         try:
             return render_safely(render, self._controls)
-        except InvalidRequest:
-            raise
-        except Exception as exc:
-            # A template may fail with anything, as programs do; the worker lives on, and the client learns of it.
-            raise InvalidRequest(
-                f"the model's chat template refuses these messages: {exc}", param="messages", code="template_error"
-            ) from exc
+        except TemplateFailed as exc:
+            message = f"the chat template of model {self._model!r} refuses these messages: {exc}"
+            raise InvalidRequest(message, param="messages", code="template_error") from exc
 
     def _with_instructions(self, turns: list[Turn], instructions: str) -> list[Turn]:
         first = turns[0]
@@ -125,7 +117,7 @@ class ChatTemplate:
     def _render(
         self, turns: Sequence[object], tools: Sequence[object] = (), options: Mapping[str, object] | None = None
     ) -> str:
-        return self._template.render({**(options or {}), **self._constants, "messages": turns, "tools": tools or None})
+        return self._renderer.render({**(options or {}), **self._constants, "messages": turns, "tools": tools or None})
 
     # ---- what the template can do
 
@@ -135,59 +127,51 @@ class ChatTemplate:
         tool = offer(Tool(name=_NEEDLE))
         call = {"id": "a1b2c3d4e", "type": "function", "function": {"name": "f", "arguments": {_NEEDLE: "x"}}}
         other = offer(Tool(name="f"))  # some templates are for conversations with tools alone
-        called = self._try([user, {"role": "assistant", "content": "", "tool_calls": [call]}], [], [other])
+        probes = _Probes(self._render)
+        called = probes.render([user, {"role": "assistant", "content": "", "tool_calls": [call]}], [], [other])
         is_object = _NEEDLE in called and f"'{_NEEDLE}'" not in called  # and not as Python writes a dict
         if not is_object:
             text = {**call, "function": {"name": "f", "arguments": f'{{"{_NEEDLE}": "x"}}'}}
-            called = self._try([user, {"role": "assistant", "content": "", "tool_calls": [text]}], [], [other])
-        return TemplateAbilities(
-            takes_system=_NEEDLE in self._try([system, user], [], [other]),
-            takes_tools=_NEEDLE in self._try([user], [tool]),
+            called = probes.render([user, {"role": "assistant", "content": "", "tool_calls": [text]}], [], [other])
+        abilities = TemplateAbilities(
+            takes_system=_NEEDLE in probes.render([system, user], [], [other]),
+            takes_tools=_NEEDLE in probes.render([user], [tool]),
             takes_calls=_NEEDLE in called,
             takes_objects=is_object,
             options=options,
         )
+        probes.render([user], [])
+        probes.check()
+        return abilities
 
-    def _try(self, turns: Sequence[object], *offers: Sequence[object]) -> str:
+
+class _Probes:
+    """Tries a template out.
+
+    Raises:
+        LoadFailed: By any method: a probe goes beyond a limit.
+    """
+
+    def __init__(self, render: Callable[[Sequence[object], Sequence[object]], str]) -> None:
+        self._render = render
+        self._num_rendered = 0
+        self._failure: TemplateFailed | None = None
+
+    def render(self, turns: Sequence[object], *offers: Sequence[object]) -> str:
         """What comes of a probe with the first of these tools that the template does not stumble over, if any."""
         for tools in offers:
-            with contextlib.suppress(Exception):
-                return self._render(turns, tools)
+            try:
+                text = self._render(turns, tools)
+            except TemplateTooCostly as exc:
+                raise LoadFailed(f"the model's chat template is not safe to use: {exc}") from exc
+            except TemplateFailed as exc:
+                self._failure = exc
+            else:
+                self._num_rendered += 1
+                return text
         return ""
 
-
-class _GenerationTag(Extension):
-    """`{% generation %}` marks the assistant's words for training; here it means nothing."""
-
-    tags = {"generation"}  # noqa: RUF012  # as jinja2 declares it
-
-    def parse(self, parser: Parser) -> list[Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _to_json(
-    value: object,
-    *,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """As in transformers: Jinja's own filter escapes for HTML, which no model was trained on.
-
-    `ensure_ascii` would hide the stand-ins of the quarantine, so it is taken and ignored.
-    """
-    if isinstance(value, Generator):  # what Jinja's own filters give, such as `map`
-        value = list(value)
-    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    """Templates call this to refuse a conversation."""
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    """Templates call this to tell the model the date."""
-    return datetime.now().strftime(pattern)
+    def check(self) -> None:
+        """Raise LoadFailed if nothing has been rendered."""
+        if not self._num_rendered:
+            raise LoadFailed(f"the model's chat template renders no conversation: {self._failure}") from self._failure

@@ -10,12 +10,13 @@ from msgspec import structs
 
 from server.bindings.llama_model import LlamaModel
 from server.config.schema import ModelConfig
-from server.errors import ContextLengthExceeded, InvalidRequest
+from server.errors import ContextLengthExceeded, InvalidRequest, LoadFailed
 from server.prompting.chat_template import ChatTemplate
 from server.prompting.model_speech import speech_of
 from server.prompting.quarantine import PromptPiece
 from server.prompting.reasoning_effort import effort_options
 from server.prompting.spelled_tools import spell_calls, write_instructions
+from server.prompting.template_process import TemplateProcess
 from server.types import (
     ChatMessage,
     ChatPrompt,
@@ -56,11 +57,16 @@ class ChatPrompts:
 
     Attributes:
         speech: How the model calls tools and thinks.
+
+    Raises:
+        LoadFailed: The template cannot be used; the message says why.
     """
 
     def __init__(self, model: LlamaModel, config: ModelConfig, *, context_length: int) -> None:
         self._vocab = model.vocab
+        self._model = config.id
         self._context_length = context_length
+        self._processes: list[TemplateProcess] = []
         source = model.metadata("tokenizer.chat_template") or FALLBACK_TEMPLATE
         tool_source = model.metadata("tokenizer.chat_template.tool_use") or source
         self._template = self._make_template(source)
@@ -148,9 +154,30 @@ class ChatPrompts:
         pairs = enumerate(zip(one, other, strict=False))
         return one[: next((at for at, (a, b) in pairs if a != b), len(one))]
 
+    def close(self) -> None:
+        """End the processes that render templates."""
+        for process in self._processes:
+            process.close()
+
     def _make_template(self, source: str) -> ChatTemplate:
         vocab = self._vocab
-        return ChatTemplate(source, control_texts=vocab.control_texts, bos=vocab.bos, eos=vocab.eos)
+        try:
+            return ChatTemplate(
+                source,
+                self._start_process,
+                model=self._model,
+                control_texts=vocab.control_texts,
+                bos=vocab.bos,
+                eos=vocab.eos,
+            )
+        except LoadFailed:
+            self.close()
+            raise
+
+    def _start_process(self, source: str) -> TemplateProcess:
+        process = TemplateProcess(source)
+        self._processes.append(process)
+        return process
 
     def _pieces_of(self, prompt: Prompt) -> list[PromptPiece]:
         """The text of a prompt; none where it has tokens."""

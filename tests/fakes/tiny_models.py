@@ -6,6 +6,7 @@ token 3 + b is byte b.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ NUM_TOKENS = 3 + 256
 WINDOW = 32
 """Tokens that a windowed layer sees."""
 
+_SPECIAL = ("<unk>", "<s>", "</s>")
 _WIDTH, _HIDDEN, _HEADS, _KV_HEADS, _CONTEXT = 64, 128, 4, 2, 4096
 _INNER, _STATE, _SSM_HEADS, _CONV = 2 * _WIDTH, 16, 4, 4
 
@@ -43,6 +45,15 @@ def write_recurrent(path: Path) -> None:
     make = _Weights()
     layers = [make.recurrent(n) for n in range(2)]
     _write(path, "mamba2", {"block_count": 2, **_RMS, **_RECURRENT_KEYS}, make.ends() | _joined(layers))
+
+
+def write_speaking(path: Path, template: str, controls: Sequence[str]) -> None:
+    """A recurrent one that has a chat template, and behind the bytes the control tokens that it is written with."""
+    more = [text for text in controls if text not in _SPECIAL]
+    make = _Weights(NUM_TOKENS + len(more))
+    values: dict[str, Value] = {"tokenizer.chat_template": template}
+    keys = {"block_count": 1, **_RMS, **_RECURRENT_KEYS}
+    _write(path, "mamba2", keys, make.ends() | make.recurrent(0), more, values)
 
 
 def write_hybrid(path: Path) -> None:
@@ -73,8 +84,9 @@ def write_windowed(path: Path) -> None:
 class _Weights:
     """Random tensors by name, of the same seed every time; shapes are numpy's: the inputs last."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_tokens: int = NUM_TOKENS) -> None:
         self._random = np.random.default_rng(0)
+        self._num_tokens = num_tokens
 
     def matrix(self, outputs: int, inputs: int, *, gain: float = 1.0) -> npt.NDArray[np.float32]:
         return self._random.normal(0, gain / inputs**0.5, (outputs, inputs)).astype(np.float32)
@@ -84,9 +96,9 @@ class _Weights:
 
     def ends(self) -> Tensors:
         return {
-            "token_embd.weight": self.matrix(NUM_TOKENS, _WIDTH),
+            "token_embd.weight": self.matrix(self._num_tokens, _WIDTH),
             "output_norm.weight": self.ones(_WIDTH),
-            "output.weight": self.matrix(NUM_TOKENS, _WIDTH, gain=4),
+            "output.weight": self.matrix(self._num_tokens, _WIDTH, gain=4),
         }
 
     def attention(self, n: int) -> Tensors:
@@ -126,17 +138,25 @@ def _joined(layers: list[Tensors]) -> Tensors:
     return {name: weights for layer in layers for name, weights in layer.items()}
 
 
-def _write(path: Path, architecture: str, keys: dict[str, Value], tensors: Tensors) -> None:
+def _write(
+    path: Path,
+    architecture: str,
+    keys: dict[str, Value],
+    tensors: Tensors,
+    controls: Sequence[str] = (),
+    more: dict[str, Value] | None = None,
+) -> None:
     values: dict[str, Value] = {
         "general.architecture": architecture,
         **{f"{architecture}.{key}": value for key, value in keys.items()},
         f"{architecture}.context_length": _CONTEXT,
         f"{architecture}.embedding_length": _WIDTH,
         "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
-        "tokenizer.ggml.scores": [0.0] * NUM_TOKENS,
-        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256],  # unknown, control, byte
+        "tokenizer.ggml.tokens": [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *controls],
+        "tokenizer.ggml.scores": [0.0] * (NUM_TOKENS + len(controls)),
+        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[3] * len(controls)],  # unknown, control, byte
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
+        **(more or {}),
     }
     write_gguf(path, values, tensors)

@@ -19,6 +19,7 @@ from server.engine.scheduler import Scheduler, SchedulerOptions
 from server.engine.sequence import Sequence
 from server.engine.step_cost import StepCost
 from server.prompting.chat_template import ChatTemplate
+from server.prompting.sandboxed_template import SandboxedTemplate
 from server.types import ChatMessage, Finished, SamplingParams
 from tests.integration.live_models import REPOSITORY
 from tests.integration.test_llama_bindings import decode
@@ -46,7 +47,8 @@ def prompts(model: LlamaModel) -> list[list[int]]:
 def tokens_of(model: LlamaModel, question: str) -> list[int]:
     vocab = model.vocab
     source = model.metadata("tokenizer.chat_template")
-    template = ChatTemplate(source, control_texts=vocab.control_texts, bos=vocab.bos, eos=vocab.eos)
+    controls = vocab.control_texts
+    template = ChatTemplate(source, SandboxedTemplate, model="m", control_texts=controls, bos=vocab.bos, eos=vocab.eos)
     pieces = template.render([ChatMessage(role="user", content=question)])
     return [t for piece in pieces for t in vocab.tokenize(piece.text, parse_special=piece.parse_special)]
 

@@ -40,8 +40,10 @@ def model(live_config: Path) -> Iterator[LlamaModel]:
 
 
 @pytest.fixture(scope="module")
-def prompts(model: LlamaModel) -> ChatPrompts:
-    return ChatPrompts(model, CONFIG, context_length=8192)
+def prompts(model: LlamaModel) -> Iterator[ChatPrompts]:
+    reading = ChatPrompts(model, CONFIG, context_length=8192)
+    yield reading
+    reading.close()
 
 
 def conversation(

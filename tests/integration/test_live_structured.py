@@ -18,6 +18,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
+from benchmarks.schemas import fault_of
 from benchmarks.server_process import ServerProcess
 from tests.integration.live_models import CHAT, ask
 
@@ -57,6 +58,10 @@ def answer(http: httpx.Client, **fields: object) -> tuple[str, str]:
 # ---- JSON schemas
 
 
+def test_they_are_a_hundred() -> None:
+    assert len(HONOURED) + len(REFUSED) == 100
+
+
 def test_every_answer_is_valid_or_was_cut(http: httpx.Client) -> None:
     """Greedy ones and sampled ones; the model is so small that it rambles where it may."""
 
@@ -65,7 +70,7 @@ def test_every_answer_is_valid_or_was_cut(http: httpx.Client) -> None:
         sampling = {"temperature": len(name) % 2, "min_p": 0.1, "seed": 7, "max_tokens": 300}
         text, reason = answer(http, response_format=of_schema(schema), **sampling)
         if reason == "stop":
-            jsonschema.validators.validator_for(schema)(schema).validate(json.loads(text))
+            assert not fault_of(text, schema)
         return reason
 
     with ThreadPoolExecutor(16) as pool:

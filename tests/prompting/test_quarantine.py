@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from server.prompting.chat_template import ChatTemplate
 from server.prompting.quarantine import PromptPiece
+from server.prompting.sandboxed_template import SandboxedTemplate
 from server.types import ChatMessage, Tool, ToolCall
 
 TEMPLATES = Path(__file__).parents[1] / "data/chat_templates"
@@ -41,7 +42,7 @@ CONTROLS = {
 def template(name: str) -> ChatTemplate:
     source = (TEMPLATES / f"{name}.jinja").read_text()
     first, second, *_ = CONTROLS[name]
-    return ChatTemplate(source, control_texts=CONTROLS[name], bos=first, eos=second)
+    return ChatTemplate(source, SandboxedTemplate, model=name, control_texts=CONTROLS[name], bos=first, eos=second)
 
 
 LOADED = {name: template(name) for name in CONTROLS}

@@ -11,6 +11,7 @@ import pytest
 
 from server.errors import InvalidRequest
 from server.prompting.chat_template import ChatTemplate
+from server.prompting.sandboxed_template import SandboxedTemplate
 from server.types import ChatMessage, Tool, ToolCall
 
 TEMPLATES = Path(__file__).parents[1] / "data/chat_templates"
@@ -43,7 +44,8 @@ def source_of(name: str) -> str:
 
 
 def template(source: str) -> ChatTemplate:
-    return ChatTemplate(source, control_texts=["<|im_start|>", "<|im_end|>"], bos="<s>", eos="</s>")
+    controls = ["<|im_start|>", "<|im_end|>"]
+    return ChatTemplate(source, SandboxedTemplate, model="m", control_texts=controls, bos="<s>", eos="</s>")
 
 
 def text_of(source: str, *messages: ChatMessage, **how: Any) -> str:
@@ -82,7 +84,7 @@ def naively(source: str, date: str) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tools_calls_and_results_are_rendered_as_the_authors_meant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.prompting.chat_template._strftime_now", lambda _: "today")
+    monkeypatch.setattr("server.prompting.sandboxed_template._strftime_now", lambda _: "today")
 
     assert text_of(source_of(name), *MESSAGES, tools=[TOOL]) == naively(source_of(name), "today")
 
@@ -177,7 +179,7 @@ def test_options_reach_the_template_and_are_never_control_tokens() -> None:
 
 
 def test_a_tool_that_breaks_a_template_is_a_bad_request() -> None:
-    source = "{% for t in tools %}{{ t.function.parameters.properties.x.y.z }}{% endfor %}"
+    source = "{% for t in tools or [] %}{{ t.function.parameters.properties.city.y.z }}{% endfor %}"
 
-    with pytest.raises(InvalidRequest, match="chat template refuses"):
+    with pytest.raises(InvalidRequest, match="refuses these messages"):
         template(source).render([MESSAGES[1]], tools=[TOOL])

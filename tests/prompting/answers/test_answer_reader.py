@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 
@@ -135,6 +136,15 @@ def test_half_a_megabyte_of_anything_is_read_in_linear_time(named: tuple[str, To
         assert _seconds(named[1], (flood * SIZE)[:SIZE], num_chars) < 5, flood
 
 
+@pytest.mark.parametrize("named", FORMATS, ids=list(TOOL_FORMATS))
+@pytest.mark.parametrize("num_chars", [4, SIZE], ids=["by token", "whole"])
+def test_twice_the_text_takes_twice_the_steps(named: tuple[str, ToolFormat], num_chars: int) -> None:
+    """Steps are calls of functions, Python's own included: counted, they do not depend on the machine."""
+    for flood in FLOODS:
+        few, many = (_num_steps(named[1], (flood * size)[:size], num_chars) for size in (2_000, 4_000))
+        assert many <= 2.1 * few + 200, flood
+
+
 def test_long_arguments_cost_no_more_in_pieces_of_a_token() -> None:
     text = f'<tool_call>{{"name": "get_time", "arguments": {{"a": "{"x" * SIZE}"}}}}</tool_call>'
 
@@ -154,6 +164,24 @@ def _seconds(tools: ToolFormat, text: str, num_chars: int) -> float:
         reader.push(text[at : at + num_chars])
     reader.finish()
     return time.perf_counter() - started
+
+
+def _num_steps(tools: ToolFormat, text: str, num_chars: int) -> int:
+    reader = reader_of(tools, thoughts=THINK)
+    num_steps = 0
+
+    def count(*_event: object) -> None:
+        nonlocal num_steps
+        num_steps += 1
+
+    sys.setprofile(count)
+    try:
+        for at in range(0, len(text), num_chars):
+            reader.push(text[at : at + num_chars])
+        reader.finish()
+    finally:
+        sys.setprofile(None)
+    return num_steps
 
 
 def _cut(text: str, sizes: Sequence[int]) -> list[str]:
