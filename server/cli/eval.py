@@ -16,7 +16,7 @@ from server.cli.client import JsonObject, JsonOption, ServerClient, ServerFailur
 from server.cli.eval_corpus import evaluate_corpus
 from server.cli.eval_report import print_report
 from server.cli.settings import ConfigOption, fail, load_or_exit
-from server.cli.stores import find_store
+from server.cli.stores import existing_store
 from server.errors import HearthError
 from server.rag.beir import Passage, read_corpus, read_judgements
 from server.rag.documents import ChunkingStrategy
@@ -134,9 +134,7 @@ def _evaluate_corpus(
 def _evaluate_store(
     client: ServerClient, store: str, given: Judgements | None, *, made: JsonObject, ways: Ways
 ) -> JsonObject:
-    store_id = find_store(client, store)
-    if store_id is None:
-        fail(f"there is no vector store named {store!r}; make one with `hearth ingest DIR --store {store}`")
+    store_id = existing_store(client, store)
     questions = {"known_item": made} if given is None else _questions(client, store_id, given)
     body = {**questions, "configurations": ways, "timeout_s": MAX_TIMEOUT_S}
     return client.try_request("POST", f"/v1/vector_stores/{store_id}/evaluate", body)

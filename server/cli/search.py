@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from server.cli.client import JsonOption, ServerFailure, UrlOption, connect
+from server.cli.client import JsonOption, UrlOption, connect
+from server.cli.place import place
 from server.cli.printable import printable
-from server.cli.settings import ConfigOption, fail
-from server.cli.stores import find_store
+from server.cli.settings import ConfigOption
+from server.cli.stores import existing_store
 
 EXCERPT_CHARACTERS = 240
 
@@ -26,24 +27,13 @@ def search(
 ) -> None:
     """Search a vector store; print score, file, page, heading and the beginning of each hit, best first."""
     client = connect(url, config)
-    try:
-        store_id = find_store(client, store)
-    except ServerFailure as exc:
-        fail(str(exc))
-    if store_id is None:
-        fail(f"there is no vector store named {store!r}; make one with `hearth ingest DIR --store {store}`")
+    store_id = existing_store(client, store)
     answer = client.post(f"/v1/vector_stores/{store_id}/search", {"query": question, "max_num_results": top_n})
     if as_json:
         typer.echo(json.dumps(answer))
         return
     for hit in answer["data"]:
         text = " ".join(part["text"] for part in hit["content"])
-        typer.echo(f"{hit['score']:.3f}  {printable(_place(hit))}")
+        where = place(hit["filename"], hit["x"]["page"], hit["x"]["heading"])
+        typer.echo(f"{hit['score']:.3f}  {printable(where)}")
         typer.echo(textwrap.indent(textwrap.shorten(printable(text), EXCERPT_CHARACTERS, placeholder=" …"), " " * 7))
-
-
-def _place(hit: dict[str, Any]) -> str:
-    """File, page and headings, as far as they are known."""
-    extra = hit["x"]
-    page = f", page {extra['page']}" if extra["page"] is not None else ""
-    return f"{hit['filename']}{page}" + (f": {extra['heading']}" if extra["heading"] else "")

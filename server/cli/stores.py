@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.cli.client import Refused, ServerClient
+from server.cli.client import Refused, ServerClient, ServerFailure
 from server.cli.settings import fail
 
 NOT_FOUND = 404
@@ -25,3 +25,14 @@ def find_store(client: ServerClient, name: str) -> str | None:
     if len(named) > 1:
         fail(f"{len(named)} vector stores are named {name!r}; use one of their ids: {', '.join(named)}")
     return named[0] if named else None
+
+
+def existing_store(client: ServerClient, name: str) -> str:
+    """The id of a store that has to be there, or the command ends."""
+    try:
+        store_id = find_store(client, name)
+    except ServerFailure as exc:
+        fail(str(exc))
+    if store_id is None:
+        fail(f"there is no vector store named {name!r}; make one with `hearth ingest DIR --store {name}`")
+    return store_id
