@@ -63,6 +63,7 @@ class ChatEndpoint:
             "object": kind,
             "created": int(time.time()),
             "model": generation.model_id,
+            "service_tier": "default",
             "system_fingerprint": self._fingerprint,
         }
 

@@ -31,6 +31,7 @@ from server.errors import (
     ModelUnavailable,
     ObjectNotFound,
     Overloaded,
+    Reindexed,
     RequestTooLarge,
     StorageError,
     StorageFull,
@@ -72,6 +73,16 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
 }
 """A class that is not listed answers as its nearest listed base, or as `InternalError`."""
 
+SHOULD_RETRY: dict[type[HearthError], bool] = {
+    ModelUnavailable: True,
+    StorageUnavailable: True,
+    Reindexed: True,
+    Conflict: False,
+    DeadlineExceeded: False,
+    StorageFull: False,
+}
+"""Whether the same request may succeed soon; of other classes, clients judge by the status."""
+
 INVALID_CODES = (
     "invalid_json",
     "invalid_type",
@@ -108,9 +119,7 @@ def error_response(
 ) -> Response:
     """The whole response for any exception. `shape` rewrites the body for clients of another API."""
     status, body = error_body(exc, scope)
-    headers = {}
-    if isinstance(exc, ModelUnavailable | StorageUnavailable):
-        headers["retry-after"] = str(exc.retry_after_s)
+    headers = _retry_headers(exc)
     model = record_of(scope).model
     if isinstance(exc, ModelNotFound) and model is not None:
         body["detail"] = f"Model '{model}' not found"  # older clients of this API read it
@@ -123,6 +132,16 @@ def _is_small(scope: Scope) -> bool:
     """Whether the body is better read to its end than cut off, as that may cost the client the answer."""
     declared = Headers(scope=scope).get("content-length", "")
     return len(declared) <= 6 and declared.isascii() and declared.isdigit() and int(declared) <= MAX_DRAINED_BYTES
+
+
+def _retry_headers(exc: Exception) -> dict[str, str]:
+    """What the SDKs of OpenAI and Anthropic go by; without a word they repeat whatever has 409 or a 5xx."""
+    headers = {}
+    if isinstance(exc, ModelUnavailable | StorageUnavailable):
+        headers["retry-after"] = str(exc.retry_after_s)
+    if (kind := next((cls for cls in type(exc).__mro__ if cls in SHOULD_RETRY), None)) is not None:
+        headers["x-should-retry"] = str(SHOULD_RETRY[kind]).lower()
+    return headers
 
 
 def exception_handlers() -> dict[Any, Any]:

@@ -164,13 +164,13 @@ class ScriptedError(Section):
 
 
 class ScriptRule(Section):
-    """One rule of a scripted chat model: the first whose pattern is found in the last user message answers."""
+    """One rule of a scripted chat model: the first whose pattern fits what a user or a tool said last answers."""
 
     match: Annotated[str, AfterValidator(_check_regex)] = Field(
-        "", description="Regular expression searched in the last user message; empty matches all."
+        "", description="Regular expression searched in what a user or a tool said last; empty matches all."
     )
     reasoning: str = Field("", description="What is thought before the answer.")
-    text: str = Field("", description="Answer; `{input}` stands for the last user message.")
+    text: str = Field("", description="Answer; `{input}` stands for what a user or a tool said last.")
     tool_calls: tuple[ScriptedToolCall, ...] = Field(
         (), description="Tool calls after the text, where the request offers these functions."
     )

@@ -42,13 +42,14 @@ class ScriptStep:
 
 
 def input_text(prompt: Prompt) -> str:
-    """What the rules are matched against: the last user message, or the whole raw prompt.
+    """What the rules are matched against: what a user or a tool said last, or the whole raw prompt.
 
     Raises:
         InvalidRequest: The prompt is token ids, which a script cannot read.
     """
     if isinstance(prompt, ChatPrompt):
-        return next((message.content for message in reversed(prompt.messages) if message.role == "user"), "")
+        said = (message for message in reversed(prompt.messages) if message.role in ("user", "tool"))
+        return next((message.content for message in said), "")
     if isinstance(prompt, TextPrompt):
         return prompt.text
     raise InvalidRequest("a scripted model has no vocabulary; send the prompt as text", param="prompt")

@@ -93,8 +93,9 @@ class ChatPrompts:
             raise InvalidRequest("the prompt is empty; give at least one token", param=request.prompt.param)
         if len(token_ids) >= self._context_length:
             raise ContextLengthExceeded(
-                f"the prompt has {len(token_ids)} tokens but the model accepts {self._context_length}, prompt and"
-                f" answer together; shorten it by at least {len(token_ids) - self._context_length + 1}",
+                f"the prompt has {len(token_ids)} tokens, but this model's maximum context length is"
+                f" {self._context_length}, prompt and answer together; shorten it by at least"
+                f" {len(token_ids) - self._context_length + 1}",
                 param=request.prompt.param,
             )
         return ReadPrompt(token_ids, isinstance(request.prompt, ChatPrompt) and self._ends_in_thought(pieces))
@@ -256,7 +257,8 @@ class ChatPrompts:
         least = sum(len(piece.text) for piece in pieces) // self._vocab.longest_piece
         if least > self._context_length:
             raise ContextLengthExceeded(
-                f"the prompt has more than {least} tokens but the model accepts {self._context_length}; shorten it",
+                f"the prompt has more than {least} tokens, but this model's maximum context length is"
+                f" {self._context_length}; shorten it",
                 param=param,
             )
 

@@ -130,7 +130,8 @@ class ScriptWorker:
         num_tokens, most = len(token_ids(request.prompt)), self.facts.context_length
         if num_tokens >= most:
             raise ContextLengthExceeded(
-                f"the prompt has {num_tokens} tokens but the model accepts {most}, prompt and answer together",
+                f"the prompt has {num_tokens} tokens, but this model's maximum context length is {most}, prompt and"
+                " answer together",
                 param=request.prompt.param,
             )
         return num_tokens

@@ -9,7 +9,8 @@ import httpx
 import orjson
 import pytest
 
-from server.errors import ContextLengthExceeded, Overloaded, WorkerCrashed
+from server.api.schemas.chat import ChatRequest
+from server.errors import Conflict, ContextLengthExceeded, DeadlineExceeded, Overloaded, Reindexed, WorkerCrashed
 from server.types import (
     ChatMessage,
     ChatPrompt,
@@ -44,6 +45,7 @@ async def test_an_answer_has_openais_shape(client: httpx.AsyncClient) -> None:
     assert body["id"].startswith("chatcmpl-")
     assert body["model"] == "talker"
     assert body["system_fingerprint"] == "hearth-1.2.3"
+    assert body["service_tier"] == "default"
     [choice] = body["choices"]
     assert choice["message"] == {"role": "assistant", "content": "Hello there", "refusal": None}
     assert choice["finish_reason"] == "stop"
@@ -95,6 +97,17 @@ async def test_urgency_reaches_the_model(client: httpx.AsyncClient, stack: Stack
     assert [request.urgency for request in stack.chat.requests] == [Urgency(priority=3, timeout_s=2.5), Urgency()]
 
 
+async def test_null_means_the_default_of_every_parameter(client: httpx.AsyncClient, stack: Stack) -> None:
+    nulls = dict.fromkeys(ChatRequest.model_fields.keys() - HELLO.keys())
+
+    await client.post(URL, json=HELLO)
+    response = await client.post(URL, json={**HELLO, **nulls})
+
+    assert response.status_code == 200
+    assert stack.chat.requests[1].prompt == stack.chat.requests[0].prompt
+    assert stack.chat.requests[1].sampling == stack.chat.requests[0].sampling
+
+
 async def test_the_newer_name_of_max_tokens_wins(client: httpx.AsyncClient, stack: Stack) -> None:
     await client.post(URL, json={**HELLO, "max_tokens": 5, "max_completion_tokens": 9})
 
@@ -136,6 +149,32 @@ async def test_an_answer_can_be_echoed_as_it_came(client: httpx.AsyncClient) -> 
     response = await client.post(URL, json={**HELLO, "messages": [*HELLO["messages"], message]})
 
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "echoed",
+    [
+        {"content": [{"type": "refusal", "refusal": "No."}]},  # OpenAI
+        {  # LiteLLM's `message.model_dump()`
+            "content": "No.",
+            "tool_calls": None,
+            "function_call": None,
+            "reasoning_content": "Hm",
+            "provider_specific_fields": {"refusal": None},
+        },
+    ],
+)
+async def test_an_answer_can_be_echoed_as_clients_keep_it(
+    client: httpx.AsyncClient, stack: Stack, echoed: dict[str, Any]
+) -> None:
+    message = {"role": "assistant", **echoed}
+
+    response = await client.post(URL, json={**HELLO, "messages": [message, *HELLO["messages"]]})
+
+    assert response.status_code == 200
+    prompt = stack.chat.requests[0].prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.messages[0].content == "No."
 
 
 async def test_tool_calls_are_answered_and_streamed(client: httpx.AsyncClient, stack: Stack) -> None:
@@ -235,6 +274,28 @@ async def test_an_overloaded_model_says_when_to_come_back(client: httpx.AsyncCli
     assert response.status_code == 503
     assert response.headers["retry-after"] == "7"
     assert response.json()["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize(
+    ("raised", "should_retry"),
+    [
+        (Overloaded("full"), "true"),
+        (WorkerCrashed("died"), "true"),
+        (Reindexed("another model's vectors now"), "true"),
+        (Conflict("another model's vectors"), "false"),
+        (DeadlineExceeded("too late"), "false"),
+        (ContextLengthExceeded("too long"), None),
+        (ValueError("a bug"), None),
+    ],
+)
+async def test_errors_say_whether_the_same_request_may_succeed_soon(
+    client: httpx.AsyncClient, stack: Stack, raised: Exception, should_retry: str | None
+) -> None:
+    stack.chat.steps = (raised,)
+
+    response = await client.post(URL, json=HELLO)
+
+    assert response.headers.get("x-should-retry") == should_retry
 
 
 async def test_an_error_inside_a_stream_is_one_event_without_done(client: httpx.AsyncClient, stack: Stack) -> None:

@@ -7,7 +7,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionUserMessageParam
 
-from server.errors import ModelUnavailable, WorkerCrashed
+from server.errors import DeadlineExceeded, ModelUnavailable, WorkerCrashed
 from server.types import Delta, Finished, Started, ToolCallDelta, Usage
 from tests.api.conftest import Stack
 
@@ -76,6 +76,15 @@ async def test_errors_become_the_sdks_classes(openai_client: AsyncOpenAI, stack:
     assert bad_request.value.param == "temperature"
     assert unavailable.value.status_code == 503
     assert unavailable.value.request_id
+
+
+async def test_what_would_fail_again_is_not_sent_again(openai_client: AsyncOpenAI, stack: Stack) -> None:
+    stack.chat.steps = (DeadlineExceeded("not answered within timeout_s = 1"),)
+
+    with pytest.raises(openai.InternalServerError):
+        await openai_client.with_options(max_retries=2).chat.completions.create(model="talker", messages=HI)
+
+    assert len(stack.chat.requests) == 1
 
 
 async def test_streamed_tool_calls_fit_together(openai_client: AsyncOpenAI, stack: Stack) -> None:

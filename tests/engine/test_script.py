@@ -41,6 +41,12 @@ def test_a_rule_answers_the_last_user_message_or_the_raw_prompt(prompt: Prompt) 
     assert text_of(events(ScriptRule(match="^goodbye"), ECHO, prompt=prompt)) == "you said hello there"
 
 
+def test_what_a_tool_said_last_is_answered_so_that_agents_come_to_an_end() -> None:
+    messages = (*CHAT.messages, ChatMessage(role="tool", content="sunny", tool_call_id="call_1"))
+
+    assert text_of(events(ECHO, prompt=ChatPrompt(messages))) == "you said sunny"
+
+
 @pytest.mark.parametrize(("prompt", "param"), [(CHAT, "messages"), (TextPrompt("hello"), "prompt")])
 def test_no_matching_rule_blames_the_field_that_the_client_sent(prompt: Prompt, param: str) -> None:
     [failed] = events(ScriptRule(match="goodbye"), prompt=prompt)

@@ -44,7 +44,7 @@ def _flatten(content: Any) -> Any:
 
 def _text_of(part: Any) -> str:
     match part:
-        case {"type": "text", "text": str(text)}:
+        case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
             return text
         case {"type": str(kind)} if kind != "text":
             raise invalid(f"parts of type {kind[:40]!r} are not supported, only 'text'", code="unsupported_value")
@@ -112,8 +112,10 @@ class AssistantMessage(WireModel):
     annotations: list[Any] | None = None
     citations: list[Any] | None = None
     x: dict[str, Any] | None = None
+    provider_specific_fields: dict[str, Any] | None = None  # LiteLLM's, on every answer
     reasoning_content: str | None = None
     reasoning: str | None = None
+    prefix: bool | None = None  # DeepSeek's and Mistral's word for the beginning of the answer
 
     @field_validator("content", mode="after")
     @classmethod
@@ -144,6 +146,34 @@ class ToolMessage(WireModel):
 
 
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Discriminator("role")]
+
+
+def _continues(messages: Sequence[Message]) -> bool:
+    """Whether the last one is the beginning of the answer: the assistant's, and no calls."""
+    last = messages[-1]
+    return isinstance(last, AssistantMessage) and not last.tool_calls
+
+
+def _check_begun(messages: list[Message]) -> list[Message]:
+    *earlier, last = messages
+    if any(isinstance(message, AssistantMessage) and message.prefix for message in earlier):
+        raise invalid("only the last one can have prefix: true")
+    if not isinstance(last, AssistantMessage):
+        return messages
+    if last.tool_calls and last.prefix:
+        raise invalid("the last one has tool_calls, so it cannot have prefix: true")
+    if not last.tool_calls:
+        _check_beginning(last, is_alone=not earlier)
+    return messages
+
+
+def _check_beginning(begun: AssistantMessage, *, is_alone: bool) -> None:
+    if is_alone:
+        raise invalid("expected a message before the beginning of the answer")
+    if begun.prefix is False:
+        raise invalid("the last one is the beginning of the answer, so it cannot have prefix: false")
+    if begun.reasoning_content or begun.reasoning:
+        raise invalid("the last one is the beginning of the answer, so it can have content only, no reasoning")
 
 
 class TextFormat(WireModel):
@@ -227,7 +257,9 @@ def _is_idle(choice: ToolChoice, functions: Sequence[FunctionTool]) -> bool:
 class ChatRequest(SamplingFields):
     model: ModelName
     """id or alias of a chat model or a RAG model; required"""
-    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[
+        list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES), AfterValidator(_check_begun)
+    ]
     """1 to 10,000; see below; required"""
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=MAX_INT32)] = None
     """`max_tokens` under its newer name, which wins"""
@@ -269,6 +301,10 @@ class ChatRequest(SamplingFields):
     """`{"type": "content", "content": …}`: what the answer will probably say; see [predictions](#predictions)"""
     timings: bool = False
     """extension: `true` adds [timings](#timings)"""
+    continue_final_message: bool | None = None
+    """as in vLLM; only what the last message says anyway: `true` where it is the assistant's"""
+    add_generation_prompt: bool | None = None
+    """as in vLLM; only the reverse of `continue_final_message`"""
 
     # Known, but honoured only where they change nothing.
     modalities: Annotated[Any, only(["text"])] = None
@@ -298,6 +334,17 @@ class ChatRequest(SamplingFields):
     """what prompts have in common is computed once in any case"""
     safety_identifier: Annotated[str, IGNORED] = ""
     """nothing is stored"""
+
+    @field_validator("continue_final_message", "add_generation_prompt", mode="after")
+    @classmethod
+    def _says_what_is_done(cls, flag: bool | None, info: ValidationInfo) -> bool | None:
+        if flag is None or not (messages := info.data.get("messages")):
+            return flag
+        is_begun = _continues(messages)
+        if flag != (is_begun if info.field_name == "continue_final_message" else not is_begun):
+            begun = "begins the answer, and is continued" if is_begun else "begins no answer that could be continued"
+            raise invalid(f"the last message {begun}", code="unsupported_value")
+        return flag
 
     @field_validator("tool_choice", mode="after")
     @classmethod
@@ -354,6 +401,7 @@ class ChatRequest(SamplingFields):
             to_tool_use(functions, choice, is_parallel=self.parallel_tool_calls),
             self.reasoning_effort,
             self.chat_template_kwargs,
+            continues_last=_continues(self.messages),
         )
 
     def grounding(self) -> Grounding | None:
