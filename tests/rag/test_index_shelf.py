@@ -302,7 +302,10 @@ async def test_documents_of_many_jobs_at_once_are_all_found(
     async def add(number: int) -> None:
         change = await stored_chunks.add_document(documents, store_id, [("x", EAST)], file_id=f"file-{number}")
         shelf.apply(change)
-        assert change.added_ids[0] in find(await shelf.index(store_id))
+        index = await shelf.index(store_id)
+        # One after the other, and others' changes come between.
+        assert change.added_ids[0] in index.vectors.search(np.array([EAST], np.float32), 100)[0]
+        assert change.added_ids[0] in index.words.search("x", 100)[0]
 
     await asyncio.gather(*(add(number) for number in range(30)))
 
