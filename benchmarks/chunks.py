@@ -137,7 +137,9 @@ def cut(
 
 
 def _by_words(pieces: Sequence[Piece], asked: Sequence[Question]) -> Rankings:
-    terms = chunk_terms([searched_text(each.text, heading=each.span.heading, context="") for each in pieces])
+    terms = chunk_terms(
+        [searched_text(each.text, heading=each.span.heading, columns="", context="") for each in pieces]
+    )
     index = LexicalIndex(1, [postings_of(np.arange(len(pieces)), terms)])
     found = (index.search(question.text, NUM_CANDIDATES) for question in asked)
     return [dict(zip(ids.tolist(), scores.tolist(), strict=True)) for ids, scores in found]

@@ -175,6 +175,7 @@ async def _open_library(stack: AsyncExitStack, config: HearthConfig, models: Sto
         shelf=shelf,
         parser=parser,
         find_embedder=models.embedder,
+        is_model_ready=models.is_ready,
         contexts=ContextWriter(models.context_model),
     )
     ingestion = Ingestion(tools)

@@ -23,11 +23,22 @@ Found = tuple[Ids, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class SearchedStore:
-    """A vector store as one search sees it. `allowed_ids` are the chunks that its filter leaves; None: all."""
+    """A vector store as one search sees it.
+
+    Attributes:
+        generation: Of the store when the search began; the index has all of it, and may have more.
+        allowed_ids: Chunks of that generation which the search's filter leaves; None: all.
+    """
 
     id: str
     index: StoreIndex
+    generation: int
     allowed_ids: Ids | None = None
+
+    @property
+    def has_lost_chunks(self) -> bool:
+        """Whether chunks have gone since the search began. Others may have come for them, which no filter has seen."""
+        return self.index.last_removal > self.generation
 
 
 class Arms:

@@ -103,7 +103,7 @@ class _Cutter:
         for window in structure.cut(0, self._bounds.last, max_tokens=strategy.parent_tokens, overlap_tokens=0):
             for parent in self._spans(iter([window])):
                 spans = self._spans(structure.cut(*window, **sizes))
-                chunks += (ChunkDraft(draft.span, len(parents), draft.num_tokens) for draft in self._drafts(spans))
+                chunks += (replace(draft, parent=len(parents)) for draft in self._drafts(spans))
                 parents.append(parent)
         return ChunkedDocument(tuple(parents), tuple(chunks))
 
@@ -119,4 +119,4 @@ class _Cutter:
     def _drafts(self, spans: list[Span]) -> Iterator[ChunkDraft]:
         for index, span in enumerate(spans):
             num_tokens = self._bounds.num_tokens(self._bounds.holding(span.start), self._bounds.at(span.end))
-            yield ChunkDraft(span, index, num_tokens)
+            yield ChunkDraft(span, index, num_tokens, columns=self._outline.columns(span.start))

@@ -259,6 +259,22 @@ class DocumentStore:
         """List all documents in progress with their tenants, oldest first."""
         return await self._database.read(jobs.unfinished)
 
+    async def begin(self, document_id: int) -> int | None:
+        """Note that a job takes a document up; return how many have since it last got on, None if the job is over.
+
+        It gets on when something is kept of it (`keep_pending`, `keep_contexts`). The note outlives this process, but
+        perhaps not a power cut.
+        """
+        return await self._database.write(
+            lambda db: jobs.begin(db, document_id), use_reserve=True, survives_power_cut=False
+        )
+
+    async def take_back(self, document_id: int) -> None:
+        """Undo `begin`, for a job that is stopped."""
+        await self._database.write(
+            lambda db: jobs.take_back(db, document_id), use_reserve=True, survives_power_cut=False
+        )
+
     async def fail(self, document_id: int, code: FailureCode, message: str) -> bool:
         """End a job without success; its pending vectors go. False, and no change, if it was over already."""
         return await self._database.write(lambda db: jobs.fail(db, document_id, code, message), use_reserve=True)

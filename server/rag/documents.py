@@ -90,6 +90,7 @@ class ChunkDraft:
         num_tokens: Of its text, by the embedding model's own tokenizer, special tokens left out.
         context: What a chat model says of where it stands in its document; empty if nothing.
         context_key: Names what that was written from; None if nothing was.
+        columns: The row that names the columns of the table which the chunk begins inside of; empty if there is none.
     """
 
     span: Span
@@ -97,6 +98,7 @@ class ChunkDraft:
     num_tokens: int
     context: str = ""
     context_key: bytes | None = None
+    columns: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ class DocumentRecord:
         id: Row number; chunks refer to it.
         batch_id: The file batch it came with, if any.
         num_chunks, num_chunks_done: How far embedding is; 0 of 0 until the file is cut. While a job runs only it knows.
+        num_attempts: How often a job has taken it up since it last got on. When a server starts, that is how many
+            processes have died meanwhile.
         failure: Why it failed; None otherwise.
         eta_s: Of a job that runs now: when it will be done if it goes on like this, as far as that can be told.
         waiting_for: Of a job that runs now: why it does not get on, e.g. that the model is loading.
@@ -250,13 +254,16 @@ class DocumentRecord:
     usage_bytes: int
     num_chunks: int
     num_chunks_done: int
+    num_attempts: int = 0
     eta_s: float | None = None
     waiting_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A stored chunk, with what an answer needs to cite it. `context` is no part of the document, and never shown."""
+    """A stored chunk, with what an answer needs to cite it. `context` is no part of the document, and never shown.
+    `columns` are as in `ChunkDraft`.
+    """
 
     id: int
     document_id: int
@@ -268,6 +275,7 @@ class Chunk:
     parent_id: int
     num_tokens: int
     context: str = ""
+    columns: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,20 +9,25 @@ from server.rag.documents import ChunkedDocument
 _HASH_BYTES = 16
 
 
-def embedded_text(text: str, *, heading: str, context: str = "") -> str:
+def embedded_text(text: str, *, heading: str, columns: str = "", context: str = "") -> str:
     """Put before a chunk's text what it says nothing of itself.
 
     Args:
         heading: As `Span.heading`.
-        context: As `Chunk.context`.
+        columns, context: As `Chunk.columns` and `Chunk.context`.
     """
-    return "\n".join(part for part in (context, heading, text) if part)
+    return "\n".join(part for part in (context, heading, columns, text) if part)
 
 
 def embedded_texts(text: str, chunked: ChunkedDocument) -> list[str]:
     """Return what is embedded of each chunk of a document; `text` is the document's."""
     return [
-        embedded_text(text[each.span.start : each.span.end], heading=each.span.heading, context=each.context)
+        embedded_text(
+            text[each.span.start : each.span.end],
+            heading=each.span.heading,
+            columns=each.columns,
+            context=each.context,
+        )
         for each in chunked.chunks
     ]
 

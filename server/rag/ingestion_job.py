@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -39,6 +40,9 @@ from server.storage.file_store import FileStore
 
 logger = logging.getLogger(__name__)
 
+MAX_ATTEMPTS = 3
+"""So many processes may die one after the other while they work on a document: see docs/decisions/0016-ingestion.md."""
+
 _Slice = list[tuple[bytes, str]]  # hash and text of some chunks
 
 
@@ -52,6 +56,13 @@ class FindEmbedder(Protocol):
             Conflict: It is not the model any more that the store's vectors come from.
             ModelUnavailable: It cannot be loaded now.
         """
+
+
+class IsModelReady(Protocol):
+    """Tells whether the model that a vector store's documents are embedded with answers at once."""
+
+    def __call__(self, store: StoreRecord) -> bool:
+        """True as well where there is no such model: whoever asks for it hears why."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,7 @@ class JobTools:
     shelf: IndexShelf
     parser: Parser
     find_embedder: FindEmbedder
+    is_model_ready: IsModelReady
     contexts: ContextWriter = field(default_factory=lambda: ContextWriter(lambda: None))
     policy: JobPolicy = field(default_factory=JobPolicy)
     suspects: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -97,14 +109,25 @@ class IngestionJob:
     """Brings a document that is in progress to its end, whatever that is.
 
     Cancelled, it leaves the document in progress, and what is embedded of it safe: another job goes on from there.
+
+    Args:
+        on_change: Called when `is_suspect` or `waits_for_model` has become something else.
+
+    Attributes:
+        is_suspect: Processes have died while they worked on the document, perhaps of it, and it has not got on since.
     """
 
-    def __init__(self, tenant: str, document: DocumentRecord, tools: JobTools) -> None:
+    def __init__(
+        self, tenant: str, document: DocumentRecord, tools: JobTools, *, on_change: Callable[[], None] = lambda: None
+    ) -> None:
         self.document = document
+        self.is_suspect = document.num_attempts > 0
+        self._on_change = on_change
         self._tenant = tenant
         self._tools = tools
         self._name: dict[str, object] = {"store": document.store_id, "file": document.file_id}
-        self._patience = Patience(tools.policy.retry, tools.suspects, name=self._name)
+        self._patience = Patience(tools.policy.retry, tools.suspects, name=self._name, on_wait=on_change)
+        self._is_begun = False
         self._writing: str | None = None  # what is waited for while contexts are written
         self._num_chunks = self._num_chunks_done = 0
         self._embedding_since: tuple[float, int] | None = None  # monotonic time, and the chunks that were done then
@@ -113,6 +136,16 @@ class IngestionJob:
     def wants_contexts(self) -> bool:
         return self.document.chunking.context
 
+    @property
+    def waits_for_model(self) -> bool:
+        """Whether it does nothing until its embedding model answers."""
+        return self._patience.waits_for_model
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Why it does not get on; None if it does."""
+        return self._patience.waiting_for or self._writing
+
     def with_progress(self, document: DocumentRecord) -> DocumentRecord:
         """Return the job's document as it was read from the database, with how far the job is."""
         return replace(
@@ -120,12 +153,20 @@ class IngestionJob:
             num_chunks=self._num_chunks,
             num_chunks_done=self._num_chunks_done,
             eta_s=self._eta_s(),
-            waiting_for=self._patience.waiting_for or self._writing,
+            waiting_for=self.waiting_for,
         )
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """Return false, with nothing done, if the model is not ready: `wait_for_model`, and run it again."""
         try:
-            await self._ingest()
+            store = await self._find_store()
+            if not self._tools.is_model_ready(store):
+                return False
+            await self._begin()
+            await self._ingest(store)
+        except asyncio.CancelledError:
+            await self._take_back()
+            raise
         except ObjectNotFound:
             logger.debug("document is gone", extra=self._name)  # deleted, with its store or file perhaps
         except ParseFailed as exc:
@@ -135,17 +176,52 @@ class IngestionJob:
         except Exception:
             logger.exception("ingestion failed", extra=self._name)
             await self._fail("server_error", "internal error; the server's log has the details")
+        return True
 
-    async def _ingest(self) -> None:
-        documents, document = self._tools.documents, self.document
-        store = await self._patience.call(lambda: documents.store(self._tenant, document.store_id))
+    async def wait_for_model(self) -> None:
+        """Return when the model is ready, or when the job will find out by itself why that does not happen."""
+
+        async def work() -> None:
+            await self._ready_embedder(await self._find_store())
+
+        with suppress(HearthError):
+            await self._patience.call(work)
+
+    async def _find_store(self) -> StoreRecord:
+        return await self._patience.call(lambda: self._tools.documents.store(self._tenant, self.document.store_id))
+
+    async def _begin(self) -> None:
+        """Have it written down that this process works on the document, in case it dies of it."""
+        self._is_begun = True
+        num_attempts = await self._patience.call(lambda: self._tools.documents.begin(self.document.id))
+        if num_attempts is None:
+            raise ObjectNotFound("the job is over")
+        if num_attempts > MAX_ATTEMPTS:
+            raise ParseFailed(
+                "server_error",
+                f"the server ended {MAX_ATTEMPTS} times while it worked on this file, all but the first time on this "
+                "one alone; find out why (it may be out of memory), then add the file again",
+            )
+
+    async def _take_back(self) -> None:
+        """It is the process that stops, and not because of the document."""
+        if self._is_begun:
+            with suppress(StorageError):
+                await uninterrupted(self._tools.documents.take_back(self.document.id))
+
+    def _note_progress(self) -> None:
+        if self.is_suspect:
+            self.is_suspect = False
+            self._on_change()
+
+    async def _ingest(self, store: StoreRecord) -> None:
         parsed = await self._parse()
         while True:
             try:
                 return await self._store(store, parsed)
             except Reindexed:
                 logger.info("document begins anew with another model", extra=self._name)
-            store = await self._patience.call(lambda: documents.store(self._tenant, document.store_id))
+            store = await self._find_store()
 
     async def _store(self, store: StoreRecord, parsed: ParsedDocument) -> None:
         """Cut, embed and commit with the model of the store as it was read.
@@ -185,7 +261,7 @@ class IngestionJob:
 
     async def _cut(self, store: StoreRecord, parsed: ParsedDocument) -> ChunkedDocument:
         async def tokens() -> TokenSpans:
-            return await token_spans(parsed.text, await self._tools.find_embedder(store))
+            return await token_spans(parsed.text, await self._ready_embedder(store))
 
         spans = await self._patience.call(tokens)
         async with self._tools.cutting:
@@ -239,6 +315,7 @@ class IngestionJob:
                     partial(self._tools.documents.keep_contexts, self.document.id, context)
                 ):
                     raise ObjectNotFound("the job is over")
+                self._note_progress()
                 known.update(context)
 
         try:
@@ -280,14 +357,26 @@ class IngestionJob:
         keep_pending = partial(self._tools.documents.keep_pending, edition=store.edition)
         for batch in slices:
             vectors = await self._patience.call(partial(self._embed_slice, store, batch))
-            if keep and not await self._patience.call(partial(keep_pending, self.document.id, vectors)):
-                raise ObjectNotFound("the job is over")
+            if keep:
+                if not await self._patience.call(partial(keep_pending, self.document.id, vectors)):
+                    raise ObjectNotFound("the job is over")
+                self._note_progress()
             known.update(vectors)
             self._num_chunks_done += len(batch)
 
     async def _embed_slice(self, store: StoreRecord, batch: _Slice) -> dict[bytes, bytes]:
+        await self._ready_embedder(store)
         rows = await embed_documents([text for _, text in batch], partial(self._tools.find_embedder, store))
         return {key: row.tobytes() for (key, _), row in zip(batch, rows, strict=True)}
+
+    async def _ready_embedder(self, store: StoreRecord) -> EmbeddingModel:
+        """The store's model. While it is not ready, that is what the job waits for."""
+        if self._tools.is_model_ready(store):
+            return await self._tools.find_embedder(store)
+        self._patience.note_wait_for_model(f"model {store.embedding_model!r} is not ready yet")
+        embedder = await self._tools.find_embedder(store)
+        await embedder.embed(["hello"], lane="bulk")  # which is answered as soon as it can be
+        return embedder
 
     def _eta_s(self) -> float | None:
         if self._embedding_since is None or self._patience.waiting_for is not None:

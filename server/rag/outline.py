@@ -15,10 +15,18 @@ MAX_LEVEL = 9
 MAX_TITLE_CHARS = 120
 """Of one heading in a path: what is longer is hardly one."""
 
+MAX_COLUMNS_CHARS = 300
+"""Of a row that names columns: it goes before each chunk of its table, and shall not outweigh it."""
+
 _TITLE_MARKS = re.compile(r"^#{1,6}\s+|\s+#+$|\n[^\S\n]*[=\-~^*]{2,}$")
 """What makes a line a heading in Markdown and the like."""
 
 _WORD = re.compile(r"\w")
+_RULE = re.compile(r"\n[ \t|:]*-[-| \t:]*(?:\n|\Z)")
+"""The second line of a table in Markdown."""
+
+_NUMBER = re.compile(r"[-+]?[\d.,:/-]*\d\D?")
+_YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 class Region(NamedTuple):
@@ -44,6 +52,7 @@ class Outline:
         self.text = document.text
         self.regions = list(_regions(document))
         self._starts = [region.start for region in self.regions]
+        self._columns: dict[int, str] = {}  # by the place of its table in `regions`
 
     def span(self, start: int, end: int) -> Span | None:
         """Describe a stretch of text without the space around it; None if there is nothing else."""
@@ -55,6 +64,16 @@ class Outline:
         end = start + len(content)
         index = bisect_right(self._starts, start) - 1
         return Span(start, end, self.regions[index].page, self._path(index, end))
+
+    def columns(self, start: int) -> str:
+        """Return the row that names the columns of the table that goes on at an offset; empty if none does so there."""
+        index = bisect_right(self._starts, start) - 1
+        if index < 0 or self.regions[index].kind != "table" or start == self.regions[index].start:
+            return ""
+        if index not in self._columns:
+            region = self.regions[index]
+            self._columns[index] = _columns(self.text[region.start : region.end])
+        return self._columns[index]
 
     def _path(self, index: int, end: int) -> str:
         """The path of the first region that is no heading: what begins with a heading stands under it."""
@@ -104,3 +123,13 @@ def _tiles(text: str, blocks: Sequence[Block]) -> list[tuple[Block, int, int]]:
 
 def _title(heading: str) -> str:
     return " ".join(_TITLE_MARKS.sub("", heading).split())[:MAX_TITLE_CHARS]
+
+
+def _columns(table: str) -> str:
+    """The first row of a table, if it names the columns: no figure is in it, save years, or a rule is under it."""
+    row, _, _ = table.partition("\n")
+    cells = [cell.strip() for cell in row.strip(" |").split("|")]
+    has_figures = any(_NUMBER.fullmatch(cell) and not _YEAR.fullmatch(cell) for cell in cells)
+    if has_figures and not _RULE.match(table, len(row)):
+        return ""
+    return row[:MAX_COLUMNS_CHARS].rstrip()

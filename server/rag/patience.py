@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
-from server.errors import ModelUnavailable, StorageError, StorageFull, WorkerCrashed
+from server.errors import ModelUnavailable, Overloaded, StorageError, StorageFull, WorkerCrashed
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +39,28 @@ class Patience:
     Args:
         suspects: One lock for all jobs, held by whoever tries again after a crash: a text that kills the worker must
             not take the blame from, or give it to, texts that were only there.
+        on_wait: Called when `waits_for_model` has become something else.
 
     Attributes:
         waiting_for: Why the job does not get on; None while it does.
+        waits_for_model: Whether that is its model, which others may have no use for.
     """
 
-    def __init__(self, policy: RetryPolicy, suspects: asyncio.Lock, *, name: dict[str, object]) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        suspects: asyncio.Lock,
+        *,
+        name: dict[str, object],
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> None:
         """`name` goes with the lines in the log."""
         self._policy = policy
         self._suspects = suspects
         self._name = name
+        self._on_wait = on_wait
         self.waiting_for: str | None = None
+        self.waits_for_model = False
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await `work()`, as often as it takes; all other errors are the caller's.
@@ -68,14 +79,27 @@ class Patience:
                 num_storage_errors += isinstance(exc, StorageError) and not isinstance(exc, StorageFull)
                 if num_crashes >= self._policy.max_crashes or num_storage_errors >= self._policy.max_storage_errors:
                     raise
-                self._wait_for(exc.message)
+                # Of a model that has too much to do, more jobs would ask for more.
+                self._wait_for(exc.message, is_model=isinstance(exc, ModelUnavailable) and type(exc) is not Overloaded)
             else:
                 self.waiting_for = None
+                self._set_waits_for_model(False)
                 return result
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, self._policy.max_wait_s)
 
-    def _wait_for(self, reason: str) -> None:
+    def note_wait_for_model(self, reason: str) -> None:
+        """Say, in what is awaited by `call`, that an answer of the model will take a while; until it succeeds."""
+        self.waiting_for = self.waiting_for or reason
+        self._set_waits_for_model(True)
+
+    def _wait_for(self, reason: str, *, is_model: bool) -> None:
         if self.waiting_for != reason:
             logger.warning("ingestion waits", extra={**self._name, "reason": reason})
         self.waiting_for = reason
+        self._set_waits_for_model(is_model)
+
+    def _set_waits_for_model(self, waits: bool) -> None:
+        if waits != self.waits_for_model:
+            self.waits_for_model = waits
+            self._on_wait()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from server.errors import HearthError
 from server.protocols import RerankModel
 from server.rag.documents import Chunk
+from server.rag.embedded_text import embedded_text
 from server.types import Lane
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def blend(fused: float, relevance: float | None) -> float:
 async def _score(
     model: RerankModel, query: str, chunks: Sequence[Chunk], *, timeout_s: float, lane: Lane
 ) -> dict[int, float]:
-    texts = [f"{chunk.span.heading}\n{chunk.text}" if chunk.span.heading else chunk.text for chunk in chunks]
+    texts = [embedded_text(chunk.text, heading=chunk.span.heading, columns=chunk.columns) for chunk in chunks]
     result = await model.rerank(
         query, texts, truncate="end", lane=lane, max_tokens_per_doc=MAX_TOKENS, timeout_s=timeout_s
     )

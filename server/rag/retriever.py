@@ -1,18 +1,21 @@
 """Finds the chunks of vector stores that answer queries: two arms search, their rankings are fused, repetitions are
 dropped, and a cross-encoder has a say about the best.
 
-What is committed when a search begins is found by it. Knows nothing of HTTP, nor which models serve a store.
+What is committed when a search begins is found by it, or what has taken its place since. Knows nothing of HTTP, nor
+which models serve a store.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from server.errors import Reindexed
 from server.protocols import EmbeddingModel, RerankModel
-from server.rag.arms import Arms, SearchedStore
+from server.rag.arms import Arms, Ids, SearchedStore
 from server.rag.document_store import DocumentStore
 from server.rag.documents import Chunk, Parent, StoreRecord
 from server.rag.filters import Filter, allowed_chunks
@@ -20,6 +23,7 @@ from server.rag.fusion import Ranking, fuse
 from server.rag.index_shelf import IndexShelf
 from server.rag.near_duplicates import NearDuplicates
 from server.rag.reranking import RerankPolicy, SecondOpinion, blend, rerank
+from server.rag.rows import stores
 from server.rag.search import Hit, SearchOptions, SearchOutcome, Stage
 from server.rag.search_trace import SearchTrace, best_query
 from server.rag.stopwatch import Stopwatch
@@ -27,11 +31,25 @@ from server.rag.stopwatch import Stopwatch
 NUM_CANDIDATES = 100
 """Chunks that an arm finds for a query, and that fusion leaves."""
 
+MAX_TRIES = 3
+"""Of a search beside which documents are replaced or removed: the last one passes over what it misses."""
+
 DEFAULT_OPTIONS = SearchOptions()
 DEFAULT_POLICY = RerankPolicy()
 
 Scores = dict[int, float]
 """By chunk id, best first."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one try has found. `has_gaps`: chunks have gone meanwhile, and what came for them may be missing."""
+
+    arms: Sequence[Stage]
+    fused: Scores
+    chunks: Sequence[Chunk]
+    trace: SearchTrace
+    has_gaps: bool
 
 
 class Retriever:
@@ -67,19 +85,16 @@ class Retriever:
             ModelUnavailable: The embedding model cannot answer; without the reranker, a search goes on.
             StorageError: The database cannot be read.
         """
-        watch, trace = Stopwatch(), SearchTrace()
-        with watch.lap("open"):
-            stores = [await self._open(tenant, store_id, options.filter) for store_id in dict.fromkeys(store_ids)]
-        arms = await self._arms.search(stores, list(dict.fromkeys(queries)), options, watch)
-        trace.add(arms)
-        fused = _fuse(arms, options)
-        trace.add_ranking("fused", fused)
-        with watch.lap("select"):
-            chunks = await self._select(fused, queries, self._num_needed(options), trace)
+        watch = Stopwatch()
+        for _ in range(MAX_TRIES):
+            found = await self._find(tenant, store_ids, queries, options, watch)
+            if not found.has_gaps:
+                break
+        chunks, trace = found.chunks, found.trace
         with watch.lap("rerank"):
-            opinion = await self._rerank(arms, chunks, options)
+            opinion = await self._rerank(found.arms, chunks, options)
         trace.add_ranking("rerank", _best_first(opinion.relevance))
-        final = _best_first(_final_score(chunks, fused, opinion))
+        final = _best_first(_final_score(chunks, found.fused, opinion))
         trace.add_ranking("final", final)
         with watch.lap("show"):
             hits = await self._show(chunks, final, trace, options)
@@ -92,17 +107,38 @@ class Retriever:
             explanation=trace.explanation() if options.explain else None,
         )
 
+    async def _find(
+        self,
+        tenant: str,
+        store_ids: Sequence[str],
+        queries: Sequence[str],
+        options: SearchOptions,
+        watch: Stopwatch,
+    ) -> _Found:
+        """Ask both arms, and read the best that they have found together."""
+        trace = SearchTrace()
+        with watch.lap("open"):
+            searched = [await self._open(tenant, store_id, options.filter) for store_id in dict.fromkeys(store_ids)]
+        arms = await self._arms.search(searched, list(dict.fromkeys(queries)), options, watch)
+        trace.add(arms)
+        fused = _fuse(arms, options)
+        trace.add_ranking("fused", fused)
+        with watch.lap("select"):
+            chunks, is_complete = await self._select(fused, queries, self._num_needed(options), trace)
+        has_gaps = not is_complete or (options.filter is not None and any(each.has_lost_chunks for each in searched))
+        return _Found(arms, fused, chunks, trace, has_gaps)
+
     async def _open(self, tenant: str, store_id: str, wanted: Filter | None) -> SearchedStore:
         """Wait until the index of a store has what is committed now."""
         record = await self._documents.store(tenant, store_id)
-        index = await self._shelf.at_least(store_id, record.generation)
+        generation, allowed_ids = record.generation, None
+        if wanted is not None:
+            generation, allowed_ids = await self._documents.read(lambda db: _allowed(db, store_id, wanted))
+        index = await self._shelf.at_least(store_id, generation)
         if index.vectors.generation > record.generation:  # perhaps of another model by now
             record = await self._documents.store(tenant, store_id)
         self._check_model(record)
-        if wanted is None:
-            return SearchedStore(store_id, index)
-        allowed_ids = await self._documents.read(lambda db: allowed_chunks(db, store_id, wanted))
-        return SearchedStore(store_id, index, allowed_ids)
+        return SearchedStore(store_id, index, generation, allowed_ids)
 
     def _check_model(self, record: StoreRecord) -> None:
         facts = self._embedding.facts
@@ -116,18 +152,20 @@ class Retriever:
 
     async def _select(
         self, chunk_ids: Iterable[int], queries: Iterable[str], num_needed: int, trace: SearchTrace
-    ) -> list[Chunk]:
-        """Read the best chunks that do not repeat a better one, as many as are needed."""
+    ) -> tuple[list[Chunk], bool]:
+        """Read the best chunks that do not repeat a better one, as many as are needed. False: some are no more."""
         duplicates = NearDuplicates(queries)
         selected: list[Chunk] = []
         asked: list[Chunk] = []
         waiting = list(chunk_ids)
+        num_gone = 0
         while waiting and len(selected) < num_needed:
             count = num_needed - len(selected)
             some, waiting = waiting[:count], waiting[count:]
             found = await self._documents.chunks(some)
             trace.look_at(found)
             trace.drop(set(some) - {chunk.id for chunk in found}, "deleted meanwhile")
+            num_gone += len(some) - len(found)
             asked += found
             originals = await asyncio.to_thread(_originals, duplicates, found)
             for chunk, original in zip(found, originals, strict=True):
@@ -136,7 +174,7 @@ class Retriever:
                 else:
                     trace.drop([chunk.id], f"repeats chunk {asked[original].id}")
         trace.drop(waiting, f"behind the best {num_needed}")
-        return selected
+        return selected, num_gone == 0
 
     async def _rerank(self, arms: Sequence[Stage], chunks: Sequence[Chunk], options: SearchOptions) -> SecondOpinion:
         """Score the best chunks, each against the query that found it best: several queries cost no more than one."""
@@ -191,6 +229,11 @@ class Retriever:
                 fitting[parent.id] = parent
                 max_tokens -= num_tokens
         return fitting
+
+
+def _allowed(db: sqlite3.Connection, store_id: str, wanted: Filter) -> tuple[int, Ids]:
+    """The chunks that a filter leaves, and the generation that they are of."""
+    return stores.generation(db, store_id), allowed_chunks(db, store_id, wanted)
 
 
 def _originals(duplicates: NearDuplicates, chunks: Iterable[Chunk]) -> list[int | None]:

@@ -19,7 +19,10 @@ from server.types import (
     GenerateRequest,
     SamplingParams,
     Urgency,
+    Usage,
 )
+
+NO_WORK = Usage(prompt_tokens=0)
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 """What models that reason write before they answer."""
@@ -27,10 +30,11 @@ _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 @dataclass(frozen=True)
 class ShortAnswer:
-    """`is_cut`: the model had more to say than it was allowed to."""
+    """`is_cut`: the model had more to say than it was allowed to. `usage` is what it took."""
 
     text: str
     is_cut: bool = False
+    usage: Usage = NO_WORK
 
 
 async def ask(
@@ -50,11 +54,11 @@ async def ask(
         tenant=tenant,
     )
     pieces: list[str] = []
-    is_cut = False
+    is_cut, usage = False, NO_WORK
     async with aclosing(model.generate(request)) as events:
         async for event in events:
             if isinstance(event, Delta):
                 pieces.append(event.text)
             elif isinstance(event, Finished):
-                is_cut = event.reason == "length"
-    return ShortAnswer(_THOUGHT.sub("", "".join(pieces)).strip(), is_cut)
+                is_cut, usage = event.reason == "length", event.usage
+    return ShortAnswer(_THOUGHT.sub("", "".join(pieces)).strip(), is_cut, usage)

@@ -103,6 +103,7 @@ class ChunkRow(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     num_tokens: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
     context: Annotated[str, msgspec.Meta(max_length=4096)]
     context_key: Annotated[bytes, msgspec.Meta(max_length=64)] | None
+    columns: Annotated[str, msgspec.Meta(max_length=4096)] = ""
 
 
 class Parents(_Message, frozen=True, kw_only=True):

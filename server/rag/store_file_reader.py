@@ -120,6 +120,7 @@ class StoreFileReader:
                     row.num_tokens,
                     row.context,
                     row.context_key,
+                    row.columns,
                 )
                 for row in rows
             ),

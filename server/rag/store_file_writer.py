@@ -88,7 +88,7 @@ class StoreFileWriter:
         num_rows = max(1, min(_ROWS, _VECTOR_BYTES // (halves.shape[1] * HALF.itemsize)))
         for start in range(0, len(chunks), num_rows):
             rows = [
-                ChunkRow(*_place(each.span), each.parent, each.num_tokens, each.context, each.context_key)
+                ChunkRow(*_place(each.span), each.parent, each.num_tokens, each.context, each.context_key, each.columns)
                 for each in chunks[start : start + num_rows]
             ]
             yield self._frame(Chunks(rows=rows, vectors=halves[start : start + num_rows].tobytes()))

@@ -36,12 +36,18 @@ class VectorSwap:
     vectors: FaissIndex | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class StoreIndex:
-    """Both indexes of a store. Any thread may call any method."""
+    """Both indexes of a store. Any thread may call any method.
+
+    Attributes:
+        last_removal: Generation of the newest change by which chunks went, which searches may see already, in one index
+            or in both; 0 if there was none since it was made.
+    """
 
     vectors: FaissIndex
     words: LexicalIndex
+    last_removal: int = 0
 
     @property
     def generation(self) -> int:
@@ -54,6 +60,8 @@ class StoreIndex:
 
     def apply(self, change: ChunkChange) -> None:
         """Take over one change."""
+        if len(change.removed_ids):
+            self.last_removal = change.generation
         if self.vectors.generation < change.generation:
             self.vectors.apply(change.generation, change.added_ids, change.vectors, change.removed_ids)
         if self.words.generation < change.generation:
@@ -65,7 +73,7 @@ class StoreIndex:
         if self.words.generation < change.generation:
             self.words.apply(change.generation, postings_of(_NO_IDS, ()), _NO_IDS)
         is_behind = self.vectors.generation < change.generation  # else they were read after the change
-        return StoreIndex(change.vectors if is_behind else self.vectors, self.words)
+        return StoreIndex(change.vectors if is_behind else self.vectors, self.words, self.last_removal)
 
     def merge(self) -> bool:
         """Tidy up once; false if there was nothing to do in either."""

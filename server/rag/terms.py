@@ -34,9 +34,9 @@ class ChunkTerms(NamedTuple):
     packed: bytes
 
 
-def searched_text(text: str, *, heading: str, context: str) -> str:
+def searched_text(text: str, *, heading: str, columns: str, context: str) -> str:
     """Tell what of a chunk is searched by words."""
-    return f"{context}\n{text}\n{heading}"
+    return f"{context}\n{columns}\n{text}\n{heading}"
 
 
 def chunk_terms(texts: Sequence[str]) -> list[ChunkTerms]:

@@ -18,12 +18,13 @@ from server.errors import ContextLengthExceeded, DeadlineExceeded, InvalidReques
 from server.protocols import ChatModel
 from server.rag.prompt import NO_SOURCE_ANSWER, Source, SourcePrompt, source_of, write_prompt
 from server.rag.search import Hit, SearchOutcome
+from server.rag.short_answer import NO_WORK
 from server.rag.stopwatch import Stopwatch
 from server.services.citing import Citer, uncited
 from server.services.framing import Frame, Messages, fitting_frame, without_citations
 from server.services.given_documents import best_parts, whole_sources
 from server.services.grounding import Cited, Grounding, Sourced
-from server.services.query_rewriting import QueryRewriter
+from server.services.query_rewriting import QueryRewriter, Rewriting
 from server.services.store_models import StoreModels
 from server.services.vector_stores import VectorStoreService
 from server.types import ChatPrompt, Delta, Finished, GenerateRequest, Started, Usage
@@ -37,17 +38,17 @@ ANSWER_SHARE = 0.25
 MAX_QUERY_CHARS = 16_384
 """Of a message that is searched for: its end, where people put their questions when they paste something."""
 
-NO_WORK = Usage(prompt_tokens=0)
-
 
 @dataclass(frozen=True)
 class _Found:
-    """Sources, best first, and the search that some of them come from, if there was one."""
+    """Sources, best first, and the search that some of them come from, if there was one. `usage` is what rewriting the
+    question took."""
 
     given: Sequence[Source] = ()
     found: Sequence[Source] = ()
     outcome: SearchOutcome | None = None
     num_irrelevant: int = 0
+    usage: Usage = NO_WORK
 
 
 class GroundedChat:
@@ -89,7 +90,7 @@ class GroundedChat:
             yield sourced
             yield Delta(NO_SOURCE_ANSWER)
             yield Cited(text=NO_SOURCE_ANSWER)
-            yield Finished("stop", NO_WORK)
+            yield Finished("stop", found.usage)
             return
         asked = msgspec.structs.replace(request, prompt=frame(prompt.text))
         timeout_s = self._models.rerank_policy.timeout_s
@@ -97,7 +98,7 @@ class GroundedChat:
         cite = citer.cite if request.grammar is None else uncited
         async with aclosing(cite(model.generate(asked), prompt.sources)) as events:
             async for event in events:
-                yield event
+                yield _with_usage(event, found.usage) if isinstance(event, Finished) else event
                 if isinstance(event, Started):
                     yield sourced
 
@@ -127,23 +128,24 @@ class GroundedChat:
         store_ids = [(await self._stores.get(tenant, store_id)).id for store_id in grounding.store_ids]
         store_ids += [await self._stores.id_of(tenant, name) for name in grounding.store_names]
         with watch.lap("rewrite"):
-            queries = await self._queries(model, request, rewrites=grounding.rewrites_query)
+            rewriting = await self._rewriting(model, request, rewrites=grounding.rewrites_query)
         with watch.lap("search"):
             options = replace(grounding.options, parent_tokens=max(0, room))
-            outcome = await self._stores.search_together(tenant, store_ids, queries, options)
+            outcome = await self._stores.search_together(tenant, store_ids, rewriting.queries, options)
         relevant = [hit for hit in outcome.hits if self._is_relevant(hit, grounding)]
-        return _Found(given, list(map(source_of, relevant)), outcome, len(outcome.hits) - len(relevant))
+        num_irrelevant = len(outcome.hits) - len(relevant)
+        return _Found(given, list(map(source_of, relevant)), outcome, num_irrelevant, rewriting.usage)
 
-    async def _queries(self, model: ChatModel, request: GenerateRequest, *, rewrites: bool) -> list[str]:
+    async def _rewriting(self, model: ChatModel, request: GenerateRequest, *, rewrites: bool) -> Rewriting:
         messages = _messages(request)
         question = _question(messages)
         if not question.strip():
             raise InvalidRequest("no message of the user has text, so there is nothing to search for", param="messages")
         if not rewrites:
-            return [question]
+            return Rewriting([question])
         timeout_s = self._models.rewrite_timeout_s
-        queries = await self._rewriter.rewrite(model, messages, timeout_s=timeout_s, tenant=request.tenant)
-        return [question, *queries[1:]]
+        found = await self._rewriter.rewrite(model, messages, timeout_s=timeout_s, tenant=request.tenant)
+        return replace(found, queries=[question, *found.queries[1:]])
 
     def _is_relevant(self, hit: Hit, grounding: Grounding) -> bool:
         """Ask the cross-encoder, else the cosine. What was found by words alone has neither, unless nobody asked."""
@@ -183,6 +185,12 @@ def _sourced(found: _Found, prompt: SourcePrompt | None, watch: Stopwatch) -> So
         rerank_failure=outcome.rerank_failure if outcome else None,
         timings_ms=watch.times_ms(),
     )
+
+
+def _with_usage(ending: Finished, also: Usage) -> Finished:
+    """Add what was asked of the model before: who pays for an answer pays for all that it took."""
+    usage = Usage(**{name: getattr(ending.usage, name) + getattr(also, name) for name in Usage.__struct_fields__})
+    return msgspec.structs.replace(ending, usage=usage)
 
 
 @asynccontextmanager

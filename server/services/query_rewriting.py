@@ -10,12 +10,13 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from server.errors import HearthError
 from server.protocols import ChatModel
-from server.rag.short_answer import ShortAnswer, ask
+from server.rag.short_answer import NO_WORK, ShortAnswer, ask
 from server.rag.words import is_telling, words_of
-from server.types import DEFAULT_TENANT, ChatMessage, Urgency
+from server.types import DEFAULT_TENANT, ChatMessage, Urgency, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +46,20 @@ _NUMBERING = re.compile(r"(?:(?:search )?quer(?:y|ies)\s*\d*:|[(\[]?\d{1,2}[.):\
 _QUOTES = " \t\"'`“”„‘’«»[],"
 
 
+@dataclass(frozen=True)
+class Rewriting:
+    """What to search for, and what asking the model took; one that did not answer does not tell."""
+
+    queries: list[str]
+    usage: Usage = NO_WORK
+
+
 class QueryRewriter:
     """Asks any chat model. Holds nothing, so one serves everybody."""
 
     async def rewrite(
         self, chat_model: ChatModel, messages: Sequence[ChatMessage], *, timeout_s: float, tenant: str = DEFAULT_TENANT
-    ) -> list[str]:
+    ) -> Rewriting:
         """Return what to search for: the last user message as it stands, then up to `MAX_QUERIES` of the model's.
 
         Never fails: where the model cannot answer within `timeout_s`, or writes nothing of use, the message is all
@@ -58,7 +67,7 @@ class QueryRewriter:
         """
         question = next((message.content for message in reversed(messages) if message.role == "user"), "")
         if not question.strip():
-            return []
+            return Rewriting([])
         conversation = _conversation(messages)
         prompt = ChatMessage(role="user", content=_INSTRUCTION.format(conversation="\n".join(conversation)))
         try:
@@ -70,7 +79,7 @@ class QueryRewriter:
             return _without(question, f"the chat model did not answer within {timeout_s:g} s")
         except HearthError as exc:
             return _without(question, exc.message)
-        return [question, *_queries(answer, question, conversation)]
+        return Rewriting([question, *_queries(answer, question, conversation)], answer.usage)
 
 
 def _conversation(messages: Sequence[ChatMessage]) -> list[str]:
@@ -108,6 +117,6 @@ def _lines(answer: ShortAnswer) -> Iterator[str]:
             yield text
 
 
-def _without(question: str, reason: str) -> list[str]:
+def _without(question: str, reason: str) -> Rewriting:
     logger.warning("search without rewriting", extra={"reason": reason})
-    return [question]
+    return Rewriting([question])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.config.rag_section import NO_MODEL, RagSettings
 from server.config.schema import ModelConfig
-from server.errors import Conflict, ModelNotFound
+from server.errors import Conflict, HearthError, ModelNotFound
 from server.models.registry import ModelRegistry
 from server.protocols import ChatModel, EmbeddingModel, RerankModel
 from server.rag.contexts import ContextModel
@@ -55,6 +55,14 @@ class StoreModels:
                 f"{_reindex(store.id)}"
             )
         return embedder
+
+    def is_ready(self, store: StoreRecord) -> bool:
+        """Whether `embedder` answers at once, if only to say that there is no such model."""
+        try:
+            _, embedder = self._registry.embedding(store.embedding_model)
+        except HearthError:
+            return True
+        return embedder.state == "ready"
 
     async def for_reindex(self, name: str | None) -> tuple[ModelConfig, ModelFacts]:
         """Return the embedding model of this name, that of new stores for None, loaded.

@@ -225,7 +225,7 @@ class VectorStoreService:
             )
             for query in queries
         ]
-        return list(dict.fromkeys(query for each in await asyncio.gather(*rewritings) for query in each))
+        return list(dict.fromkeys(query for each in await asyncio.gather(*rewritings) for query in each.queries))
 
     def _touch(self, store_id: str) -> None:
         self._door.library.documents.touch(store_id, int(self._clock()))

@@ -70,7 +70,7 @@ class Database:
             reader.execute("PRAGMA query_only = ON")
         return cls(path.parent, writer, readers)
 
-    async def write(self, work: Work[T], *, use_reserve: bool = False) -> T:
+    async def write(self, work: Work[T], *, use_reserve: bool = False, survives_power_cut: bool = True) -> T:
         """Run `work` in a transaction of its own, after those that were asked for before.
 
         Once this returns, what was written survives a power cut; if it raises, nothing was changed. Somebody who
@@ -78,13 +78,16 @@ class Database:
 
         Args:
             use_reserve: For what ends or deletes things: it may use the last of the disk (`disk_room.py`).
+            survives_power_cut: If not, only the end of this process is survived, and the disk is not waited for.
 
         Raises:
             StorageFull: There is no room left; what is there stays readable.
             StorageError: The database cannot be written, or another program holds it.
         """
         deadline = time.monotonic() + BUSY_TIMEOUT_S
-        do = partial(self._write, work, deadline=deadline, use_reserve=use_reserve)
+        do = partial(
+            self._write, work, deadline=deadline, use_reserve=use_reserve, survives_power_cut=survives_power_cut
+        )
         return await asyncio.get_running_loop().run_in_executor(self._write_thread, do)
 
     async def read(self, work: Work[T]) -> T:
@@ -104,7 +107,7 @@ class Database:
 
     # ---- in threads
 
-    def _write(self, work: Work[T], *, deadline: float, use_reserve: bool) -> T:
+    def _write(self, work: Work[T], *, deadline: float, use_reserve: bool, survives_power_cut: bool) -> T:
         db = self._writer
         with disk_errors():
             if not use_reserve:
@@ -112,6 +115,7 @@ class Database:
             # Whoever has waited in line does not wait as long again, or a held database would hold up a long line.
             patience_ms = max(0, round(1000 * (deadline - time.monotonic())))
             db.execute(f"PRAGMA busy_timeout = {patience_ms}")
+            db.execute(f"PRAGMA synchronous = {'FULL' if survives_power_cut else 'NORMAL'}")
             db.execute("BEGIN IMMEDIATE")
             try:
                 result = work(db)

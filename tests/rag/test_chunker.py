@@ -427,3 +427,51 @@ def test_pieces_without_a_space_end_at_another_one() -> None:
     text = "line\n" * 2000
 
     assert all(text[start:end].endswith("line") for start, end in pieces(text)[:-1])
+
+
+# ---- tables
+
+
+def columns_of(*blocks: tuple[str, str], kind: Literal["static", "structural"] = "structural") -> list[str]:
+    """What goes before each chunk of a document that is cut into very small ones."""
+    strategy = ChunkingStrategy(kind=kind, max_tokens=12, overlap_tokens=0)
+    return [each.columns for each in cut(document_of(*blocks), strategy).chunks]
+
+
+def table(head: str, num_rows: int = 4) -> str:
+    return "\n".join([head, *(f"tea {row} | {row}.50" for row in range(num_rows))])
+
+
+@pytest.mark.parametrize("kind", ["static", "structural"])
+def test_chunks_that_begin_inside_a_table_know_its_columns(kind: Literal["static", "structural"]) -> None:
+    first, *others = columns_of(("table", table("Drink | Price")), kind=kind)
+
+    assert first == ""
+    assert others
+    assert set(others) == {"Drink | Price"}
+
+
+def test_what_is_no_table_has_no_columns() -> None:
+    assert set(columns_of(("paragraph", table("Drink | Price")), ("code", table("a | b")))) == {""}
+
+
+def test_what_follows_a_table_has_no_columns() -> None:
+    *_, last = columns_of(("table", table("Drink | Price")), ("paragraph", words(12)))
+
+    assert last == ""
+
+
+@pytest.mark.parametrize(
+    ("head", "columns"),
+    [
+        ("| Drink | Price |\n|:---|---:|", "| Drink | Price |"),
+        ("| 1 | 2 |\n|---|---|", "| 1 | 2 |"),
+        ("Country | 2023 | 2024", "Country | 2023 | 2024"),
+        ("mate | 4.20", ""),
+        ("mate | 2024-05-01", ""),
+        ("mate | 15%", ""),
+        ("Name " * 100 + "| Price", ("Name " * 100)[:300].rstrip()),
+    ],
+)
+def test_the_first_row_names_the_columns_unless_figures_are_in_it(head: str, columns: str) -> None:
+    assert columns_of(("table", table(head, 8)))[-1] == columns

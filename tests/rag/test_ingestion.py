@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from server.errors import ModelUnavailable, Overloaded
+from server.models.registry import ModelEntry
 from server.rag.documents import ChunkingStrategy, DocumentRecord, StoreRecord
-from tests.fakes.library import SMALL_CHUNKS, TENANT, FakeParser, Rig, jobs_done, open_rig
+from tests.fakes.library import SMALL_CHUNKS, TENANT, FakeParser, Rig, fake_embedder, jobs_done, open_rig
 from tests.fakes.models import FakeChatModel
+from tests.fakes.wide_embedder import WIDE, WIDE_FACTS, WideEmbedder
 
 
 @pytest.fixture
@@ -155,3 +158,113 @@ async def test_what_is_over_is_told_as_the_database_has_it(rig: Rig) -> None:
     done = await rig.documents.document(TENANT, document.store_id, document.file_id)
 
     assert rig.library.ingestion.with_progress(done) == done
+
+
+# ---- models that are not there
+
+
+@pytest.fixture
+async def two_models(tmp_path: Path) -> AsyncIterator[Rig]:
+    """One job runs at a time; the model of `add_store` is loading, and answers when its gate is opened."""
+    embedder = fake_embedder(state="loading", gate=asyncio.Event())
+    others = [ModelEntry(WIDE, WideEmbedder())]
+    async with open_rig(tmp_path, embedder=embedder, others=others, max_running=1) as rig:
+        yield rig
+
+
+async def add_wide_store(rig: Rig) -> StoreRecord:
+    return await rig.documents.create_store(
+        TENANT, embedding_model="wide", fingerprint=WIDE_FACTS.fingerprint, dimensions=3, chunking=SMALL_CHUNKS
+    )
+
+
+async def is_done(document: DocumentRecord) -> None:
+    [job] = [task for task in asyncio.all_tasks() if task.get_name() == f"ingestion of {document.file_id}"]
+    await asyncio.wait_for(job, 10)
+
+
+def load(rig: Rig) -> None:
+    assert rig.embedder.gate is not None
+    rig.embedder.state = "ready"
+    rig.embedder.gate.set()
+
+
+async def test_a_model_that_loads_keeps_only_its_own_stores_waiting(two_models: Rig) -> None:
+    rig = two_models
+    waiting = await submit(rig, await rig.add_store(), ["a1", "a2", "a3"])
+    await rig.embedder.begun.wait()
+
+    [other] = await submit(rig, await add_wide_store(rig), ["b"])
+    await is_done(other)
+
+    assert rig.parser.names == ["b"], "what waits has not been read, and holds no memory"
+    told = [rig.library.ingestion.with_progress(each).waiting_for for each in waiting]
+    assert told == ["model 'embedder' is not ready yet"] * 3
+    load(rig)
+    await jobs_done()
+    assert [await status_of(rig, each) for each in (*waiting, other)] == ["completed"] * 4
+
+
+async def test_a_model_that_ends_in_the_middle_of_a_job_keeps_only_its_own_stores_waiting(two_models: Rig) -> None:
+    rig = two_models
+    rig.embedder.state = "ready"
+    [waiting] = await submit(rig, await rig.add_store(), ["a"])
+    await rig.embedder.begun.wait()  # it tells the text's tokens
+    assert rig.embedder.gate is not None
+    rig.embedder.state = "loading"
+    rig.embedder.gate.set()
+    rig.embedder.gate = asyncio.Event()
+    rig.embedder.begun.clear()
+    await rig.embedder.begun.wait()
+
+    [other] = await submit(rig, await add_wide_store(rig), ["b"])
+    await is_done(other)
+
+    assert await status_of(rig, waiting) == "in_progress"
+    load(rig)
+    await jobs_done()
+    assert await status_of(rig, waiting) == "completed"
+
+
+async def test_a_model_that_has_failed_keeps_only_its_own_stores_waiting(two_models: Rig) -> None:
+    rig = two_models
+    rig.embedder.state, rig.embedder.error = "failed", ModelUnavailable("it has failed")
+    waiting = await submit(rig, await rig.add_store(), ["a1", "a2"])
+    await rig.embedder.begun.wait()
+
+    [other] = await submit(rig, await add_wide_store(rig), ["b"])
+    await is_done(other)
+
+    assert [rig.library.ingestion.with_progress(each).waiting_for for each in waiting] == ["it has failed"] * 2
+    rig.embedder.error = None
+    load(rig)
+    await jobs_done()
+    assert [await status_of(rig, each) for each in waiting] == ["completed"] * 2
+
+
+async def test_who_waits_for_a_model_can_be_cancelled_and_stopped(two_models: Rig) -> None:
+    rig = two_models
+    first, second = await submit(rig, await rig.add_store(), ["a1", "a2"])
+    await rig.embedder.begun.wait()
+
+    rig.library.ingestion.cancel(lambda document: document.id == first.id)
+    await rig.embedder.cancelled.wait()
+    assert rig.library.ingestion.with_progress(second) != second, "it waits in the first one's place"
+    rig.library.ingestion.cancel(lambda document: document.id == second.id)
+    await jobs_done()
+
+    assert rig.parser.names == []
+
+
+async def test_a_model_with_too_much_to_do_is_not_asked_by_more_jobs(two_models: Rig) -> None:
+    rig = two_models
+    rig.embedder.state, rig.embedder.error = "ready", Overloaded("too much to do")
+    await submit(rig, await rig.add_store(), ["a1", "a2", "a3"])
+    for _ in range(20):
+        await rig.embedder.begun.wait()
+        rig.embedder.begun.clear()
+
+    assert rig.parser.names == ["a1"]
+    rig.embedder.error = None
+    load(rig)
+    await jobs_done()

@@ -83,6 +83,17 @@ async def test_a_store_gets_another_models_vectors(stores: Stores) -> None:
     assert {str(each["lane"]) for each in stores.wide.options[:-1]} == {"bulk"}
 
 
+async def test_columns_of_tables_are_embedded_anew_too(stores: Stores) -> None:
+    stores.rig.parser.kind = "table"
+    store = await stores.filled("Tea | Cost\nmate | low")
+    embedded = list(stores.rig.embedder.embedded)
+
+    await stores.begin(store)
+    await jobs_done()
+
+    assert stores.wide.embedded == embedded == ["Tea | Cost", "Tea | Cost\nmate | lo", "Tea | Cost\nw"]
+
+
 async def test_usage_counts_the_new_vectors(stores: Stores) -> None:
     store = await stores.filled("apples")
 

@@ -170,6 +170,29 @@ async def test_what_was_deleted_is_not_found(stores: SearchedStores) -> None:
     assert names(await retriever(stores).search(TENANT, [store], ["red car"])) == ["1.txt"]
 
 
+@pytest.mark.parametrize("is_filtered", [False, True])
+@pytest.mark.parametrize("is_told", [False, True], ids=["the index lacks it", "the index has it"])
+async def test_a_document_that_is_replaced_during_a_search_is_found(
+    stores: SearchedStores, *, is_filtered: bool, is_told: bool
+) -> None:
+    """In one version or the other: what an arm, or the filter, has seen of the old one is gone by then."""
+    store = await stores.add_store("a dog")
+    file_id = await stores.add(store, "an auto", name="car.txt", attributes={"year": 1999})
+    embedder, wanted = TopicEmbedder(gate=asyncio.Event()), parse_filter({"type": "lt", "key": "year", "value": 2000})
+    options = SearchOptions(text_weight=0, filter=wanted if is_filtered else None)
+    searching = asyncio.create_task(retriever(stores, embedder=embedder).search(TENANT, [store], ["vehicle"], options))
+    await embedder.begun.wait()
+
+    change = await stores.commit_again(store, file_id, "the old auto", attributes={"year": 1999})
+    if is_told:
+        stores.shelf.apply(change)
+        await stores.shelf.index(store)
+    assert embedder.gate is not None
+    embedder.gate.set()
+
+    assert names(await searching)[0] == "car.txt"
+
+
 # ---- repetitions
 
 

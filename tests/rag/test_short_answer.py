@@ -7,7 +7,7 @@ import pytest
 
 from server.errors import Overloaded
 from server.rag.short_answer import ShortAnswer, ask
-from server.types import ChatMessage, ChatPrompt, Urgency
+from server.types import ChatMessage, ChatPrompt, Urgency, Usage
 from tests.fakes.models import FakeChatModel, saying
 
 MESSAGES = (ChatMessage(role="user", content="hello"),)
@@ -19,7 +19,7 @@ async def test_an_answer_is_asked_for_greedily_and_collected() -> None:
     answer = await ask(model, MESSAGES, max_tokens=7, urgency=Urgency(priority=9), tenant="ada")
 
     [request] = model.requests
-    assert answer == ShortAnswer("Hello")
+    assert answer == ShortAnswer("Hello", usage=Usage(prompt_tokens=5, completion_tokens=2, cached_tokens=2))
     assert request.prompt == ChatPrompt(MESSAGES)
     assert (request.sampling.max_tokens, request.sampling.temperature) == (7, 0.0)
     assert (request.urgency.priority, request.tenant) == (9, "ada")

@@ -36,7 +36,7 @@ DOCUMENT = StoredDocument(
         parents=(Span(0, 12, 1, "A > B"),),
         chunks=(
             ChunkDraft(Span(0, 6, 1, "A > B"), 0, 2, "a greeting", b"key"),
-            ChunkDraft(Span(4, 12, None, ""), 0, 2),
+            ChunkDraft(Span(4, 12, None, ""), 0, 2, columns="Greeting | Name"),
         ),
         pages=((0, 1), (7, 2)),
     ),

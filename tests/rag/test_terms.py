@@ -39,7 +39,7 @@ def test_counts_have_an_upper_bound() -> None:
 
 
 def test_headings_and_contexts_are_searched_and_do_not_run_into_the_text() -> None:
-    [found] = chunk_terms([searched_text("bak", heading="dok", context="fuk")])
+    [found] = chunk_terms([searched_text("bak", heading="dok", columns="", context="fuk")])
 
     assert unpacked(found) == {term_key(word): 1 for word in ("bak", "dok", "fuk")}
 

@@ -26,6 +26,17 @@ INSERT INTO chunks_fts_{row} (rowid, text, heading) VALUES (1, 'alpha', '');
 """
 
 
+SINCE_THEN = """
+ALTER TABLE chunks DROP COLUMN terms;
+ALTER TABLE chunks DROP COLUMN num_words;
+DROP TABLE response_items;
+DROP TABLE responses;
+ALTER TABLE documents DROP COLUMN attempts;
+ALTER TABLE chunks DROP COLUMN columns;
+"""
+"""What schemas after 6 have brought."""
+
+
 @pytest.fixture
 async def store_ids(tmp_path: Path) -> list[str]:
     """Stores as the older schema has them: of two documents each, and one that is deleted and not swept yet."""
@@ -42,8 +53,7 @@ async def store_ids(tmp_path: Path) -> list[str]:
     with closing(sqlite3.connect(path)) as db:
         for row in (1, 2, 3):
             db.executescript(OLD_TABLES.format(row=row))
-        db.execute("ALTER TABLE chunks DROP COLUMN terms")
-        db.execute("ALTER TABLE chunks DROP COLUMN num_words")
+        db.executescript(SINCE_THEN)
         db.execute("PRAGMA user_version = 6")
         db.commit()
     return found

@@ -356,6 +356,22 @@ async def test_the_model_may_rewrite_the_question() -> None:
     assert [request.tenant for request in kitchen.model.requests] == ["ada", "ada"]
 
 
+@pytest.mark.parametrize("hits", [[hit(1, BREAD)], []], ids=["an answer", "no source"])
+async def test_usage_counts_what_rewriting_took(hits: list[Hit]) -> None:
+    """Both requests of the fake model are as long."""
+    plain = await Kitchen([hit(1, BREAD)], saying("dough kneading time")).answer(grounding=STORE)
+    once = plain.ending.usage
+
+    answer = await Kitchen(hits, saying("dough kneading time")).answer(grounding=replace(STORE, rewrites_query=True))
+
+    times = 2 if hits else 1
+    assert answer.ending.usage == Usage(
+        prompt_tokens=times * once.prompt_tokens,
+        completion_tokens=times * once.completion_tokens,
+        cached_tokens=times * once.cached_tokens,
+    )
+
+
 async def test_without_a_question_nothing_can_be_searched_for() -> None:
     with pytest.raises(InvalidRequest, match="nothing to search for") as caught:
         await Kitchen().answer(ChatMessage(role="user", content=" "))

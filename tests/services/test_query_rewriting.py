@@ -22,7 +22,7 @@ async def rewritten(said: str, *, reason: str = "stop", question: str = QUESTION
 
 
 async def rewrite(model: FakeChatModel, *messages: ChatMessage, timeout_s: float = 5.0) -> list[str]:
-    return await QueryRewriter().rewrite(model, messages, timeout_s=timeout_s)
+    return (await QueryRewriter().rewrite(model, messages, timeout_s=timeout_s)).queries
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,21 @@ async def test_a_store_arrives_with_all_that_it_holds(source: Transfers, target:
     assert target.rig.embedder.embedded == ["apples"], "the query; nothing is embedded again"
 
 
+async def test_chunks_keep_the_columns_of_their_table(source: Transfers, target: Transfers) -> None:
+    """Or what is searched there would be less, and adding the file again would embed it again."""
+    source.rig.parser.kind = target.rig.parser.kind = "table"
+    store = await source.filled("Tea | Cost\nmate | low")
+
+    arrived = await target.imported(await source.exported(store))
+    assert await target.found(arrived, "cost") == await source.found(store, "cost")
+    [[document], _] = await target.stores.documents(TENANT, arrived.id)
+    await target.stores.add_file(TENANT, arrived.id, document.file_id)
+    await jobs_done()
+
+    assert target.rig.embedder.embedded == ["cost"], "the query"
+    assert len(await target.found(arrived, "cost")) == 3
+
+
 async def test_the_files_arrive_too(source: Transfers, target: Transfers) -> None:
     store = await source.filled("apples and pears")
 

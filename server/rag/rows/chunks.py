@@ -23,7 +23,12 @@ def terms_of(text: str, chunked: ChunkedDocument) -> list[ChunkTerms]:
     """Make what `insert` wants of the chunks of a text. It takes a while: outside of transactions."""
     return chunk_terms(
         [
-            searched_text(text[draft.span.start : draft.span.end], heading=draft.span.heading, context=draft.context)
+            searched_text(
+                text[draft.span.start : draft.span.end],
+                heading=draft.span.heading,
+                columns=draft.columns,
+                context=draft.context,
+            )
             for draft in chunked.chunks
         ]
     )
@@ -53,7 +58,8 @@ def insert(
     )
     db.executemany(
         "INSERT INTO chunks (id, store_row, document_id, parent_id, ordinal, start, end, page, heading, num_tokens, "
-        "context, context_key, hash, vector, num_words, terms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "context, context_key, columns, hash, vector, num_words, terms) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
                 chunk_id,
@@ -68,6 +74,7 @@ def insert(
                 draft.num_tokens,
                 draft.context,
                 draft.context_key,
+                draft.columns,
                 hash_,
                 vector.tobytes(),
                 its_terms.num_words,
@@ -93,10 +100,11 @@ def delete(db: sqlite3.Connection, document_id: int) -> Ids:
 def make_terms(db: sqlite3.Connection, document_id: int) -> dict[int, ChunkTerms]:
     """Make the terms of a document's chunks anew, of what is stored of their texts; by chunk id."""
     text = texts.whole(db, document_id)
-    query = "SELECT id, start, end, heading, context FROM chunks WHERE document_id = ? ORDER BY id"
+    query = "SELECT id, start, end, heading, columns, context FROM chunks WHERE document_id = ? ORDER BY id"
     rows = db.execute(query, (document_id,)).fetchall()
     searched = [
-        searched_text(text[start:end], heading=heading, context=context) for _, start, end, heading, context in rows
+        searched_text(text[start:end], heading=heading, columns=columns, context=context)
+        for _, start, end, heading, columns, context in rows
     ]
     return {chunk_id: terms for (chunk_id, *_), terms in zip(rows, chunk_terms(searched), strict=True)}
 
@@ -118,7 +126,7 @@ def select(db: sqlite3.Connection, ids: Sequence[int] | Ids) -> list[Chunk]:
     rows = named.select(
         db,
         "SELECT c.id, c.document_id, f.id AS file_id, f.filename, c.ordinal, c.start, c.end, c.page, c.heading, "
-        "c.parent_id, c.num_tokens, c.context "
+        "c.parent_id, c.num_tokens, c.context, c.columns "
         "FROM json_each(?) AS wanted CROSS JOIN chunks AS c ON c.id = wanted.value "
         "JOIN documents AS d ON d.id = c.document_id JOIN files AS f ON f.row_id = d.file_row ORDER BY wanted.key",
         (_json(ids),),
@@ -135,6 +143,7 @@ def select(db: sqlite3.Connection, ids: Sequence[int] | Ids) -> list[Chunk]:
             parent_id=row["parent_id"],
             num_tokens=row["num_tokens"],
             context=row["context"],
+            columns=row["columns"],
         )
         for row in rows
     ]

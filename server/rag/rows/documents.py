@@ -20,7 +20,7 @@ from server.rag.rows import batches, chunks, lists, named, sequences, stores, te
 
 SELECT = (  # what `record` reads
     "SELECT d.id, s.id AS store_id, s.tenant, f.id AS file_id, f.filename, d.batch_id, d.status, d.failure_code, "
-    "d.failure_message, d.attributes, d.chunking, d.created_at, d.usage_bytes, d.num_chunks "
+    "d.failure_message, d.attributes, d.chunking, d.created_at, d.usage_bytes, d.num_chunks, d.attempts "
     "FROM documents AS d JOIN vector_stores AS s ON s.row_id = d.store_row JOIN files AS f ON f.row_id = d.file_row"
 )
 
@@ -47,7 +47,7 @@ def insert(
             "VALUES (?, ?, ?, ?, 'in_progress', ?, ?, ?) ON CONFLICT (store_row, file_row) DO UPDATE SET "
             "id = excluded.id, batch_id = excluded.batch_id, status = excluded.status, failure_code = NULL, "
             "failure_message = NULL, attributes = excluded.attributes, chunking = excluded.chunking, "
-            "created_at = excluded.created_at, num_chunks = 0",
+            "created_at = excluded.created_at, num_chunks = 0, attempts = 0",
             (
                 document_id,
                 store_row,
@@ -150,6 +150,7 @@ def record(row: sqlite3.Row) -> DocumentRecord:
         usage_bytes=row["usage_bytes"],
         num_chunks=row["num_chunks"],
         num_chunks_done=row["num_chunks"],
+        num_attempts=row["attempts"],
     )
 
 

@@ -110,7 +110,10 @@ def next_chunks(db: sqlite3.Connection, edition: int, after_id: int, num_chunks:
         (_running(db, edition)["store_row"], after_id, edition, num_chunks),
     )
     return [
-        (chunk.id, embedded_text(chunk.text, heading=chunk.span.heading, context=chunk.context))
+        (
+            chunk.id,
+            embedded_text(chunk.text, heading=chunk.span.heading, columns=chunk.columns, context=chunk.context),
+        )
         for chunk in chunks.select(db, [chunk_id for (chunk_id,) in rows])
     ]
 

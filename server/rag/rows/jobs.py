@@ -18,12 +18,26 @@ def unfinished(db: sqlite3.Connection) -> list[tuple[str, DocumentRecord]]:
     return [(row["tenant"], documents.record(row)) for row in rows]
 
 
+def begin(db: sqlite3.Connection, document_id: int) -> int | None:
+    """Count an attempt; return the new number, None if the job is over."""
+    db.execute("UPDATE documents SET attempts = attempts + 1 WHERE id = ? AND status = 'in_progress'", (document_id,))
+    query = "SELECT attempts FROM documents WHERE id = ? AND status = 'in_progress'"
+    found = db.execute(query, (document_id,)).fetchone()
+    return found[0] if found else None
+
+
+def take_back(db: sqlite3.Connection, document_id: int) -> None:
+    """Count an attempt no longer."""
+    db.execute("UPDATE documents SET attempts = attempts - 1 WHERE id = ? AND attempts > 0", (document_id,))
+
+
 def keep_pending(db: sqlite3.Connection, document_id: int, vectors: Mapping[bytes, bytes], *, edition: int) -> bool:
     store_row = _store_of(db, document_id)
     if store_row is None:
         return False
     stores.check_edition(db, store_row, edition)
     pending.insert(db, store_row, document_id, vectors, edition=edition)
+    _note_progress(db, document_id)
     return True
 
 
@@ -32,6 +46,7 @@ def keep_contexts(db: sqlite3.Connection, document_id: int, contexts: Mapping[by
     if store_row is None:
         return False
     pending.insert_contexts(db, store_row, document_id, contexts)
+    _note_progress(db, document_id)
     return True
 
 
@@ -94,6 +109,11 @@ def cancel(db: sqlite3.Connection, document_ids: Sequence[int]) -> list[int]:
         db.execute("UPDATE documents SET status = 'cancelled' WHERE id = ? AND status = 'in_progress'", (document_id,))
         pending.delete(db, document_id)
     return list(document_ids)
+
+
+def _note_progress(db: sqlite3.Connection, document_id: int) -> None:
+    """Only the attempt that is under way counts."""
+    db.execute("UPDATE documents SET attempts = 1 WHERE id = ? AND attempts > 1", (document_id,))
 
 
 def _store_of(db: sqlite3.Connection, document_id: int) -> int | None:

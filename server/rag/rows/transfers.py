@@ -77,15 +77,15 @@ def _read_chunks(db: sqlite3.Connection, document_id: int) -> ChunkedDocument:
     rows = db.execute(parents, (document_id,)).fetchall()
     places = {parent_id: place for place, (parent_id, *_) in enumerate(rows)}
     drafts = db.execute(
-        "SELECT start, end, page, heading, parent_id, num_tokens, context, context_key FROM chunks "
+        "SELECT start, end, page, heading, parent_id, num_tokens, context, context_key, columns FROM chunks "
         "WHERE document_id = ? ORDER BY id",
         (document_id,),
     )
     return ChunkedDocument(
         parents=tuple(Span(*span) for _, *span in rows),
         chunks=tuple(
-            ChunkDraft(Span(*span), places[parent_id], num_tokens, context, context_key)
-            for *span, parent_id, num_tokens, context, context_key in drafts
+            ChunkDraft(Span(*span), places[parent_id], num_tokens, context, context_key, columns)
+            for *span, parent_id, num_tokens, context, context_key, columns in drafts
         ),
         pages=tuple(texts.pages(db, document_id)),
     )
