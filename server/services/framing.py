@@ -22,7 +22,9 @@ Frame = Callable[[str], ChatPrompt]
 
 def without_citations(prompt: ChatPrompt) -> ChatPrompt:
     """Numbers in earlier answers are those of other sources: a model that sees them repeats them."""
-    return msgspec.structs.replace(prompt, messages=tuple(map(_without_numbers, prompt.messages)))
+    num_earlier = len(prompt.messages) - prompt.continues_last  # what is begun goes on as it is
+    earlier, begun = prompt.messages[:num_earlier], prompt.messages[num_earlier:]
+    return msgspec.structs.replace(prompt, messages=(*map(_without_numbers, earlier), *begun))
 
 
 def _without_numbers(message: ChatMessage) -> ChatMessage:

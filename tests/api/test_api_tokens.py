@@ -116,6 +116,18 @@ async def test_a_rag_model_has_the_vocabulary_of_its_chat_model(stack: Stack) ->
         ("/tokenize", {"content": "a", "model": "embedder"}, "model"),
         ("/tokenize", {"content": 1}, "content"),
         ("/tokenize", {"messages": HI, "continue_final_message": True}, "continue_final_message"),
+        (
+            "/tokenize",
+            {
+                "messages": [
+                    *HI,
+                    {"role": "assistant", "content": "a"},
+                    *HI,
+                    {"role": "assistant", "content": "b", "prefix": False},
+                ]
+            },
+            "messages",
+        ),
         ("/tokenize", {"messages": []}, "messages"),
         ("/detokenize", {}, "tokens"),
         ("/detokenize", {"tokens": [-1]}, "tokens[0]"),

@@ -537,7 +537,7 @@ def test_however_an_answer_is_cut_it_is_the_same(pieces: list[str]) -> None:
 
     assert cut.text == whole.text == cited(whole).text
     assert cited(cut) == cited(whole)
-    assert "[9]" not in cut.text
+    assert "[9]" not in cut.text or "`" in cut.text  # in code it is no citation
 
 
 async def test_reasoning_and_calls_pass_beside_the_text() -> None:

@@ -47,7 +47,7 @@ class AnthropicMessage(Body):
     model: str
     content: list[JsonObject]
     """blocks, each with a `type`: `thinking`, `text`, `tool_use`"""
-    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"] | None
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"] | None
     stop_sequence: str | None
     usage: JsonObject
 

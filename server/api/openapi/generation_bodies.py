@@ -15,6 +15,20 @@ class PromptTokensDetails(Body):
 
 class CompletionTokensDetails(Body):
     reasoning_tokens: Count
+    accepted_prediction_tokens: Count = ABSENT
+    rejected_prediction_tokens: Count = ABSENT
+
+
+class Timings(Body):
+    """As llama.cpp's server has them."""
+
+    cache_n: Count
+    prompt_n: Count
+    prompt_ms: float
+    prompt_per_second: float | None
+    predicted_n: Count
+    predicted_ms: float
+    predicted_per_second: float | None
 
 
 class Usage(Body):
@@ -85,8 +99,10 @@ class ChatCompletion(Body):
     created: UnixTime
     model: str
     system_fingerprint: str
+    service_tier: str
     choices: list[ChatChoice]
     usage: Usage
+    timings: Timings | None = ABSENT
 
 
 class CalledFunctionDelta(Body):
@@ -127,8 +143,10 @@ class ChatCompletionChunk(Body):
     created: UnixTime
     model: str
     system_fingerprint: str
+    service_tier: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = ABSENT
+    timings: Timings | None = ABSENT
 
 
 class CompletionChoice(Body):
@@ -146,6 +164,7 @@ class Completion(Body):
     system_fingerprint: str
     choices: list[CompletionChoice]
     usage: Usage
+    timings: Timings | None = ABSENT
 
 
 class CompletionChunkChoice(Body):
@@ -163,6 +182,7 @@ class CompletionChunk(Body):
     system_fingerprint: str
     choices: list[CompletionChunkChoice]
     usage: Usage | None = ABSENT
+    timings: Timings | None = ABSENT
 
 
 class SpelledToken(Body):

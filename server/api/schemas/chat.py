@@ -148,13 +148,13 @@ class ToolMessage(WireModel):
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Discriminator("role")]
 
 
-def _continues(messages: Sequence[Message]) -> bool:
+def continues(messages: Sequence[Message]) -> bool:
     """Whether the last one is the beginning of the answer: the assistant's, and no calls."""
     last = messages[-1]
     return isinstance(last, AssistantMessage) and not last.tool_calls
 
 
-def _check_begun(messages: list[Message]) -> list[Message]:
+def check_begun(messages: list[Message]) -> list[Message]:
     *earlier, last = messages
     if any(isinstance(message, AssistantMessage) and message.prefix for message in earlier):
         raise invalid("only the last one can have prefix: true")
@@ -165,6 +165,17 @@ def _check_begun(messages: list[Message]) -> list[Message]:
     if not last.tool_calls:
         _check_beginning(last, is_alone=not earlier)
     return messages
+
+
+def check_flag(flag: bool | None, info: ValidationInfo) -> bool | None:
+    """Refuse vLLM's flags where they ask for what the last message does not say."""
+    if flag is None or not (messages := info.data.get("messages")):
+        return flag
+    is_begun = continues(messages)
+    if flag != (is_begun if info.field_name == "continue_final_message" else not is_begun):
+        begun = "begins the answer, and is continued" if is_begun else "begins no answer that could be continued"
+        raise invalid(f"the last message {begun}", code="unsupported_value")
+    return flag
 
 
 def _check_beginning(begun: AssistantMessage, *, is_alone: bool) -> None:
@@ -258,7 +269,7 @@ class ChatRequest(SamplingFields):
     model: ModelName
     """id or alias of a chat model or a RAG model; required"""
     messages: Annotated[
-        list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES), AfterValidator(_check_begun)
+        list[Message], FailFast(), Field(min_length=1, max_length=MAX_MESSAGES), AfterValidator(check_begun)
     ]
     """1 to 10,000; see below; required"""
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=MAX_INT32)] = None
@@ -338,13 +349,7 @@ class ChatRequest(SamplingFields):
     @field_validator("continue_final_message", "add_generation_prompt", mode="after")
     @classmethod
     def _says_what_is_done(cls, flag: bool | None, info: ValidationInfo) -> bool | None:
-        if flag is None or not (messages := info.data.get("messages")):
-            return flag
-        is_begun = _continues(messages)
-        if flag != (is_begun if info.field_name == "continue_final_message" else not is_begun):
-            begun = "begins the answer, and is continued" if is_begun else "begins no answer that could be continued"
-            raise invalid(f"the last message {begun}", code="unsupported_value")
-        return flag
+        return check_flag(flag, info)
 
     @field_validator("tool_choice", mode="after")
     @classmethod
@@ -401,7 +406,7 @@ class ChatRequest(SamplingFields):
             to_tool_use(functions, choice, is_parallel=self.parallel_tool_calls),
             self.reasoning_effort,
             self.chat_template_kwargs,
-            continues_last=_continues(self.messages),
+            continues_last=continues(self.messages),
         )
 
     def grounding(self) -> Grounding | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, FailFast, Field
+from pydantic import AfterValidator, FailFast, Field, ValidationInfo, field_validator
 
 from server.api.schemas.chat import (
     MAX_MESSAGES,
@@ -13,11 +13,14 @@ from server.api.schemas.chat import (
     Message,
     TemplateOptionName,
     TemplateOptionValue,
+    check_begun,
+    check_flag,
+    continues,
 )
 from server.api.schemas.embeddings import Texts
 from server.api.schemas.sampling import MAX_INT32
 from server.api.schemas.tools import MAX_TOOLS, FunctionTool, check_names, to_tool_use
-from server.api.schemas.wire import ModelName, WireModel, only
+from server.api.schemas.wire import ModelName, WireModel
 from server.errors import InvalidRequest
 from server.types import ChatPrompt, TextPrompt
 
@@ -60,10 +63,20 @@ class TokenizeRequest(WireModel):
     ]
     """as in [chat](#chat)"""
 
-    # Known, but honoured only where they change nothing.
-    add_generation_prompt: Annotated[Any, only(True)] = True
-    """a conversation ends where the answer begins"""
-    continue_final_message: Annotated[Any, only(False)] = False
+    continue_final_message: bool | None = None
+    """as in [chat](#answers-that-are-begun)"""
+    add_generation_prompt: bool | None = None
+    """only the reverse of `continue_final_message`"""
+
+    @field_validator("messages", mode="after")
+    @classmethod
+    def _is_rightly_begun(cls, messages: list[Message] | None) -> list[Message] | None:
+        return messages and check_begun(messages)
+
+    @field_validator("continue_final_message", "add_generation_prompt", mode="after")
+    @classmethod
+    def _says_what_is_done(cls, flag: bool | None, info: ValidationInfo) -> bool | None:
+        return check_flag(flag, info)
 
     def source(self) -> str:
         """Which of `SOURCES` it is. Raises InvalidRequest if that is not one."""
@@ -80,7 +93,9 @@ class TokenizeRequest(WireModel):
         if self.messages is not None:
             tool_use = to_tool_use(self.tools, "auto", is_parallel=True)
             messages = tuple(message.to_message() for message in self.messages)
-            return ChatPrompt(messages, tool_use, None, self.chat_template_kwargs)
+            return ChatPrompt(
+                messages, tool_use, None, self.chat_template_kwargs, continues_last=continues(self.messages)
+            )
         if self.prompt is not None:
             return TextPrompt(self.prompt, adds_bos=self.add_special_tokens)
         return TextPrompt(self.content or "", adds_bos=self.add_special, parses_special=self.parse_special)
