@@ -166,7 +166,8 @@ class LlamaContext:
         a part of it can follow its `restore`."""
         size_bytes = llama_cpp.llama_state_seq_get_size(self.handle, seq_id)
         state: SequenceState = (ctypes.c_uint8 * size_bytes)()
-        llama_cpp.llama_state_seq_get_data(self.handle, state, len(state), seq_id)
+        if llama_cpp.llama_state_seq_get_data(self.handle, state, len(state), seq_id) != size_bytes:
+            raise MemoryError(f"llama.cpp could not copy {size_bytes} bytes of a sequence")
         return state
 
     def restore(self, seq_id: int, state: SequenceState) -> bool:

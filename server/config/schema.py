@@ -248,7 +248,7 @@ class ModelConfig(Section):
         ge=0,
         le=1_048_576,
         description="Memory beside the KV cache for what is computed of earlier prompts and finds no place there any "
-        "more, in MiB; 0: none. Default: a sixteenth of the machine's.",
+        "more, in MiB; 0: none. Default: a sixteenth of the machine's, at most 2048.",
     )
     gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = Field(
         "auto", description="Layers on the GPU; `auto`: all where llama.cpp was built for a GPU, else none."

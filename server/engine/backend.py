@@ -66,7 +66,11 @@ class Backend(Protocol):
         """Drop the cells of a sequence behind its first `num_tokens`."""
 
     def save(self, seq_id: int) -> CellStates:
-        """Copy out what the cells of a sequence hold."""
+        """Copy out what the cells of a sequence hold.
+
+        Raises:
+            MemoryError: There is no room for it.
+        """
 
     def restore(self, seq_id: int, states: CellStates) -> bool:
         """Give an empty sequence cells that hold what `save` returned; False where there is no room for them."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.engine.backend import Backend
 from server.engine.parked_prefixes import Parked, ParkedPrefixes
 from server.engine.prefix_cache import Match, PrefixCache
+
+logger = logging.getLogger(__name__)
 
 MAX_IDLE_TOKENS = 2500
 """How many tokens others may compute before an idle prefix is dropped. In a unified cache each of them attends to each
@@ -108,11 +111,21 @@ class KVCache:
             match = self._prefixes.match((), tenant=tenant)
         if self._parked and (found := self._parked.find(wanted, tenant=tenant)):
             num_tokens, parked = found
-            is_longer = num_tokens >= match.num_tokens + self._parked.min_tokens
-            if is_longer and len(parked.token_ids) <= self.num_available_cells:
+            if self._is_worth_fetching(num_tokens, match) and len(parked.token_ids) <= self.num_available_cells:
                 nothing = self._prefixes.match((), tenant=tenant)
                 return CachedPrefix(num_tokens, num_tokens, tenant, nothing, parked)
         return CachedPrefix(match.num_tokens, match.num_idle_cells, tenant, match)
+
+    def _is_worth_fetching(self, num_tokens: int, match: Match) -> bool:
+        """Whether so many parked tokens are better than what a prompt can share.
+
+        They take cells of their own. In a unified cache sharing those of running sequences takes none, so that there
+        they must bring more than they double.
+        """
+        assert self._parked is not None
+        num_more = num_tokens - match.num_tokens
+        num_doubled = 0 if self._backend.has_streams else match.num_tokens - match.num_idle_cells
+        return num_more >= self._parked.min_tokens and num_more > num_doubled
 
     def open(self, prefix: CachedPrefix) -> tuple[int, int]:
         """Begin a sequence with what was found of its prompt; return its id, and how many of its tokens it has.
@@ -136,6 +149,7 @@ class KVCache:
         self._free_ids.remove(seq_id)
         self._prefixes.open(seq_id, prefix._match)
         if not self._backend.restore(seq_id, parked.states):
+            self._parked.drop(parked)
             return seq_id, 0
         self._backend.trim(seq_id, prefix.num_tokens)
         self._prefixes.extend(seq_id, parked.token_ids[: prefix.num_tokens])
@@ -249,8 +263,14 @@ class KVCache:
         if self._parked is None or self._prefixes.adds_nothing(seq_id):
             return
         token_ids, tenant = self._prefixes.token_ids_of(seq_id), self._tenants[seq_id]
-        if self._parked.wants(token_ids, tenant=tenant):
-            self._parked.put(Parked(token_ids, self._backend.save(seq_id)), tenant=tenant)
+        if not self._parked.wants(token_ids, tenant=tenant):
+            return
+        try:
+            states = self._backend.save(seq_id)
+        except MemoryError:
+            logger.warning("no memory to park a prefix", extra={"tokens": len(token_ids)})
+            return
+        self._parked.put(Parked(token_ids, states), tenant=tenant)
 
     def _free(self, seq_id: int) -> None:
         self._backend.free(seq_id)

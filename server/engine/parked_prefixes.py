@@ -33,7 +33,7 @@ class ParkedPrefixes:
     """Copies up to a number of bytes; the one used longest ago goes first.
 
     Args:
-        max_bytes: Of all copies together; 0: none are made.
+        max_bytes: Of all copies together; more than 0.
         min_tokens: What is shorter is not worth a copy, nor its coming back.
 
     Attributes:
@@ -42,8 +42,10 @@ class ParkedPrefixes:
     """
 
     def __init__(self, max_bytes: int, *, min_tokens: int = MIN_TOKENS) -> None:
+        assert max_bytes > 0
         self.num_bytes = 0
         self._max_bytes = max_bytes
+        self._bytes_per_token = 0.0  # of the last copy
         self.min_tokens = min_tokens
         self._index = PrefixCache()
         self._parked: dict[int, Parked] = {}  # by holder in the index; used longest ago first
@@ -52,9 +54,11 @@ class ParkedPrefixes:
     def wants(self, token_ids: Sequence[int], *, tenant: str) -> bool:
         """Whether a copy for these tokens would be worth its bytes.
 
-        Not if little would be found that others do not begin with. One that continues another one takes its place, and
-        so costs next to nothing.
+        Not if it would be larger than all may be, or if little would be found that others do not begin with. One that
+        continues another one takes its place, and so costs next to nothing.
         """
+        if len(token_ids) * self._bytes_per_token > self._max_bytes:
+            return False
         match = self._index.match(token_ids, tenant=tenant)
         num_new = len(token_ids) - match.num_tokens
         if num_new >= max(self.min_tokens, len(token_ids) * MIN_NEW_SHARE):
@@ -67,6 +71,7 @@ class ParkedPrefixes:
 
     def put(self, parked: Parked, *, tenant: str) -> None:
         """Keep a copy, in place of those that it continues; not if it is larger than all may be."""
+        self._bytes_per_token = len(parked.states) / len(parked.token_ids)
         if len(parked.states) > self._max_bytes:
             return
         match = self._index.match(parked.token_ids, tenant=tenant)
@@ -95,6 +100,12 @@ class ParkedPrefixes:
     def use(self, parked: Parked) -> None:
         """Take note that a copy was wanted."""
         self._use(next(each for each, other in self._parked.items() if other is parked))
+
+    def drop(self, parked: Parked) -> None:
+        """Forget a copy that is of no use, if it is still there."""
+        for parked_id, other in list(self._parked.items()):
+            if other is parked:
+                self._drop(parked_id)
 
     def check_integrity(self) -> None:
         """Assert that all counts are true: for tests and idle moments."""

@@ -168,8 +168,8 @@ class Scheduler:
                 if self._is_full:
                     continue  # whoever was preempted waits for a finish anyway; smaller ones need not
                 return  # alone, any sequence fits: the cache holds at least one full context
-            promised += needed
             self._start(sequence, prefix)
+            promised += needed + prefix.num_tokens - sequence.num_computed_tokens
             sequence.note_start(now)
 
     @property

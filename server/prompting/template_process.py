@@ -55,6 +55,8 @@ class TemplateProcess:
         """
         message = pack(Render(dict(variables)))
         with self._lock:
+            if self._child is not None and self._child.poll() is not None:
+                self.close()  # it was killed while it had nothing to do
             if self._child is None:
                 self._start()
             answer = self._ask(message, max_s=MAX_WAIT_S, max_cpu_s=MAX_CPU_S)
@@ -91,12 +93,22 @@ class TemplateProcess:
             self._child.stdin.flush()
             return _read(self._child, max_s)
         except OSError as exc:  # TimeoutError and BrokenPipeError among them
-            is_slow = isinstance(exc, TimeoutError) or self._child.wait(START_S) == -signal.SIGPROF
+            is_slow = isinstance(exc, TimeoutError) or _ended_by(self._child) == -signal.SIGPROF
             self.close()
             logger.warning("a chat template broke the process that rendered it", extra={"reason": repr(exc)})
             raise TemplateTooCostly(
                 f"it takes more than {max_cpu_s:g} s of processor time" if is_slow else "it breaks its process"
             ) from exc
+        except BaseException:
+            self.close()  # or its answer would be taken for that to the next request
+            raise
+
+
+def _ended_by(child: subprocess.Popen[bytes]) -> int | None:
+    """Its return code, None if it does not end."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return child.wait(START_S)
+    return None
 
 
 _Expected = TypeVar("_Expected", Compiled, Rendered)

@@ -55,11 +55,12 @@ class IndexKeeper:
     async def keep(self) -> float | None:
         """Do what is due now; return the seconds until more will be, None if nothing is in sight."""
         await self._shelf.delete_dropped()
+        has_room = await self._make_room()  # first: to save takes memory
         for held in self._shelf.held():
             if self._due_in_s(held) == 0:
                 await self._shelf.save(held.store_id)
         waits = [wait_s for held in self._shelf.held() if (wait_s := self._due_in_s(held)) is not None]
-        if not await self._make_room():
+        if not has_room:
             waits.append(FULL_PAUSE_S)
         return min(waits, default=None)
 

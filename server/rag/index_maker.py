@@ -87,7 +87,9 @@ class IndexMaker:
             self._vectors(store_id, stamp), self._words(store_id, stamp)
         )
         await asyncio.to_thread(return_memory)
-        return MadeIndex(StoreIndex(vectors, words), is_saved=has_vectors and has_words)
+        # Whoever read of the store before does not know what has gone since then.
+        made = StoreIndex(vectors, words, last_removal=max(vectors.generation, words.generation))
+        return MadeIndex(made, is_saved=has_vectors and has_words)
 
     async def _vectors(self, store_id: str, stamp: SnapshotStamp | None) -> tuple[FaissIndex, bool]:
         path = vectors_file(self._folder, store_id)

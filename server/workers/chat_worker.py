@@ -75,6 +75,9 @@ times a step, and Python's 5 ms would be felt each time that a burst of requests
 PREFIX_MEMORY_SHARE = 16
 """One part in so many of the machine's memory is for prompts that have no place in the KV cache any more."""
 
+MAX_PREFIX_MEMORY_BYTES = 2 << 30
+"""Of a model, unless more is configured: a container may have less memory than the machine."""
+
 
 class ChatWorker:
     """Joins a llama.cpp model, its template and the engine."""
@@ -254,7 +257,7 @@ class ChatWorker:
     def _make_engine(self, config: ModelConfig, options: ContextOptions) -> Engine:
         backend, cost = LlamaBackend(LlamaContext(self._model, options)), StepCost()
         scheduler = Scheduler(
-            KVCache(backend, parked=ParkedPrefixes(_prefix_memory_bytes(config))),
+            KVCache(backend, parked=ParkedPrefixes(max_bytes) if (max_bytes := _prefix_memory_bytes(config)) else None),
             SchedulerOptions(
                 max_step_tokens=options.max_batch_tokens,
                 max_running=min(config.max_sequences, options.max_batch_tokens),
@@ -309,7 +312,8 @@ class ChatWorker:
 def _prefix_memory_bytes(config: ModelConfig) -> int:
     if config.prefix_memory_mb is not None:
         return config.prefix_memory_mb << 20
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // PREFIX_MEMORY_SHARE
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(memory_bytes // PREFIX_MEMORY_SHARE, MAX_PREFIX_MEMORY_BYTES)
 
 
 if __name__ == "__main__":

@@ -213,3 +213,40 @@ def test_tenants_find_their_own_copies_only() -> None:
 
     assert cache.match([1] * 20, tenant="other").num_tokens == 0
     assert cache.match([1] * 20, tenant="one").num_tokens == 19
+
+
+def test_without_memory_for_a_copy_nothing_is_parked_and_nobody_fails(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_seq_id: int) -> list[int]:
+        raise MemoryError
+
+    backend = FakeBackend(num_cells=400, max_sequences=1)
+    cache, parked = parking(backend)
+    run(cache, [1] * 20)
+    backend.save = fail  # type: ignore[method-assign]
+    run(cache, [2] * 20)
+
+    assert parked.num_bytes == 0
+    assert "no memory to park" in caplog.text
+    cache.check_integrity()
+
+
+def test_what_would_be_larger_than_all_may_be_is_not_even_copied() -> None:
+    backend = FakeBackend(num_cells=400, max_sequences=1)
+    cache, parked = parking(backend, max_bytes=30)
+    run(cache, [1] * 20)
+    run(cache, [2] * 50)
+    backend.save = None  # type: ignore[assignment, method-assign]
+    run(cache, [3] * 20)
+
+    assert parked.num_bytes == 20
+
+
+def test_cells_that_somebody_runs_on_are_shared_rather_than_doubled() -> None:
+    """A long prompt that is pinned, or running: what is parked of a turn behind it is no reason to have it twice."""
+    backend = FakeBackend(num_cells=400, max_sequences=2)
+    cache, _ = parking(backend)
+    cache.pin(begin(cache, [1] * 50))
+    run(cache, [*[1] * 50, *[2] * 20])
+    run(cache, [3] * 20)
+
+    assert cache.match([*[1] * 50, *[2] * 20], tenant="one").num_tokens == 50
