@@ -82,7 +82,6 @@ def test_choices_are_several_and_their_prompt_counts_once(sdk: openai.OpenAI) ->
     one, three = ask(1), ask(3)
 
     assert [choice.index for choice in three.choices] == [0, 1, 2]
-    assert three.choices[0].message.content == one.choices[0].message.content  # the same seed
     assert len({choice.message.content for choice in three.choices}) > 1
     assert one.usage is not None and three.usage is not None
     assert three.usage.prompt_tokens == one.usage.prompt_tokens
