@@ -17,14 +17,18 @@ from server.api.schemas.chat import ChatRequest
 from server.api.schemas.completions import CompletionRequest
 from server.api.schemas.embeddings import EmbeddingRequest
 from server.api.schemas.evaluation import EvaluationRequest
+from server.api.schemas.messages import MessageRequest
 from server.api.schemas.rerank import RerankRequest
+from server.api.schemas.responses import ResponseRequest
 from server.api.schemas.tokens import DetokenizeRequest, TokenizeRequest
 from server.api.schemas.vector_stores import StoreReindex, StoreSearch
 from server.api.schemas.wire import Ignored, Only
 
 SCHEMAS: tuple[type[BaseModel], ...] = (
     ChatRequest,
+    ResponseRequest,
     CompletionRequest,
+    MessageRequest,
     TokenizeRequest,
     DetokenizeRequest,
     EmbeddingRequest,

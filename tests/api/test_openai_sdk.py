@@ -10,6 +10,7 @@ from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionUse
 from server.errors import DeadlineExceeded, ModelUnavailable, WorkerCrashed
 from server.types import Delta, Finished, Started, ToolCallDelta, Usage
 from tests.api.conftest import Stack
+from tests.fakes.models import saying
 
 HI: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Hi"}]
 
@@ -76,6 +77,25 @@ async def test_errors_become_the_sdks_classes(openai_client: AsyncOpenAI, stack:
     assert bad_request.value.param == "temperature"
     assert unavailable.value.status_code == 503
     assert unavailable.value.request_id
+
+
+async def test_what_may_pass_is_sent_again(
+    openai_client: AsyncOpenAI, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the time that the server names, which the SDK sleeps."""
+    waits: list[float] = []
+
+    async def mend(seconds: float) -> None:
+        waits.append(seconds)
+        stack.chat.steps = saying("Hello")
+
+    monkeypatch.setattr("openai._base_client.anyio.sleep", mend)
+    stack.chat.steps = (ModelUnavailable("loading", retry_after_s=7),)
+
+    answer = await openai_client.with_options(max_retries=1).chat.completions.create(model="talker", messages=HI)
+
+    assert answer.choices[0].message.content == "Hello"
+    assert waits == [7]
 
 
 async def test_what_would_fail_again_is_not_sent_again(openai_client: AsyncOpenAI, stack: Stack) -> None:

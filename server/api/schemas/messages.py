@@ -13,7 +13,7 @@ from server.api.schemas.chat import MAX_MESSAGES
 from server.api.schemas.message_blocks import AssistantTurn, TextBlocks, Turn, conversation, documents_of
 from server.api.schemas.sampling import MAX_INT32, check_stops
 from server.api.schemas.tools import MAX_TOOLS, FunctionName, check_parameters
-from server.api.schemas.wire import ModelName, WireModel, invalid, only
+from server.api.schemas.wire import IGNORED, ModelName, WireModel, invalid, only
 from server.services.generation import SamplingOptions
 from server.services.grounding import Grounding
 from server.types import NO_TOOLS, ChatPrompt, Grammar, ReasoningEffort, Tool, ToolUse
@@ -143,19 +143,21 @@ class CountTokensRequest(WireModel):
         Field(default_factory=list, max_length=MAX_TOOLS),
         AfterValidator(_check_names),
     ]
-    """up to 128 with an `input_schema`; tools of other types, which run elsewhere or which only one model knows, are
-    refused"""
+    """up to 128, of different names: `name`, `description`, `input_schema`, `strict`; `eager_input_streaming` changes
+    nothing; `defer_loading`, `allowed_callers` and `input_examples` only as they are by default. Tools with another
+    `type` than `custom` (web search, bash, computer use, …) are refused by that name"""
     tool_choice: Annotated[AutoChoice | AnyChoice | NamedChoice | NoChoice, Discriminator("type")] | None = None
-    """`auto`, `any`, `tool` (one call of it), `none`, with `disable_parallel_tool_use`; default: `auto`"""
+    """`auto`, `any`, `tool` (one call of it, unless `disable_parallel_tool_use` is `false`), `none`; enforced as in
+    [tools](#tools); default: `auto`"""
     thinking: Annotated[ThinkingOn | ThinkingAdaptive | ThinkingOff, Discriminator("type")] | None = None
-    """`enabled`, `adaptive`, `disabled`; see [thinking](#thinking)"""
+    """`enabled`, `adaptive`, `disabled`, as an effort; see [thinking](#thinking)"""
     output_config: OutputConfig = OutputConfig()
     """`effort`, see [thinking](#thinking); `format`: a JSON schema that the answer satisfies, see [structured
     output](#structured-output)"""
     output_format: SchemaFormat | None = None
     """what `output_config.format` was called before"""
-    cache_control: dict[str, Any] | None = None
-    """here and in all blocks: what prompts have in common is computed once in any case"""
+    cache_control: Annotated[dict[str, Any] | None, IGNORED] = None
+    """here, in blocks and in tools: what prompts have in common is computed once in any case"""
     speed: Annotated[Any, only("standard")] = None
 
     @field_validator("messages", mode="after")
@@ -247,9 +249,9 @@ class MessageRequest(CountTokensRequest):
     workspace_id: Annotated[Any, only()] = None
 
     # Known, and without influence on the answer.
-    metadata: Metadata = Metadata()
-    """nothing is stored"""
-    service_tier: Literal["auto", "standard_only"] = "auto"
+    metadata: Annotated[Metadata, IGNORED] = Metadata()
+    """`user_id`; nothing is stored"""
+    service_tier: Annotated[Literal["auto", "standard_only"], IGNORED] = "auto"
     """there is one"""
 
     @field_validator("max_tokens", mode="after")

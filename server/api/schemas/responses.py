@@ -24,7 +24,7 @@ from server.api.schemas.tools import (
     to_tool_use,
 )
 from server.api.schemas.vector_stores import Id, Metadata
-from server.api.schemas.wire import ModelName, TextInteger, WireModel, invalid, only
+from server.api.schemas.wire import IGNORED, ModelName, TextInteger, WireModel, invalid, only
 from server.rag.paging import MAX_LIMIT
 from server.services.generation import SamplingOptions
 from server.services.grounding import Grounding
@@ -174,56 +174,72 @@ class ResponseRequest(SamplingFields):
     model: ModelName
     """id or alias of a chat model or a RAG model; required"""
     input: Input
-    """a text, which is a message of the user, or 1 to 10,000 items; required"""
+    """a text, which is a message of the user, or 1 to 10,000 [items](#items); required"""
     instructions: str | None = None
     """a system message before all else; not carried over to responses that go on from this one"""
     previous_response_id: Id | None = None
-    """of a stored response, whose conversation goes on"""
+    """of a [stored](#stored-responses) response, whose conversation goes on"""
     max_output_tokens: Annotated[int | None, Field(ge=1, le=MAX_INT32)] = None
-    """1 or more; default: the model's, else until the context is full"""
+    """1 or more; default: the model's, else until the context is full; wins over `max_tokens`, which is taken too"""
     text: TextOptions = TextOptions()
-    """`format`: `text`, `json_object`, `json_schema`; `verbosity`: only `medium`"""
+    """`format`: `text`, `json_object`, or `{"type": "json_schema", "name", "schema", "strict"}`, see [structured
+    output](#structured-output); `verbosity`: only `medium`"""
     tools: Annotated[
         list[ResponseTool], FailFast(), Field(default_factory=list, max_length=MAX_TOOLS), AfterValidator(_check_tools)
     ]
-    """up to 128, functions of different names and one `file_search`; OpenAI's other tools are refused"""
+    """up to 128: functions of different names, `{"type": "function", "name", "parameters", "strict"}`, see
+    [tools](#tools); one `file_search`, see [grounded answers](#grounded-answers). `strict` is `false` by default.
+    OpenAI's other tools are refused"""
     tool_choice: ToolChoice = "auto"
-    """`none`, `auto`, `required`, one named function, `file_search`, or `allowed_tools`; default `auto`"""
+    """`none`, `auto`, `required`, `{"type": "function", "name"}`, `{"type": "file_search"}`, or `{"type":
+    "allowed_tools", "mode", "tools"}`; default `auto`. Files are searched unless it is `none`, or allows other tools
+    only"""
     parallel_tool_calls: bool = True
     """default `true`"""
     reasoning: ReasoningOptions = ReasoningOptions()
-    """`effort` as chat's `reasoning_effort`; `summary` only `auto`: the reasoning itself is given"""
+    """`effort` is chat's `reasoning_effort`; `summary` and `generate_summary` only `auto`: the reasoning itself is
+    given; `context` only `auto`, `mode` only `standard`"""
     include: Annotated[list[Included], FailFast(), Field(default_factory=list, max_length=16)]
     """`file_search_call.results` adds the sources to a search, `message.output_text.logprobs` the log probabilities to
     a text; what else OpenAI knows adds nothing"""
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] = 0
     """0 to 20 of the likeliest tokens in the place of each; needs `message.output_text.logprobs` in `include`"""
     store: bool = True
-    """keep the response, with what was sent for it; default `true`"""
+    """default `true`: the response is [stored](#stored-responses), with what was sent for it"""
     metadata: Annotated[Metadata, Field(default_factory=dict)]
     """up to 16 texts, given back with the response"""
 
     # Known, but honoured only where they change nothing.
     background: Annotated[Any, only(False)] = None
     truncation: Annotated[Any, only("disabled")] = None
+    """a conversation that is too long is refused with `context_length_exceeded`; nothing is dropped in silence"""
     ignore_eos: Annotated[Any, only(False)] = None
     access_programs: Annotated[Any, only()] = None
     background_options: Annotated[Any, only()] = None
     context_management: Annotated[Any, only([])] = None
+    """nothing is compacted"""
     conversation: Annotated[Any, only()] = None
+    """conversations go on by `previous_response_id`"""
     image: Annotated[Any, only()] = None
     moderation: Annotated[Any, only()] = None
     prompt: Annotated[Any, only()] = None
+    """no prompts are stored"""
 
     # Known, and without influence on the answer.
-    max_tool_calls: Annotated[int | None, Field(ge=1)] = None
+    max_tool_calls: Annotated[int | None, Field(ge=1), IGNORED] = None
     """files are searched once; functions are the client's to call"""
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: str | None = None
-    service_tier: str | None = None
+    user: Annotated[str | None, IGNORED] = None
+    """given back"""
+    safety_identifier: Annotated[str | None, IGNORED] = None
+    """given back"""
+    prompt_cache_key: Annotated[str | None, IGNORED] = None
+    """given back; what prompts have in common is computed once in any case"""
+    prompt_cache_options: Annotated[dict[str, Any] | None, IGNORED] = None
+    """what prompts have in common is computed once in any case"""
+    prompt_cache_retention: Annotated[str | None, IGNORED] = None
+    """what prompts have in common is computed once in any case"""
+    service_tier: Annotated[str | None, IGNORED] = None
+    """there is one, `default`"""
 
     @field_validator("top_logprobs", mode="after")
     @classmethod
