@@ -17,6 +17,7 @@ from server.api.logprobs import CompletionLogprobs
 from server.api.record import RequestRecord, note_endings, record_of
 from server.api.schemas.completions import CompletionRequest
 from server.api.sse import PING, EventStream, sse_data
+from server.api.tenant import tenant_of
 from server.api.timings import timings_body
 from server.api.usage import usage_body
 from server.services.completions import CompletionService, pick_best
@@ -40,6 +41,7 @@ class CompletionEndpoint:
             completion.prompts(),
             sampling=completion.sampling(),
             urgency=completion.urgency(),
+            tenant=tenant_of(request),
             num_choices=completion.n,
             best_of=completion.num_candidates,
             echoes=completion.echo,

@@ -17,7 +17,7 @@ from server.services.generation import (
     siblings_of,
     with_defaults,
 )
-from server.types import NO_HURRY, GenerateRequest, TextPrompt, TokensPrompt, Urgency
+from server.types import DEFAULT_TENANT, NO_HURRY, GenerateRequest, TextPrompt, TokensPrompt, Urgency
 
 
 class CompletionService:
@@ -33,6 +33,7 @@ class CompletionService:
         *,
         sampling: SamplingOptions,
         urgency: Urgency = NO_HURRY,
+        tenant: str = DEFAULT_TENANT,
         num_choices: int = 1,
         best_of: int = 1,
         echoes: bool = False,
@@ -60,7 +61,12 @@ class CompletionService:
         completion_id = new_id("cmpl")
         requests = [
             GenerateRequest(
-                request_id=f"{completion_id}-{index}", prompt=prompt, sampling=params, urgency=urgency, echoes=echoes
+                request_id=f"{completion_id}-{index}",
+                prompt=prompt,
+                sampling=params,
+                urgency=urgency,
+                tenant=tenant,
+                echoes=echoes,
             )
             for index, prompt in enumerate(prompts)
         ]
