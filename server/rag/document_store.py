@@ -68,8 +68,15 @@ class DocumentStore:
         """
 
         def work(db: sqlite3.Connection) -> bool:
-            deadline = time.monotonic() + _UPGRADE_SLICE_S
-            return word_tables.replace_some(db, lambda: time.monotonic() > deadline)
+            deadline: float | None = None
+
+            def is_over() -> bool:
+                nonlocal deadline
+                if deadline is None:  # what there is to do was looked up before, which may take as long
+                    deadline = time.monotonic() + _UPGRADE_SLICE_S
+                return time.monotonic() > deadline
+
+            return word_tables.replace_some(db, is_over)
 
         while await self._database.write(work):
             pass

@@ -159,14 +159,18 @@ class IngestionJob:
     async def run(self) -> bool:
         """Return false, with nothing done, if the model is not ready: `wait_for_model`, and run it again."""
         try:
+            return await self._run()
+        except asyncio.CancelledError:  # also while a failure is noted
+            await self._take_back()
+            raise
+
+    async def _run(self) -> bool:
+        try:
             store = await self._find_store()
             if not self._tools.is_model_ready(store):
                 return False
             await self._begin()
             await self._ingest(store)
-        except asyncio.CancelledError:
-            await self._take_back()
-            raise
         except ObjectNotFound:
             logger.debug("document is gone", extra=self._name)  # deleted, with its store or file perhaps
         except ParseFailed as exc:
