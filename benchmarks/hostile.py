@@ -3,10 +3,10 @@
     python -m benchmarks.hostile                  # some minutes on two cores
     python -m benchmarks.hostile --requests 300 --out /tmp/hostile.json
 
-Starts `hearth serve` with the default models and sends what `hostile_requests.py` makes of a seed, some at a time,
+Starts `hearth serve` with the default models and sends what `hostile_rows.py` makes of a seed, some at a time,
 while two neighbours stream the same answers over and over. It must hold that
 
-- every request gets a status that is right for it, errors in OpenAI's shape and without a path or a stack in them;
+- every request gets a status that is right for it, errors in its API's shape and without a path or a stack in them;
 - every stream of the neighbours is, letter for letter, what it was before;
 - server and workers are the processes that they were, and `/health` answers within a second;
 - after a warm-up no process grows by more than 1 MiB per 100 requests.
@@ -34,7 +34,8 @@ import httpx
 import psutil
 import yaml
 
-from benchmarks.hostile_requests import CHAT, COMPLETIONS, CONTEXT, Hostile, hostile_requests
+from benchmarks.hostile_requests import CHAT, COMPLETIONS, CONTEXT, MESSAGES, Hostile
+from benchmarks.hostile_rows import hostile_requests
 from benchmarks.results import HOSTILE, Section, environment
 from benchmarks.server_process import ServerProcess
 
@@ -58,6 +59,9 @@ NEIGHBOURS = (
 )
 """What a small model goes on with in the one way there is. Other texts hang on the last digits of a logit, and these on
 who else is in the batch."""
+
+OPENAI_ERROR = {"message", "type", "param", "code"}
+ANTHROPIC_ERROR = {"message", "type", "details"}
 
 LEAKS = ("Traceback", 'File "', "/root", "/home", "/tmp", "site-packages", "server/")
 
@@ -193,7 +197,7 @@ async def _send_all(client: httpx.AsyncClient, requests: Iterator[Hostile], find
         status, text = await (_send_raw(client, hostile) if hostile.is_raw else _send(client, hostile))
         findings.statuses.setdefault(hostile.row, Counter())[status] += 1
         findings.num_done += 1
-        if wrong := _what_is_wrong(hostile, status, text):
+        if wrong := what_is_wrong(hostile, status, text):
             findings.surprises.append(f"{hostile.row} {hostile.path} {hostile.content[:300]!r}: {wrong}")
 
 
@@ -222,7 +226,7 @@ async def _send_raw(client: httpx.AsyncClient, hostile: Hostile) -> tuple[int, s
     return int(head.split(" ")[1]) if head else 0, body
 
 
-def _what_is_wrong(hostile: Hostile, status: int, text: str) -> str:
+def what_is_wrong(hostile: Hostile, status: int, text: str) -> str:
     """With an answer; empty if nothing is."""
     if status not in hostile.statuses:
         return f"status {status}: {text[:500]}"
@@ -230,7 +234,7 @@ def _what_is_wrong(hostile: Hostile, status: int, text: str) -> str:
         return ""
     try:
         error = json.loads(text)["error"]
-        if set(error) != {"message", "type", "param", "code"}:
+        if set(error) != (ANTHROPIC_ERROR if hostile.path == MESSAGES else OPENAI_ERROR):
             return f"its error has the fields {sorted(error)}"
     except (ValueError, KeyError, TypeError):
         return f"its error is of another shape: {text[:500]}"

@@ -35,7 +35,7 @@ MAX_STEP_MS = 50.0
 
 SCHEMAS: Schemas = {"get_time": {"properties": {"a": {"type": "string"}}}, "get_weather": {}}
 
-FLOODS = (
+ANSWER_FLOODS = (
     "<tool_call>",
     "<tool_call>{",
     '<tool_call>{"name": "get_time", "arguments": {"a": "',
@@ -54,29 +54,9 @@ FLOODS = (
     "<think></think>",
     '{"name": "',
     '{"a":',
-    *(
-        "[",
-        "]",
-        "{",
-        "<",
-        "<｜",
-        " ",
-        "\n",
-        "\\",
-        '\\"',
-        "1",
-        '"',
-        "`",
-        "[1",
-        "[1,",
-        " [1] ",
-        "[1-",
-        "【1】",
-        "[9]",
-        "``` ",
-        "é",
-    ),
+    *("[", "]", "{", "<", "<｜", " ", "\n", "\\", '\\"', "1", '"', "é"),
 )
+CITATION_FLOODS = ("`", "[1", "[1,", " [1] ", "[1-", "【1】", "[9]", "``` ")
 
 Feed = Callable[[str], object]
 
@@ -117,7 +97,7 @@ def _reader_of(tools: ToolFormat) -> Callable[[], Feed]:
 def worst(make: Callable[[], Feed], num_chars: int) -> dict[str, object]:
     """Of all floods, the longest step and the longest text, in processor time and without collections of garbage."""
     longest_ms, longest_flood, most_s = 0.0, "", 0.0
-    for flood in FLOODS:
+    for flood in ANSWER_FLOODS + CITATION_FLOODS:
         text = (flood * SIZE)[:SIZE]
         pieces = [text[at : at + num_chars] for at in range(0, SIZE, num_chars)]
         feed, step_s, started_s = make(), 0.0, time.thread_time()

@@ -29,7 +29,7 @@ from server.rag.document_store import DocumentStore
 from server.rag.index_keeper import IndexKeeper
 from server.rag.index_shelf import IndexShelf
 from server.rag.ingestion import Ingestion
-from server.rag.ingestion_job import JobTools
+from server.rag.job_tools import JobTools
 from server.rag.parser import Parser
 from server.rag.parsing import ParserLimits
 from server.rag.reindex_job import ReindexTools

@@ -27,7 +27,7 @@ LAYERS = (
     ("models", "rag", "workers"),  # capabilities, joined through protocols
     ("engine", "encoders", "prompting", "storage"),  # mechanisms
     ("bindings",),
-    ("config", "telemetry", "protocols"),
+    ("config", "telemetry", "protocols", "asked_child"),
     ("types",),
     ("errors",),
     ("__init__",),

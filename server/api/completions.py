@@ -109,9 +109,10 @@ async def _chunks(
                     yield sse_data({**head, "choices": [_choice(index, event.text, logprobs)]})
                 case Finished():
                     answers[index].add(event)
+                    if all(answer.finished for answer in answers):  # noted now: many clients leave after these words
+                        usage = note_endings(record, [each.ending for each in answers], num_siblings=wanted.n)
                     yield sse_data({**head, "choices": [_choice(index, "", None, event.reason)]})
     endings = [answer.ending for answer in answers]
-    usage = note_endings(record, endings, num_siblings=wanted.n)
     last: dict[str, Any] = {}
     if include_usage:
         last["usage"] = usage_body(usage)

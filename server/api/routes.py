@@ -1,4 +1,4 @@
-"""The whole route table. What each route takes and answers is described in `openapi/operations.py`."""
+"""The whole route table. What each route takes and answers is described in `openapi/*_operations.py`."""
 
 from __future__ import annotations
 

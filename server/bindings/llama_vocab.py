@@ -60,7 +60,7 @@ class LlamaVocab:
         )
         self.infill_ids = self._infill_ids()
         self.control_texts = tuple(sorted(self.control_ids, key=len, reverse=True))
-        self.names = self.pieces_with(self.control_texts)
+        self.names = [piece or self.text_of(token_id).encode() for token_id, piece in enumerate(self.pieces)]
         self.bos = self.text_of(self.bos_id)
         self.eos = self.text_of(self.eos_id)
 

@@ -17,7 +17,6 @@ MAX_PENDING = 200
 FILE_COST_BYTES = 2000
 """What a file costs besides its contents, in bytes that could be embedded meanwhile; for the estimate of the end."""
 
-TOO_LARGE = 413
 NOT_FOUND = 404
 
 Ending = Literal["added", "changed", "moved", "removed", "refused", "failed"]

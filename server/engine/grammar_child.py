@@ -1,7 +1,7 @@
 """The process that tries out grammars which may be hostile: `python -m server.engine.grammar_child`.
 
 Compilers take time that no limit of theirs bounds, and are brought down by what nobody thought of; so here they may be
-killed. Reads a `Trial` per line from standard input until it is closed, and writes an `Outcome` per line.
+killed. Reads a `Trial` after the other from standard input until it is closed, and answers each with an `Outcome`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Iterable
 from typing import BinaryIO
 
 import msgspec
 from llguidance import LLMatcher, LLTokenizer
 
+from server.asked_child import read_messages, write_message
 from server.engine.deep_thread import deep_thread
 from server.engine.grammar_text import LIMITS, READY, NoGrammar, Outcome, Trial, reason_of, to_llguidance
 
@@ -48,16 +48,15 @@ def main() -> None:
     deep_thread("trials").submit(_serve, sys.stdin.buffer, sys.stdout.buffer).result()
 
 
-def _serve(trials: Iterable[bytes], answers: BinaryIO) -> None:
+def _serve(trials: BinaryIO, answers: BinaryIO) -> None:
     bytes_only = LLTokenizer("byte")
     _answer(answers, READY)
-    for line in trials:
-        _answer(answers, try_out(msgspec.json.decode(line, type=Trial), bytes_only))
+    for body in read_messages(trials):
+        _answer(answers, try_out(msgspec.json.decode(body, type=Trial), bytes_only))
 
 
 def _answer(answers: BinaryIO, outcome: Outcome) -> None:
-    answers.write(msgspec.json.encode(outcome) + b"\n")
-    answers.flush()
+    write_message(answers, msgspec.json.encode(outcome))
 
 
 if __name__ == "__main__":

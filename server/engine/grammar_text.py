@@ -89,7 +89,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 READY = Outcome()
-"""The first line that the child writes, before any grammar has come."""
+"""What the child says first, before any grammar has come."""
 
 
 def to_llguidance(grammar: Grammar, content: Grammar | None) -> str:

@@ -194,13 +194,20 @@ class KVCache:
         """Evict the idle prefixes that have cost as much attention as they can save; in streams they cost none."""
         if self._backend.has_streams:
             return
-        most = self._max_idle_tokens * max(self._usefulness, LEAST_IDLE_SHARE)
-        while self._idle_since:
-            seq_id, since = next(iter(self._idle_since.items()))
-            if self._num_computed - since <= most:
-                return
-            self._evict(seq_id)
-            self._usefulness -= _LEARNING * self._usefulness
+        share = max(self._usefulness, LEAST_IDLE_SHARE)
+        for seq_id, since in list(self._idle_since.items()):
+            num_idle = self._num_computed - since
+            if num_idle <= share * self._max_idle_tokens:
+                return  # and so are those that were used later
+            if num_idle > share * self._max_idle_tokens_of(seq_id):
+                self._evict(seq_id)
+                self._usefulness -= _LEARNING * self._usefulness
+
+    def _max_idle_tokens_of(self, seq_id: int) -> int:
+        """What is too large to be parked is computed again when it has gone, so it may stay as without parking."""
+        if self._parked is None or self._parked.may_hold(self._prefixes.num_tokens_of(seq_id)):
+            return self._max_idle_tokens
+        return max(self._max_idle_tokens, MAX_IDLE_TOKENS)
 
     def num_cells_of(self, seq_id: int) -> int:
         """Cells that closing this running sequence would make available: those that no other one holds."""

@@ -51,13 +51,17 @@ class ParkedPrefixes:
         self._parked: dict[int, Parked] = {}  # by holder in the index; used longest ago first
         self._ids = itertools.count()
 
+    def may_hold(self, num_tokens: int) -> bool:
+        """Whether a copy for so many tokens is not larger than all may be, as far as earlier ones tell."""
+        return num_tokens * self._bytes_per_token <= self._max_bytes
+
     def wants(self, token_ids: Sequence[int], *, tenant: str) -> bool:
         """Whether a copy for these tokens would be worth its bytes.
 
         Not if it would be larger than all may be, or if little would be found that others do not begin with. One that
         continues another one takes its place, and so costs next to nothing.
         """
-        if len(token_ids) * self._bytes_per_token > self._max_bytes:
+        if not self.may_hold(len(token_ids)):
             return False
         match = self._index.match(token_ids, tenant=tenant)
         num_new = len(token_ids) - match.num_tokens

@@ -93,6 +93,10 @@ class PrefixCache:
         num_idle = idle - (missing if idle and not node.num_running else 0)
         return Match(num_matched, num_idle, node.holders, node, in_node)
 
+    def num_tokens_of(self, holder: int) -> int:
+        """How many cells it holds."""
+        return sum(len(node.token_ids) for node in self._tips[holder].path())
+
     def token_ids_of(self, holder: int) -> TokenIds:
         """The tokens whose cells it holds, in order."""
         path = reversed(list(self._tips[holder].path()))

@@ -17,8 +17,9 @@ from typing import BinaryIO
 
 import msgspec
 
+from server.asked_child import read_messages, write_message
 from server.prompting.sandboxed_template import SandboxedTemplate, TemplateFailed, TemplateTooCostly
-from server.prompting.template_wire import HEADER, Answer, Compile, Compiled, Refused, Render, Rendered, pack
+from server.prompting.template_wire import Answer, Compile, Compiled, Refused, Render, Rendered
 
 _PR_SET_PDEATHSIG = 1
 
@@ -46,20 +47,16 @@ def main() -> None:
 
 
 def _serve(messages: BinaryIO, answers: BinaryIO) -> None:
-    body = _read(messages)
+    bodies = read_messages(messages)
     try:
         with _limited_to(MAX_COMPILE_CPU_S):
-            template = SandboxedTemplate(msgspec.msgpack.decode(body, type=Compile).source)
+            template = SandboxedTemplate(msgspec.msgpack.decode(next(bodies), type=Compile).source)
         answer: Answer = Compiled(sorted(template.variables))
     except (TemplateFailed, MemoryError) as exc:
         answer = _failure(exc)
-    while True:
-        answers.write(pack(answer))
-        answers.flush()
-        body = _read(messages)
-        if not body:
-            return
-        answer = _render(template, body)
+    write_message(answers, msgspec.msgpack.encode(answer))
+    for body in bodies:
+        write_message(answers, msgspec.msgpack.encode(_render(template, body)))
 
 
 def _render(template: SandboxedTemplate, body: bytes) -> Answer:
@@ -85,12 +82,6 @@ def _limited_to(cpu_s: float) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-
-
-def _read(messages: BinaryIO) -> bytes:
-    """The next message; empty at the end."""
-    header = messages.read(HEADER.size)
-    return messages.read(HEADER.unpack(header)[0]) if header else b""
 
 
 if __name__ == "__main__":

@@ -6,22 +6,17 @@ to write the result down is one call, of hours. So the bounds are those of the o
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import select
 import signal
-import subprocess
-import sys
 import threading
-import time
 from typing import TypeVar
 
 import msgspec
 
+from server.asked_child import AskedChild, ChildEnded
 from server.prompting.sandboxed_template import TemplateTooCostly, Variables
 from server.prompting.template_child import MAX_COMPILE_CPU_S, MAX_CPU_S
-from server.prompting.template_wire import HEADER, Answer, Compile, Compiled, Refused, Render, Rendered, pack
+from server.prompting.template_wire import Answer, Compile, Compiled, Refused, Render, Rendered
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +24,9 @@ START_S = 60.0
 MAX_WAIT_S = 20.0
 """Of the clock, on a machine that is busy: to start and compile, and to render. The limits proper are the child's."""
 
-_READ_BYTES = 1 << 20
-
 
 class TemplateProcess:
-    """A child with one compiled template; replaced when it has died of a render. A `Renderer`.
+    """A child with one compiled template; replaced when it has died. A `Renderer`.
 
     Raises:
         TemplateFailed: The template does not compile.
@@ -43,8 +36,7 @@ class TemplateProcess:
     def __init__(self, source: str) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self.variables = self._start()
+        self._child, self.variables = self._start()
 
     def render(self, variables: Variables) -> str:
         """Make a text.
@@ -53,62 +45,39 @@ class TemplateProcess:
             TemplateFailed: The template refuses these variables, or breaks.
             TemplateTooCostly: It goes beyond a limit.
         """
-        message = pack(Render(dict(variables)))
+        message = msgspec.msgpack.encode(Render(dict(variables)))
         with self._lock:
-            if self._child is not None and self._child.poll() is not None:
-                self.close()  # it was killed while it had nothing to do
-            if self._child is None:
-                self._start()
-            answer = self._ask(message, max_s=MAX_WAIT_S, max_cpu_s=MAX_CPU_S)
+            if self._child.is_ended:
+                self._child.close()
+                self._child, _ = self._start()
+            answer = _ask(self._child, message, max_s=MAX_WAIT_S, max_cpu_s=MAX_CPU_S)
         return _expect(answer, Rendered).text
 
     def close(self) -> None:
-        """Kill the child, if there is one."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                with contextlib.suppress(BrokenPipeError):  # what it will not read any more
-                    assert pipe is not None
-                    pipe.close()
+        """Kill the child."""
+        self._child.close()
 
-    def _start(self) -> frozenset[str]:
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "server.prompting.template_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+    def _start(self) -> tuple[AskedChild, frozenset[str]]:
+        child = AskedChild("server.prompting.template_child")
         try:
-            answer = self._ask(pack(Compile(self._source)), max_s=START_S, max_cpu_s=MAX_COMPILE_CPU_S)
-            return frozenset(_expect(answer, Compiled).variables)
+            message = msgspec.msgpack.encode(Compile(self._source))
+            answer = _ask(child, message, max_s=START_S, max_cpu_s=MAX_COMPILE_CPU_S)
+            return child, frozenset(_expect(answer, Compiled).variables)
         except BaseException:
-            self.close()
-            raise
-
-    def _ask(self, message: bytes, *, max_s: float, max_cpu_s: float) -> Answer:
-        assert self._child is not None and self._child.stdin is not None
-        try:
-            self._child.stdin.write(message)
-            self._child.stdin.flush()
-            return _read(self._child, max_s)
-        except OSError as exc:  # TimeoutError and BrokenPipeError among them
-            is_slow = isinstance(exc, TimeoutError) or _ended_by(self._child) == -signal.SIGPROF
-            self.close()
-            logger.warning("a chat template broke the process that rendered it", extra={"reason": repr(exc)})
-            raise TemplateTooCostly(
-                f"it takes more than {max_cpu_s:g} s of processor time" if is_slow else "it breaks its process"
-            ) from exc
-        except BaseException:
-            self.close()  # or its answer would be taken for that to the next request
+            child.close()
             raise
 
 
-def _ended_by(child: subprocess.Popen[bytes]) -> int | None:
-    """Its return code, None if it does not end."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        return child.wait(START_S)
-    return None
+def _ask(child: AskedChild, message: bytes, *, max_s: float, max_cpu_s: float) -> Answer:
+    try:
+        answer: Answer = msgspec.msgpack.decode(child.ask(message, max_s=max_s), type=Answer)
+    except (TimeoutError, ChildEnded) as exc:
+        is_slow = isinstance(exc, TimeoutError) or exc.returncode == -signal.SIGPROF
+        logger.warning("a chat template broke the process that rendered it", extra={"reason": repr(exc)})
+        raise TemplateTooCostly(
+            f"it takes more than {max_cpu_s:g} s of processor time" if is_slow else "it breaks its process"
+        ) from exc
+    return answer
 
 
 _Expected = TypeVar("_Expected", Compiled, Rendered)
@@ -118,26 +87,4 @@ def _expect(answer: Answer, kind: type[_Expected]) -> _Expected:
     if isinstance(answer, Refused):
         raise answer.error()
     assert isinstance(answer, kind)
-    return answer
-
-
-def _read(child: subprocess.Popen[bytes], max_s: float) -> Answer:
-    """One message of the child.
-
-    Raises:
-        TimeoutError: It has not come in time.
-        BrokenPipeError: It will not come: the child has ended.
-    """
-    assert child.stdout is not None
-    deadline = time.monotonic() + max_s
-    received = bytearray()
-    while len(received) < HEADER.size or len(received) < HEADER.size + HEADER.unpack_from(received)[0]:
-        readable, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
-        if not readable:
-            raise TimeoutError
-        piece = os.read(child.stdout.fileno(), _READ_BYTES)
-        if not piece:
-            raise BrokenPipeError
-        received += piece
-    answer: Answer = msgspec.msgpack.decode(memoryview(received)[HEADER.size :], type=Answer)
     return answer

@@ -1,16 +1,12 @@
-"""What a worker and the process that renders its chat template say to each other: msgpack behind its length."""
+"""What a worker and the process that renders its chat template say to each other, in msgpack."""
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import msgspec
 
 from server.prompting.sandboxed_template import TemplateFailed, TemplateTooCostly
-
-HEADER = struct.Struct("<Q")
-"""Bytes of the message that follows."""
 
 
 class Compile(msgspec.Struct, frozen=True):
@@ -48,9 +44,3 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 Answer = Compiled | Rendered | Refused
-
-
-def pack(message: msgspec.Struct) -> bytes:
-    """A message with its header."""
-    body = msgspec.msgpack.encode(message)
-    return HEADER.pack(len(body)) + body

@@ -6,7 +6,6 @@ white space is in a chunk.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,12 +16,6 @@ from server.rag.documents import ChunkDraft, ChunkedDocument, ChunkingStrategy, 
 from server.rag.outline import Outline
 from server.rag.structure import Structure, Window
 from server.rag.token_bounds import TokenBounds
-
-MAX_PIECE_CHARS = 4096
-"""Below what a model of 64 tokens is asked to tokenise."""
-
-_BEFORE_WORD = re.compile(r".*\S(?= \S)", re.DOTALL)
-_BEFORE_SPACE = re.compile(r".*\S(?=\s)", re.DOTALL)
 
 
 def chunk(document: ParsedDocument, strategy: ChunkingStrategy, tokens: npt.NDArray[np.int32]) -> ChunkedDocument:
@@ -45,21 +38,6 @@ def chunk(document: ParsedDocument, strategy: ChunkingStrategy, tokens: npt.NDAr
     else:
         chunked = cutter.alone(_token_windows(bounds, strategy.max_tokens, strategy.overlap_tokens))
     return replace(chunked, pages=tuple(_pages(document)))
-
-
-def pieces(text: str) -> list[tuple[int, int]]:
-    """Cut all of a text into pieces of at most `MAX_PIECE_CHARS`, whose tokens are together those of the text.
-
-    That holds for cuts before a single space, as tokenizers begin a word there or with its first letter. Where a piece
-    has none, it ends before other white space, or anywhere, and a token or two there may differ.
-    """
-    cuts = [0]
-    while len(text) - cuts[-1] > MAX_PIECE_CHARS:
-        limit = cuts[-1] + MAX_PIECE_CHARS
-        # The two characters behind the limit are for what follows on a piece of full length.
-        before = _BEFORE_WORD.match(text, cuts[-1], limit + 2) or _BEFORE_SPACE.match(text, cuts[-1], limit + 1)
-        cuts.append(before.end() if before else limit)
-    return list(zip(cuts, [*cuts[1:], len(text)], strict=True)) if text else []
 
 
 def _pages(document: ParsedDocument) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from server.rag.documents import DocumentRecord
-from server.rag.ingestion_job import IngestionJob, JobTools
+from server.rag.ingestion_job import IngestionJob
+from server.rag.job_tools import JobTools
 
 logger = logging.getLogger(__name__)
 

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
-
-import numpy as np
 
 from server.errors import HearthError, ObjectNotFound, Reindexed, StorageError
-from server.protocols import EmbeddingModel
-from server.rag.bulk_embedding import embed_documents
+from server.rag.chunk_embedding import ChunkEmbedding
 from server.rag.chunker import chunk
-from server.rag.contexts import ContextFailed, ContextWriter, DocumentContexts
-from server.rag.document_store import DocumentStore
+from server.rag.contexts import ContextFailed, DocumentContexts
 from server.rag.documents import (
     ChunkDraft,
     ChunkedDocument,
@@ -28,81 +22,16 @@ from server.rag.documents import (
     StoreRecord,
     Vectors,
 )
-from server.rag.embedded_text import embedded_texts, hash_of
-from server.rag.halves import HALF
-from server.rag.index_shelf import IndexShelf
-from server.rag.parser import Parser
+from server.rag.job_tools import JobTools
 from server.rag.parsing import ParseFailed
-from server.rag.patience import Patience, RetryPolicy
+from server.rag.patience import Patience
 from server.rag.token_spans import TokenSpans, token_spans
 from server.rag.uninterrupted import uninterrupted
-from server.storage.file_store import FileStore
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 """So many processes may die one after the other while they work on a document: see docs/decisions/0016-ingestion.md."""
-
-_Slice = list[tuple[bytes, str]]  # hash and text of some chunks
-
-
-class FindEmbedder(Protocol):
-    """Gives the model that a vector store's documents are embedded with."""
-
-    async def __call__(self, store: StoreRecord) -> EmbeddingModel:
-        """Wait until the model is loaded, and return it with `facts`.
-
-        Raises:
-            Conflict: It is not the model any more that the store's vectors come from.
-            ModelUnavailable: It cannot be loaded now.
-        """
-
-
-class IsModelReady(Protocol):
-    """Tells whether the model that a vector store's documents are embedded with answers at once."""
-
-    def __call__(self, store: StoreRecord) -> bool:
-        """True as well where there is no such model: whoever asks for it hears why."""
-
-
-@dataclass(frozen=True)
-class JobPolicy:
-    """How a job goes about it.
-
-    Attributes:
-        slice_size: Chunks of one call to the model, after which what is embedded is safe from a crash.
-        slices_ahead: Calls that wait in the model's queue, so that it can fill its batches.
-        contexts_ahead: The same for contexts; how many are written at a time, for all jobs, is their writer's.
-        max_chunks: Of a document, all of whose vectors are held in memory until they are committed together.
-    """
-
-    slice_size: int = 64
-    slices_ahead: int = 2
-    contexts_ahead: int = 2
-    max_chunks: int = 100_000
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobTools:
-    """What all jobs work with.
-
-    Attributes:
-        suspects: `Patience`'s.
-        cutting: Held by the one job that cuts its document. That may take seconds, of the interpreter and of a thread,
-            which searches want too.
-    """
-
-    documents: DocumentStore
-    files: FileStore
-    shelf: IndexShelf
-    parser: Parser
-    find_embedder: FindEmbedder
-    is_model_ready: IsModelReady
-    contexts: ContextWriter = field(default_factory=lambda: ContextWriter(lambda: None))
-    policy: JobPolicy = field(default_factory=JobPolicy)
-    suspects: asyncio.Lock = field(default_factory=asyncio.Lock)
-    cutting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class IngestionJob:
@@ -129,8 +58,7 @@ class IngestionJob:
         self._patience = Patience(tools.policy.retry, tools.suspects, name=self._name, on_wait=on_change)
         self._is_begun = False
         self._writing: str | None = None  # what is waited for while contexts are written
-        self._num_chunks = self._num_chunks_done = 0
-        self._embedding_since: tuple[float, int] | None = None  # monotonic time, and the chunks that were done then
+        self._embedding = ChunkEmbedding(document.id, tools, self._patience, on_kept=self._note_progress)
 
     @property
     def wants_contexts(self) -> bool:
@@ -150,9 +78,9 @@ class IngestionJob:
         """Return the job's document as it was read from the database, with how far the job is."""
         return replace(
             document,
-            num_chunks=self._num_chunks,
-            num_chunks_done=self._num_chunks_done,
-            eta_s=self._eta_s(),
+            num_chunks=self._embedding.num_chunks,
+            num_chunks_done=self._embedding.num_chunks_done,
+            eta_s=self._embedding.eta_s(),
             waiting_for=self.waiting_for,
         )
 
@@ -186,7 +114,7 @@ class IngestionJob:
         """Return when the model is ready, or when the job will find out by itself why that does not happen."""
 
         async def work() -> None:
-            await self._ready_embedder(await self._find_store())
+            await self._tools.ready_embedder(await self._find_store(), self._patience)
 
         with suppress(HearthError):
             await self._patience.call(work)
@@ -234,7 +162,7 @@ class IngestionJob:
             Reindexed: It is another one now.
         """
         chunked = await self._with_contexts(store, parsed, await self._cut(store, parsed))
-        vectors, hashes = await self._embed(store, parsed, chunked)
+        vectors, hashes = await self._embedding.run(store, parsed, chunked)
         # An index that is not told of a commit must be made again.
         await self._patience.call(lambda: uninterrupted(self._commit(store, parsed, chunked, vectors, hashes)))
 
@@ -265,7 +193,7 @@ class IngestionJob:
 
     async def _cut(self, store: StoreRecord, parsed: ParsedDocument) -> ChunkedDocument:
         async def tokens() -> TokenSpans:
-            return await token_spans(parsed.text, await self._ready_embedder(store))
+            return await token_spans(parsed.text, await self._tools.ready_embedder(store, self._patience))
 
         spans = await self._patience.call(tokens)
         async with self._tools.cutting:
@@ -331,65 +259,6 @@ class IngestionJob:
         finally:
             self._writing = None
 
-    # ---- embed
-
-    async def _embed(
-        self, store: StoreRecord, parsed: ParsedDocument, chunked: ChunkedDocument
-    ) -> tuple[Vectors, list[bytes]]:
-        """Return a vector and a hash for each chunk. Only texts that the store has no vector of yet are computed."""
-        texts, hashes = await asyncio.to_thread(_texts_of, parsed, chunked)
-        known = await self._patience.call(
-            lambda: self._tools.documents.known_vectors(store.id, hashes, edition=store.edition)
-        )
-        missing = list({key: text for key, text in zip(hashes, texts, strict=True) if key not in known}.items())
-        self._num_chunks, self._num_chunks_done = len(hashes), len(hashes) - len(missing)
-        self._embedding_since = time.monotonic(), self._num_chunks_done
-        slices = _slices(missing, self._tools.policy.slice_size)
-        is_long = len(missing) > self._tools.policy.slice_size
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._tools.policy.slices_ahead):
-                    group.create_task(self._embed_slices(store, slices, known, keep=is_long))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return await asyncio.to_thread(_vectors_of, known, hashes), hashes
-
-    async def _embed_slices(
-        self, store: StoreRecord, slices: Iterator[_Slice], known: dict[bytes, bytes], *, keep: bool
-    ) -> None:
-        """Take slices until there are none, and add their vectors to `known`. `keep` them from a crash, too."""
-        keep_pending = partial(self._tools.documents.keep_pending, edition=store.edition)
-        for batch in slices:
-            vectors = await self._patience.call(partial(self._embed_slice, store, batch))
-            if keep:
-                if not await self._patience.call(partial(keep_pending, self.document.id, vectors)):
-                    raise ObjectNotFound("the job is over")
-                self._note_progress()
-            known.update(vectors)
-            self._num_chunks_done += len(batch)
-
-    async def _embed_slice(self, store: StoreRecord, batch: _Slice) -> dict[bytes, bytes]:
-        await self._ready_embedder(store)
-        rows = await embed_documents([text for _, text in batch], partial(self._tools.find_embedder, store))
-        return {key: row.tobytes() for (key, _), row in zip(batch, rows, strict=True)}
-
-    async def _ready_embedder(self, store: StoreRecord) -> EmbeddingModel:
-        """The store's model. While it is not ready, that is what the job waits for."""
-        if self._tools.is_model_ready(store):
-            return await self._tools.find_embedder(store)
-        self._patience.note_wait_for_model(f"model {store.embedding_model!r} is not ready yet")
-        embedder = await self._tools.find_embedder(store)
-        await embedder.embed(["hello"], lane="bulk")  # which is answered as soon as it can be
-        return embedder
-
-    def _eta_s(self) -> float | None:
-        if self._embedding_since is None or self._patience.waiting_for is not None:
-            return None
-        since, num_known = self._embedding_since
-        num_embedded = self._num_chunks_done - num_known
-        num_left = self._num_chunks - self._num_chunks_done
-        return (time.monotonic() - since) / num_embedded * num_left if num_embedded else None
-
     # ---- commit
 
     async def _commit(
@@ -406,18 +275,3 @@ class IngestionJob:
         if change is not None:
             self._tools.shelf.apply(change)
             logger.info("document completed", extra={**self._name, "chunks": len(hashes)})
-
-
-def _texts_of(parsed: ParsedDocument, chunked: ChunkedDocument) -> tuple[list[str], list[bytes]]:
-    """The text of each chunk that is embedded, and its hash."""
-    texts = embedded_texts(parsed.text, chunked)
-    return texts, [hash_of(text) for text in texts]
-
-
-def _vectors_of(known: dict[bytes, bytes], hashes: list[bytes]) -> Vectors:
-    rows = np.frombuffer(b"".join(known[key] for key in hashes), HALF)
-    return rows.reshape(len(hashes), -1).astype(np.float32)
-
-
-def _slices(items: _Slice, size: int) -> Iterator[_Slice]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -23,7 +23,7 @@ from server.protocols import EmbeddingModel
 from server.rag.bulk_embedding import embed_documents
 from server.rag.documents import ReindexRecord
 from server.rag.index_shelf import IndexShelf
-from server.rag.ingestion_job import JobPolicy
+from server.rag.job_tools import JobPolicy
 from server.rag.patience import Patience
 from server.rag.reindex_store import ReindexStore
 from server.rag.rows.chunks import Ids

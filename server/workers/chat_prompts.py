@@ -102,9 +102,7 @@ class ChatPrompts:
 
     def prediction(self, request: GenerateRequest) -> TokenIds:
         """Token ids of what a request predicts. Raises ContextLengthExceeded as `token_ids`."""
-        piece = PromptPiece(request.prediction, parse_special=False)
-        self._check_size([piece], param="prediction")
-        return self._vocab.tokenize(piece.text, parse_special=False)
+        return self._plain_tokens_of(request.prediction, param="prediction")
 
     def text_of(self, prompt: TextPrompt | TokensPrompt) -> str:
         """What a prompt says, which `read` has accepted; control tokens among its token ids by name."""
@@ -121,9 +119,7 @@ class ChatPrompts:
             ContextLengthExceeded: It is so long that it is not even tokenised.
         """
         if isinstance(text_or_prompt, str):
-            piece = PromptPiece(text_or_prompt, parse_special=False)
-            self._check_size([piece], param=None)
-            return self._vocab.tokenize(piece.text, parse_special=piece.parse_special)
+            return self._plain_tokens_of(text_or_prompt, param=None)
         return self._tokenize(text_or_prompt, self._pieces_of(text_or_prompt))
 
     def render(self, prompt: ChatPrompt) -> RenderedPrompt:
@@ -135,8 +131,7 @@ class ChatPrompts:
     def token_pieces(self, token_ids: TokenIds) -> list[bytes]:
         """The bytes of tokens, control tokens as their texts. Raises InvalidRequest for ids that the model lacks."""
         self._check_ids(token_ids, param="tokens")
-        vocab = self._vocab
-        return [vocab.pieces[token_id] or vocab.text_of(token_id).encode() for token_id in token_ids]
+        return [self._vocab.names[token_id] for token_id in token_ids]
 
     def beginning(self, system_prompt: str) -> TokenIds:
         """The tokens with which every conversation under this system prompt begins.
@@ -228,6 +223,12 @@ class ChatPrompts:
         if isinstance(prompt, TextPrompt) and prompt.suffix:
             return self._infill_tokens_of(pieces)
         return self._tokens_of(pieces, adds_bos=not isinstance(prompt, TextPrompt) or prompt.adds_bos)
+
+    def _plain_tokens_of(self, text: str, *, param: str | None) -> TokenIds:
+        """Of text in which nothing is a control token."""
+        piece = PromptPiece(text, parse_special=False)
+        self._check_size([piece], param=param)
+        return self._vocab.tokenize(piece.text, parse_special=piece.parse_special)
 
     def _tokens_of(self, pieces: list[PromptPiece], *, adds_bos: bool = True) -> TokenIds:
         """BOS included where the model wants one, unless told otherwise."""

@@ -27,8 +27,9 @@ from server.services.responses import ResponseService
 from server.services.store_models import StoreModels
 from server.types import ModelFacts
 from tests.fakes.described import CheckedTransport
-from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker
+from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker, saying
 from tests.fakes.responses import open_responses, service_over
+from tests.fakes.sources import OUTCOME
 from tests.fakes.stores import FakeEvaluationService, FakeFileService, FakeVectorStoreService
 
 CHAT = ModelConfig(
@@ -118,6 +119,15 @@ async def kept_responses(stack: Stack, tmp_path: Path) -> AsyncIterator[None]:
     async with open_responses(tmp_path) as store:
         stack.responses = service_over(store)
         yield
+
+
+@pytest.fixture
+def kneading(stack: Stack) -> None:
+    """A search finds a source, and the answer cites it; a RAG model can be asked."""
+    stack.stores.outcome = OUTCOME
+    stack.chat.steps = saying("Knead ", "for ten minutes [1]. And [7]", " rest.")
+    stack.actor.facts = ModelFacts(context_length=4096)
+    stack.rag_models = (RAG,)
 
 
 @pytest.fixture

@@ -8,106 +8,19 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletionUserMessageParam
 
 from server.errors import Conflict, ObjectNotFound, StorageUnavailable
-from server.rag.documents import Chunk, Span
 from server.rag.prompt import NO_SOURCE_ANSWER
-from server.rag.search import Hit, Place, SearchOutcome
-from server.types import NO_TOOLS, ChatPrompt, Delta, Finished, ModelFacts, Started, ToolCallDelta, Usage
-from tests.api.conftest import RAG, Stack
+from server.rag.search import SearchOutcome
+from server.types import NO_TOOLS, ChatPrompt, ModelFacts
+from tests.api.conftest import Stack
+from tests.api.grounded_requests import ASK, DOCUMENTS, HI, error_of, message_of
 from tests.api.test_api_chat import TOOLS, URL, events_of
 from tests.api.test_api_store_search import ASKED, OPTIONS
 from tests.fakes.models import saying
+from tests.fakes.sources import ANNOTATION, CITATION, SEARCH, SOURCE, TEXT
 
-TEXT = "Knead the dough for ten minutes. Then let it rest."
-CHUNK = Chunk(
-    id=7,
-    document_id=1,
-    file_id="file-1",
-    filename="bread.pdf",
-    ordinal=0,
-    text=TEXT,
-    span=Span(10, 10 + len(TEXT), page=3, heading="Bread > Dough"),
-    parent_id=4,
-    num_tokens=10,
-)
-OUTCOME = SearchOutcome(
-    queries=(), hits=(Hit(chunk=CHUNK, attributes={}, score=0.75, places={"rerank": Place(1, 0.9)}),)
-)
-HI: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "How long do I knead?"}]
-SEARCH: dict[str, Any] = {"type": "file_search", "vector_store_ids": ["vs_1"]}
-ASK = {"model": "talker", "messages": HI, "tools": [SEARCH]}
-DOCUMENTS = {"model": "talker", "messages": HI, "documents": [TEXT]}
-
-
-@pytest.fixture(autouse=True)
-def _outcome(stack: Stack) -> None:
-    stack.stores.outcome = OUTCOME
-    stack.chat.steps = saying("Knead ", "for ten minutes [1]. And [7]", " rest.")
-    stack.actor.facts = ModelFacts(context_length=4096)
-    stack.rag_models = (RAG,)
-
-
-ANNOTATION = {
-    "type": "file_citation",
-    "index": 0,
-    "file_id": "file-1",
-    "filename": "bread.pdf",
-    "start_index": 22,
-    "end_index": 25,
-    "x": {
-        "number": 1,
-        "by": "model",
-        "supported": True,
-        "page": 3,
-        "section": "Bread > Dough",
-        "start": 10,
-        "end": 42,
-        "quote": "Knead the dough for ten minutes.",
-    },
-}
-CITATION = {
-    "start": 0,
-    "end": 26,
-    "text": "Knead for ten minutes [1].",
-    "type": "TEXT_CONTENT",
-    "sources": [
-        {
-            "type": "document",
-            "id": "file-1",
-            "document": {"id": "file-1", "title": "bread.pdf", "snippet": "Knead the dough for ten minutes."},
-        }
-    ],
-    "x": {"numbers": [1], "by": "model", "supported": True, "overlap": 1.0, "score": None},
-}
-SOURCE = {
-    "number": 1,
-    "file_id": "file-1",
-    "filename": "bread.pdf",
-    "page": 3,
-    "section": "Bread > Dough",
-    "start": 10,
-    "end": 10 + len(TEXT),
-    "score": 0.75,
-    "text": TEXT,
-}
-
-
-async def message_of(client: httpx.AsyncClient, request: dict[str, Any]) -> dict[str, Any]:
-    response = await client.post(URL, json=request)
-    assert response.status_code == 200, response.text
-    message: dict[str, Any] = response.json()["choices"][0]["message"]
-    return message
-
-
-async def error_of(client: httpx.AsyncClient, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    response = await client.post(URL, json=request)
-    return response.status_code, response.json()["error"]
-
-
-# ---- the answer
+pytestmark = pytest.mark.usefixtures("kneading")
 
 
 async def test_citations_are_written_as_openai_and_cohere_write_them(client: httpx.AsyncClient) -> None:
@@ -326,56 +239,6 @@ async def test_no_documents_are_no_grounding(client: httpx.AsyncClient) -> None:
     assert "citations" not in await message_of(client, {**DOCUMENTS, "documents": []})
 
 
-# ---- RAG models
-
-
-@pytest.mark.parametrize("name", ["handbook", "gpt-4o"])
-async def test_a_rag_model_answers_clients_that_know_nothing_of_sources(
-    client: httpx.AsyncClient, stack: Stack, name: str
-) -> None:
-    response = await client.post(URL, json={"model": name, "messages": HI})
-
-    assert response.json()["model"] == "handbook"
-    assert response.json()["choices"][0]["message"]["annotations"] == [ANNOTATION]
-    assert stack.stores.calls[0] == ("id_of", ("manuals",), {})
-    assert stack.stores.last_search[1][2].max_results == 5
-    [request] = stack.chat.requests
-    assert isinstance(request.prompt, ChatPrompt)
-    assert request.prompt.messages[0].content.startswith("You are the help desk.\n\n")
-    assert request.sampling.max_tokens == 77  # the chat model's default
-
-
-async def test_a_rag_model_takes_documents_besides(client: httpx.AsyncClient) -> None:
-    message = await message_of(client, {"model": "handbook", "messages": HI, "documents": ["Salt it."]})
-
-    assert [source["file_id"] for source in message["x"]["sources"]] == ["doc:0", "file-1"]
-
-
-async def test_a_rag_model_takes_no_other_stores(client: httpx.AsyncClient) -> None:
-    status, error = await error_of(client, {**ASK, "model": "handbook"})
-
-    assert (status, error["param"]) == (400, "tools")
-    assert "'talker'" in error["message"]
-
-
-async def test_a_rag_model_only_chats(client: httpx.AsyncClient) -> None:
-    response = await client.post("/v1/completions", json={"model": "handbook", "prompt": "a"})
-
-    assert response.json()["error"]["code"] == "model_kind_mismatch"
-
-
-async def test_a_rag_model_is_listed_with_what_it_can(client: httpx.AsyncClient) -> None:
-    listed = (await client.get("/v1/models")).json()["data"]
-    one = (await client.get("/v1/models/gpt-4o")).json()
-
-    assert [model["id"] for model in listed] == ["talker", "actor", "embedder", "ranker", "handbook"]
-    assert listed[-1] == one
-    assert one["capabilities"] == ["chat", "tools", "file_search"]
-    assert (one["kind"], one["state"], one["context_length"]) == ("chat", "ready", 4096)
-    assert (one["description"], one["aliases"]) == ("Answers from the manuals.", ["gpt-4o"])
-    assert one["rag"] == {"chat_model": "talker", "vector_stores": ["manuals"]}
-
-
 # ---- errors
 
 
@@ -407,44 +270,3 @@ async def test_a_context_too_small_for_a_source_is_refused_with_numbers(
 
     assert (status, error["code"]) == (400, "context_length_exceeded")
     assert "tokens are left for sources" in error["message"]
-
-
-# ---- the openai SDK
-
-
-async def test_the_sdk_passes_citations_through(openai_client: AsyncOpenAI) -> None:
-    answer = await openai_client.chat.completions.create(model="handbook", messages=HI)
-
-    message = answer.choices[0].message
-    assert message.annotations is not None
-    assert message.annotations[0].to_dict() == ANNOTATION
-    assert message.model_extra is not None
-    assert message.model_extra["citations"] == [CITATION]
-
-
-async def test_the_sdks_stream_puts_citations_together(openai_client: AsyncOpenAI) -> None:
-    async with openai_client.chat.completions.stream(model="handbook", messages=HI) as stream:
-        async for _event in stream:
-            pass
-        message = (await stream.get_final_completion()).choices[0].message
-
-    assert message.content == "Knead for ten minutes [1]. And rest."
-    assert message.annotations is not None
-    assert message.annotations[0].to_dict().items() >= ANNOTATION.items()  # the SDK adds empty fields
-    assert message.model_extra is not None
-    assert message.model_extra["citations"] == [CITATION]
-    assert message.model_extra["x"]["sources"] == [SOURCE]
-    assert message.model_extra["x"]["num_removed_citations"] == 1
-
-
-async def test_the_sdk_calls_functions_beside_the_search(openai_client: AsyncOpenAI, stack: Stack) -> None:
-    call = ToolCallDelta(0, "call_1", "weather", "{}")
-    stack.actor.steps = (Started(3), Delta(tool_calls=(call,)), Finished("tool_calls", Usage(prompt_tokens=3)))
-    tools: Any = [SEARCH, *TOOLS]
-
-    answer = await openai_client.chat.completions.create(model="actor", messages=HI, tools=tools)
-
-    [choice] = answer.choices
-    assert choice.finish_reason == "tool_calls"
-    assert choice.message.tool_calls is not None
-    assert choice.message.tool_calls[0].id == "call_1"

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import ConfigError, WorkerCrashed
 from server.types import Delta, Started
@@ -161,3 +162,36 @@ async def test_a_path_cannot_forge_a_log_line(client: httpx.AsyncClient, caplog:
 
     [line] = access_lines(caplog)
     assert line["path"] == "/x%0AINFO%20forged"
+
+
+def held_at(words: bytes, app: ASGIApp) -> ASGIApp:
+    """The app, over a connection that takes no more after these words."""
+
+    async def held(scope: Scope, receive: Receive, send: Send) -> None:
+        async def hold(message: Message) -> None:
+            await send(message)
+            if words in message.get("body", b""):
+                await asyncio.Event().wait()
+
+        await app(scope, receive, hold)
+
+    return held
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"), [(URL, HELLO), ("/v1/completions", {"model": "talker", "prompt": "a"})], ids=["chat", "text"]
+)
+async def test_tokens_are_logged_of_a_client_that_leaves_after_the_last_words(
+    stack: Stack, caplog: pytest.LogCaptureFixture, path: str, asked: dict[str, Any]
+) -> None:
+    last_words = b'"finish_reason":"stop"'
+    connection = AsgiConnection(held_at(last_words, stack.app()), path, {**asked, "stream": True})
+    await connection.read_status()
+    while last_words not in await connection.read_chunk():
+        pass
+
+    connection.disconnect()
+    await connection.done
+
+    [line] = access_lines(caplog)
+    assert (line["prompt_tokens"], line["completion_tokens"], line["finish_reason"]) == (5, 2, "stop")

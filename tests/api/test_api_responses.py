@@ -1,93 +1,35 @@
-"""`/v1/responses`: what is asked of the model, what is answered, what is kept."""
+"""`/v1/responses`: what is asked of the model, what is answered, what is refused."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import httpx
 import pytest
 
-from server.errors import (
-    InvalidRequest,
-    ModelUnavailable,
-    ObjectNotFound,
-    StorageError,
-    StorageFull,
-    StorageUnavailable,
-    WorkerCrashed,
+from server.errors import InvalidRequest, ModelUnavailable, WorkerCrashed
+from server.types import ChatMessage, Delta, Grammar, Started, TokenChance, TokenLogprob
+from tests.api.conftest import Stack
+from tests.api.response_requests import (
+    HELLO,
+    NAMED,
+    SCHEMA,
+    TIME,
+    URL,
+    WEATHER,
+    allowed,
+    answer,
+    asked,
+    error_of,
+    prompt_of,
+    user,
 )
-from server.services.library import LibraryDoor
-from server.services.responses import ResponseService
-from server.types import (
-    NO_TOOLS,
-    ChatMessage,
-    ChatPrompt,
-    Delta,
-    Finished,
-    GenerateRequest,
-    Grammar,
-    Started,
-    TokenChance,
-    TokenLogprob,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-    ToolUse,
-    Usage,
-)
-from tests.api.conftest import RAG, Stack
-from tests.api.test_api_grounded_chat import ANNOTATION, OUTCOME, SEARCH, TEXT
 from tests.fakes.asgi import AsgiConnection
 from tests.fakes.models import saying
-from tests.fakes.responses import check_response, events_of, service_over
+from tests.fakes.responses import check_response, events_of
+from tests.fakes.sources import OUTCOME, SEARCH
 
 pytestmark = pytest.mark.usefixtures("kept_responses")
-
-URL = "/v1/responses"
-HELLO: dict[str, Any] = {"model": "talker", "input": "Hi"}
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-WEATHER = {"type": "function", "name": "weather", "description": "d", "parameters": SCHEMA, "strict": True}
-TIME = {"type": "function", "name": "time"}
-TOOLS = (
-    Tool(name="weather", description="d", parameters=json.dumps(SCHEMA, separators=(",", ":")), strict=True),
-    Tool(name="time"),
-)
-CALLING = (
-    Started(5),
-    Delta(tool_calls=(ToolCallDelta(0, "call_1", "weather"), ToolCallDelta(0, arguments='{"city":"Oslo"}'))),
-    Finished("tool_calls", Usage(prompt_tokens=5)),
-)
-
-
-async def answer(client: httpx.AsyncClient, **request: Any) -> dict[str, Any]:
-    response = await client.post(URL, json={**HELLO, **request})
-    assert response.status_code == 200, response.text
-    return check_response(response.json())
-
-
-async def error_of(client: httpx.AsyncClient, **request: Any) -> tuple[int, dict[str, Any]]:
-    response = await client.post(URL, json={**HELLO, **request})
-    error: dict[str, Any] = response.json()["error"]
-    return response.status_code, error
-
-
-def asked(stack: Stack) -> GenerateRequest:
-    return stack.chat.requests[-1]
-
-
-def prompt_of(stack: Stack) -> ChatPrompt:
-    prompt = asked(stack).prompt
-    assert isinstance(prompt, ChatPrompt)
-    return prompt
-
-
-def user(text: str) -> ChatMessage:
-    return ChatMessage(role="user", content=text)
-
-
-def said(text: str = "Hello there") -> ChatMessage:
-    return ChatMessage(role="assistant", content=text)
 
 
 def without_ids(value: Any) -> Any:
@@ -96,9 +38,6 @@ def without_ids(value: Any) -> Any:
         times = ("id", "created_at", "completed_at", "timings_ms")
         return {key: without_ids(each) for key, each in value.items() if key not in times}
     return [without_ids(each) for each in value] if isinstance(value, list) else value
-
-
-# ---- the answer
 
 
 async def test_an_answer_has_openais_shape(client: httpx.AsyncClient) -> None:
@@ -263,257 +202,6 @@ async def test_what_is_cut_is_incomplete(client: httpx.AsyncClient, stack: Stack
     assert body["completed_at"] is None
 
 
-# ---- the conversation
-
-
-@pytest.mark.parametrize(
-    ("items", "messages"),
-    [
-        ([{"role": "user", "content": "Hi"}], (user("Hi"),)),
-        (
-            [{"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "a"}]}],
-            (ChatMessage(role="developer", content="a"),),
-        ),
-        (
-            [{"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]}],
-            (user("a\nb"),),
-        ),
-        (
-            [
-                {"role": "user", "content": "a"},
-                {
-                    "type": "message",
-                    "id": "msg_1",
-                    "role": "assistant",
-                    "status": "completed",
-                    "content": [{"type": "output_text", "text": "b", "annotations": [ANNOTATION], "logprobs": []}],
-                },
-                {"role": "assistant", "content": [{"type": "refusal", "refusal": "c"}]},
-            ],
-            (user("a"), said("b"), said("c")),
-        ),
-        (
-            [
-                {
-                    "type": "reasoning",
-                    "id": "rs_1",
-                    "summary": [],
-                    "content": [{"type": "reasoning_text", "text": "h"}],
-                },
-                {"role": "assistant", "content": "b"},
-                {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
-                {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}", "status": "completed"},
-                {"type": "function_call_output", "call_id": "c2", "output": "two"},
-                {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "one"}]},
-            ],
-            (
-                ChatMessage(
-                    role="assistant",
-                    content="b",
-                    reasoning="h",
-                    tool_calls=(ToolCall("c1", "f", "{}"), ToolCall("c2", "g", "{}")),
-                ),
-                ChatMessage(role="tool", content="two", name="g", tool_call_id="c2"),
-                ChatMessage(role="tool", content="one", name="f", tool_call_id="c1"),
-            ),
-        ),
-        (
-            [
-                {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{", "status": "incomplete"},
-                {"type": "reasoning", "summary": [{"type": "summary_text", "text": "nothing came of it"}]},
-                {"role": "user", "content": "a"},
-                {"type": "file_search_call", "id": "fs_1", "queries": ["q"], "status": "completed", "results": None},
-            ],
-            (user("a"),),
-        ),
-    ],
-)
-async def test_items_make_a_conversation(
-    client: httpx.AsyncClient, stack: Stack, items: list[Any], messages: tuple[ChatMessage, ...]
-) -> None:
-    await answer(client, input=items)
-
-    assert prompt_of(stack).messages == messages
-
-
-async def test_a_conversation_goes_on_without_its_instructions(client: httpx.AsyncClient, stack: Stack) -> None:
-    first = await answer(client, instructions="Be brief.")
-    second = await answer(client, input="And?", previous_response_id=first["id"])
-
-    await answer(client, input="So?", previous_response_id=second["id"], instructions="Be rude.")
-
-    assert second["previous_response_id"] == first["id"]
-    assert prompt_of(stack).messages == (
-        ChatMessage(role="system", content="Be rude."),
-        user("Hi"),
-        said(),
-        user("And?"),
-        said(),
-        user("So?"),
-    )
-
-
-async def test_going_on_is_the_same_as_sending_everything(client: httpx.AsyncClient, stack: Stack) -> None:
-    stack.chat.steps = (Started(5), Delta("Look.", reasoning="Hm."), *CALLING[1:])
-    first = await answer(client, tools=[WEATHER])
-    result = {"type": "function_call_output", "call_id": "call_1", "output": "snow"}
-
-    await answer(client, input=[result], previous_response_id=first["id"], tools=[WEATHER])
-    await answer(client, input=[{"role": "user", "content": "Hi"}, *first["output"], result], tools=[WEATHER])
-
-    _, by_id, by_items = stack.chat.requests
-    assert by_id.prompt == by_items.prompt
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_is_answered_in_the_next_response(
-    client: httpx.AsyncClient, stack: Stack, *, stream: bool
-) -> None:
-    stack.chat.steps = CALLING
-    response = await client.post(URL, json={**HELLO, "tools": [WEATHER], "stream": stream})
-    first = events_of(response)[-1]["response"] if stream else response.json()
-    output = {"type": "function_call_output", "call_id": first["output"][0]["call_id"], "output": "snow"}
-
-    await answer(client, input=[output], previous_response_id=first["id"], tools=[WEATHER])
-
-    assert prompt_of(stack).messages == (
-        user("Hi"),
-        ChatMessage(role="assistant", tool_calls=(ToolCall("call_1", "weather", '{"city":"Oslo"}'),)),
-        ChatMessage(role="tool", content="snow", name="weather", tool_call_id="call_1"),
-    )
-
-
-async def test_a_whole_output_may_be_sent_back(client: httpx.AsyncClient, stack: Stack) -> None:
-    stack.stores.outcome = OUTCOME
-    stack.chat.steps = (Started(5), Delta("Knead [1].", reasoning="Hm."), *CALLING[1:])
-    first = await answer(
-        client, tools=[SEARCH, WEATHER], include=["file_search_call.results"], model="talker", store=False
-    )
-    assert [item["type"] for item in first["output"]] == [
-        "file_search_call",
-        "reasoning",
-        "message",
-        "function_call",
-    ]
-
-    await answer(client, input=[{"role": "user", "content": "Hi"}, *first["output"]])
-
-    assert prompt_of(stack).messages[1:] == (
-        ChatMessage(
-            role="assistant",
-            content="Knead [1].",
-            reasoning="Hm.",
-            tool_calls=(ToolCall("call_1", "weather", '{"city":"Oslo"}'),),
-        ),
-    )
-
-
-async def test_references_stand_for_stored_items(client: httpx.AsyncClient, stack: Stack) -> None:
-    first = await answer(client)
-    message_id = first["output"][0]["id"]
-
-    second = await answer(client, input=[{"id": message_id}, {"type": "item_reference", "id": message_id}])
-
-    assert prompt_of(stack).messages == (said(), said())
-    listed = (await client.get(f"{URL}/{second['id']}/input_items")).json()["data"]
-    assert [item["content"][0]["text"] for item in listed] == ["Hello there"] * 2
-
-
-async def test_an_output_of_no_call_is_refused(client: httpx.AsyncClient) -> None:
-    output = {"type": "function_call_output", "call_id": "c9", "output": "snow"}
-
-    status, error = await error_of(client, input=[output])
-
-    assert (status, error["param"]) == (400, "input")
-    assert "'c9'" in error["message"]
-
-
-# ---- tools
-
-
-def allowed(*tools: Any, mode: str = "auto") -> dict[str, Any]:
-    return {"type": "allowed_tools", "mode": mode, "tools": list(tools)}
-
-
-NAMED = {"type": "function", "name": "time"}
-
-
-@pytest.mark.parametrize(
-    ("more", "use"),
-    [
-        ({}, ToolUse(tools=TOOLS, names=("weather", "time"))),
-        ({"parallel_tool_calls": False}, ToolUse(tools=TOOLS, names=("weather", "time"), is_parallel=False)),
-        ({"tool_choice": "none"}, NO_TOOLS),
-        ({"tool_choice": "required"}, ToolUse(tools=TOOLS, names=("weather", "time"), is_required=True)),
-        ({"tool_choice": NAMED}, ToolUse(tools=TOOLS, names=("time",), is_required=True, is_parallel=False)),
-        ({"tool_choice": allowed(NAMED)}, ToolUse(tools=TOOLS, names=("time",))),
-        (
-            {"tool_choice": allowed(NAMED, mode="required")},
-            ToolUse(tools=TOOLS, names=("time",), is_required=True),
-        ),
-    ],
-)
-async def test_a_choice_says_what_may_and_must_be_called(
-    client: httpx.AsyncClient, stack: Stack, more: dict[str, Any], use: ToolUse
-) -> None:
-    await answer(client, tools=[WEATHER, TIME], **more)
-
-    assert prompt_of(stack).tool_use == use
-
-
-@pytest.mark.parametrize(
-    ("choice", "searches", "names"),
-    [
-        ("auto", True, ("time",)),
-        ("required", True, ("time",)),
-        (NAMED, True, ("time",)),
-        ({"type": "file_search"}, True, ()),
-        (allowed({"type": "file_search"}), True, ()),
-        (allowed({"type": "file_search"}, NAMED), True, ("time",)),
-        (allowed(NAMED), False, ("time",)),
-        ("none", False, ()),
-    ],
-)
-async def test_a_choice_says_whether_files_are_searched(
-    client: httpx.AsyncClient, stack: Stack, choice: Any, *, searches: bool, names: tuple[str, ...]
-) -> None:
-    stack.stores.outcome = OUTCOME
-
-    body = await answer(client, tools=[SEARCH, TIME], tool_choice=choice)
-
-    assert ("search_together" in [call[0] for call in stack.stores.calls]) is searches
-    assert ("file_search_call" in [item["type"] for item in body["output"]]) is searches
-    assert prompt_of(stack).tool_use.names == names
-
-
-async def test_a_search_shows_what_the_answer_rests_on(client: httpx.AsyncClient, stack: Stack) -> None:
-    stack.stores.outcome = OUTCOME
-    stack.chat.steps = saying("Knead ", "for ten minutes [1].", " And [7]")
-
-    body = await answer(client, input="How long?", tools=[SEARCH], include=["file_search_call.results"])
-
-    search, message = body["output"]
-    assert search["queries"] == ["How long?"]
-    [result] = search["results"]
-    assert (result["file_id"], result["filename"], result["score"], result["text"]) == (
-        "file-1",
-        "bread.pdf",
-        0.75,
-        TEXT,
-    )
-    assert message["content"][0]["text"] == "Knead for ten minutes [1]. And"
-    assert message["content"][0]["annotations"] == [ANNOTATION]
-
-
-async def test_a_rag_model_tells_of_its_search(client: httpx.AsyncClient, stack: Stack) -> None:
-    stack.rag_models, stack.stores.outcome = (RAG,), OUTCOME
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(stack.app()), base_url="http://test") as asker:
-        body = await answer(asker, model="handbook")
-
-    assert body["model"] == "handbook"
-    assert [item["type"] for item in body["output"]] == ["file_search_call", "message"]
-
-
 # ---- what is refused
 
 
@@ -590,8 +278,14 @@ async def test_what_is_wrong_is_refused_by_name(
         {"reasoning": {"effort": None, "summary": None}, "text": {}},
     ],
 )
-async def test_what_changes_nothing_is_taken(client: httpx.AsyncClient, more: dict[str, Any]) -> None:
-    await answer(client, **more)
+async def test_what_changes_nothing_is_taken(client: httpx.AsyncClient, stack: Stack, more: dict[str, Any]) -> None:
+    plain = await answer(client)
+
+    body = await answer(client, **more)
+
+    assert without_ids(body["output"]) == without_ids(plain["output"])
+    first, second = stack.chat.requests
+    assert (second.prompt, second.sampling, second.grammar) == (first.prompt, first.sampling, first.grammar)
 
 
 @pytest.mark.parametrize(
@@ -669,113 +363,3 @@ async def test_a_client_that_leaves_ends_the_work(stack: Stack) -> None:
     await connection.done
 
     assert stack.chat.aborted == [stack.chat.requests[0].request_id]
-
-
-# ---- what is kept
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_what_is_kept_is_what_was_given(client: httpx.AsyncClient, *, stream: bool) -> None:
-    response = await client.post(URL, json={**HELLO, "stream": stream, "metadata": {"a": "b"}})
-    given = events_of(response)[-1]["response"] if stream else response.json()
-
-    kept = await client.get(f"{URL}/{given['id']}")
-
-    assert kept.json() == given
-
-
-async def test_what_shall_not_be_kept_is_not(client: httpx.AsyncClient) -> None:
-    body = await answer(client, store=False)
-
-    assert body["store"] is False
-    assert (await client.get(f"{URL}/{body['id']}")).status_code == 404
-
-
-async def test_what_is_deleted_is_gone(client: httpx.AsyncClient) -> None:
-    response_id = (await answer(client))["id"]
-
-    deleted = await client.delete(f"{URL}/{response_id}")
-
-    assert deleted.json() == {"id": response_id, "object": "response", "deleted": True}
-    assert (await client.get(f"{URL}/{response_id}")).status_code == 404
-    assert (await client.delete(f"{URL}/{response_id}")).status_code == 404
-    status, error = await error_of(client, previous_response_id=response_id)
-    assert (status, error["param"], error["code"]) == (404, "previous_response_id", "not_found")
-
-
-async def test_what_was_sent_is_listed(client: httpx.AsyncClient) -> None:
-    items = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
-    response_id = (await answer(client, input=items))["id"]
-
-    newest = (await client.get(f"{URL}/{response_id}/input_items?limit=2")).json()
-    oldest = (await client.get(f"{URL}/{response_id}/input_items?order=desc&after={newest['last_id']}")).json()
-
-    assert [item["content"] for item in newest["data"]] == [
-        [{"type": "input_text", "text": "c"}],
-        [{"type": "output_text", "text": "b", "annotations": [], "logprobs": []}],
-    ]
-    assert (newest["has_more"], oldest["has_more"], oldest["data"][0]["role"]) == (True, False, "user")
-    assert oldest["data"][0]["id"].startswith("msg_")
-
-
-@pytest.mark.parametrize(
-    ("path", "param"),
-    [("", "stream=true"), ("", "starting_after=3"), ("/input_items", "limit=0"), ("/input_items", "after=nobody")],
-)
-async def test_a_wrong_query_is_refused_by_name(client: httpx.AsyncClient, path: str, param: str) -> None:
-    response_id = (await answer(client))["id"]
-
-    response = await client.get(f"{URL}/{response_id}{path}?{param}")
-
-    assert (response.status_code, response.json()["error"]["param"]) == (400, param.partition("=")[0])
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"previous_response_id": "resp_none"},
-        {"input": [{"role": "user", "content": "a"}, {"type": "item_reference", "id": "msg_none"}]},
-    ],
-)
-async def test_what_is_not_kept_is_not_found(client: httpx.AsyncClient, stack: Stack, more: dict[str, Any]) -> None:
-    status, error = await error_of(client, **more)
-
-    assert (status, error["code"]) == (404, "not_found")
-    assert error["param"] in ("previous_response_id", "input[1].id")
-    assert stack.chat.requests == []
-
-
-class _FullStore:
-    """Takes nothing more."""
-
-    async def add(self, _tenant: str, _response: object) -> None:
-        raise StorageFull("no room is left")
-
-    async def get(self, _tenant: str, response_id: str) -> None:
-        raise ObjectNotFound(response_id)
-
-
-async def test_an_answer_that_cannot_be_kept_is_not_acknowledged(stack: Stack) -> None:
-    stack.responses = service_over(_FullStore())
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(stack.app()), base_url="http://test") as client:
-        status, error = await error_of(client)
-        *others, last = events_of(await client.post(URL, json={**HELLO, "stream": True}))
-
-    assert (status, error["code"]) == (507, "storage_full")
-    assert last["type"] == "response.failed"
-    assert last["response"]["error"]["x"] == {"code": "storage_full"}
-    assert "response.completed" not in [event["type"] for event in others]
-
-
-@pytest.mark.parametrize("reason", [StorageUnavailable("not open"), StorageFull("no room is left")])
-async def test_without_a_data_directory_only_what_is_not_kept_is_answered(stack: Stack, reason: StorageError) -> None:
-    door = LibraryDoor()
-    door.shut(reason)
-    stack.responses = ResponseService(door)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(stack.app()), base_url="http://test") as client:
-        status, error = await error_of(client)
-        assert stack.chat.requests == []
-        await answer(client, store=False)
-
-    assert (status, error["code"]) == (507 if isinstance(reason, StorageFull) else 503, reason.code)
-    assert '"store": false' in error["message"]

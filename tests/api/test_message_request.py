@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -78,6 +78,26 @@ def test_the_request_itself_is_read() -> None:
 
 @given(st.sampled_from(list(places_in(REQUEST))), values)
 def test_any_value_at_any_place_is_read_or_refused(path: tuple[Any, ...], value: Any) -> None:
-    with suppress(InvalidRequest):
-        wanted = parse_body(orjson.dumps(replaced(path, value)), MessageRequest)
-        wanted.to_prompt(), wanted.sampling(), wanted.text_grammar(), wanted.grounding()
+    body = orjson.dumps(replaced(path, value))
+
+    try:
+        wanted = parse_body(body, MessageRequest)
+        prompt = wanted.to_prompt()
+        wanted.sampling(), wanted.text_grammar(), wanted.grounding()
+    except InvalidRequest as refusal:
+        assert refusal.message
+    else:
+        assert prompt.messages
+        assert all(type(message.content) is str for message in prompt.messages)
+
+
+def test_thousands_of_neighbours_become_one_message_in_no_time() -> None:
+    """Joined one by one they take half a minute, in which the server would answer nobody."""
+    turns = [{"role": "user", "content": "x" * 3000}] * 4000
+    wanted = parse_body(orjson.dumps({**REQUEST, "messages": turns}), MessageRequest)
+    began_s = time.process_time()
+
+    _system, message = wanted.to_prompt().messages
+
+    assert time.process_time() - began_s < 5
+    assert len(message.content) == 4000 * 3001 - 1

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from server.errors import ModelUnavailable, WorkerCrashed
 from server.types import Delta, Finished, Started, ToolCallDelta, Usage
 from tests.api.conftest import Stack
-from tests.api.test_api_grounded_chat import OUTCOME
 from tests.fakes.models import saying
+from tests.fakes.sources import OUTCOME
 
 pytestmark = pytest.mark.usefixtures("kept_responses")
 

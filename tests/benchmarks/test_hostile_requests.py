@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.hostile import Findings
-from benchmarks.hostile_requests import CHATS, ROWS, hostile_requests
+import pytest
+
+from benchmarks.hostile import Findings, what_is_wrong
+from benchmarks.hostile_requests import CHATS, MESSAGES, VALID, Hostile
+from benchmarks.hostile_rows import ROWS, hostile_requests
 from benchmarks.schemas import fault_of
 
 
@@ -18,6 +21,25 @@ def test_every_kind_comes_early() -> None:
     rows = {request.row for request in hostile_requests(1, len(ROWS))}
 
     assert rows == {"A4", "A7", *(f"B{n}" for n in range(1, 14) if n != 12)}
+
+
+def test_every_route_is_attacked() -> None:
+    assert {request.path for request in hostile_requests(1, 300) if not request.is_raw} == set(VALID)
+
+
+OPENAI = '{"error": {"message": "no", "type": "invalid_request_error", "param": null, "code": null}}'
+ANTHROPIC = (
+    '{"type": "error", "error": {"type": "invalid_request_error", "message": "no", "details": {}}, "request_id": "r"}'
+)
+
+
+@pytest.mark.parametrize(("path", "right", "wrong"), [(CHATS, OPENAI, ANTHROPIC), (MESSAGES, ANTHROPIC, OPENAI)])
+def test_an_error_has_the_shape_of_its_api(path: str, right: str, wrong: str) -> None:
+    hostile = Hostile("B3", path, b"{")
+
+    assert what_is_wrong(hostile, 400, right) == ""
+    assert what_is_wrong(hostile, 400, wrong).startswith("its error has the fields")
+    assert what_is_wrong(hostile, 500, right).startswith("status 500")
 
 
 def test_what_must_be_served_is_json() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import resource
+import select
 import time
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -55,11 +58,31 @@ def test_a_child_that_dies_of_a_grammar_is_replaced(trials: GrammarTrials) -> No
     others = children()
     trials.run(GOOD)
     (pid,) = children() - others
+    resource.prlimit(pid, resource.RLIMIT_AS, (0, 0))
+
+    assert trials.run(ENDLESS).reason == "it is too complex"
+    assert trials.run(GOOD).source
+
+
+def test_a_child_that_was_killed_while_idle_is_replaced(trials: GrammarTrials) -> None:
+    others = children()
+    trials.run(GOOD)
+    (pid,) = children() - others
     psutil.Process(pid).kill()
     psutil.Process(pid).wait(5)
 
-    assert trials.run(GOOD).reason == "it is too complex"
     assert trials.run(GOOD).source
+
+
+def test_an_answer_that_was_not_read_is_not_taken_for_the_next(
+    trials: GrammarTrials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials.run(GOOD)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(select, "select", Mock(side_effect=KeyboardInterrupt))
+        trials.run(Trial(Grammar("regex", "b+", "grammar")))
+
+    assert "a+" in trials.run(GOOD).source
 
 
 def test_nothing_is_left_behind(trials: GrammarTrials) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from server.engine.kv_cache import KVCache
 from server.engine.parked_prefixes import ParkedPrefixes
-from tests.fakes.backend import FakeBackend, _Cell
+from tests.fakes.backend import Cell, FakeBackend
 
 
 def run(cache: KVCache, tokens: list[int]) -> int:
@@ -22,7 +22,7 @@ def begin(cache: KVCache, tokens: list[int]) -> int:
     seq_id, _ = cache.open(match)
     cache.make_room(len(tokens) - match.num_tokens)
     cells = cache._backend.cells.setdefault(seq_id, [])  # type: ignore[attr-defined]
-    cells += [_Cell(token) for token in tokens[match.num_tokens :]]
+    cells += [Cell(token) for token in tokens[match.num_tokens :]]
     cache.grow(seq_id, tokens[match.num_tokens :])
     return seq_id
 
@@ -250,3 +250,16 @@ def test_cells_that_somebody_runs_on_are_shared_rather_than_doubled() -> None:
     run(cache, [3] * 20)
 
     assert cache.match([*[1] * 50, *[2] * 20], tenant="one").num_tokens == 50
+
+
+def test_what_is_too_large_to_be_parked_may_stay_as_without_parking() -> None:
+    parked = ParkedPrefixes(30, min_tokens=4)
+    cache = KVCache(FakeBackend(num_cells=4000, max_sequences=40), parked=parked)
+    run(cache, [1] * 20)  # tells what a copy of it takes, when it has gone
+    run(cache, [2] * 100)
+    run(cache, [3] * 100)
+    assert parked.num_bytes == 20
+
+    run(cache, [4] * 100)
+
+    assert cache.match([2] * 50, tenant="one").num_tokens == 49

@@ -13,7 +13,7 @@ from server.engine.batch import Batch
 
 
 @dataclass(eq=False)
-class _Cell:
+class Cell:
     token_id: int
 
 
@@ -43,7 +43,7 @@ class FakeBackend:
         self.can_share = True
         self.can_save = True
         self.has_streams = has_streams
-        self.cells: dict[int, list[_Cell]] = {}
+        self.cells: dict[int, list[Cell]] = {}
         self.batch_sizes: list[int] = []
         self.fail_next = False
         self.poison: int | None = None
@@ -61,7 +61,7 @@ class FakeBackend:
             assert 0 <= seq_id < self.max_sequences
             cells = self.cells.setdefault(int(seq_id), [])
             assert position == len(cells), f"sequence {seq_id} has {len(cells)} cells, got position {position}"
-            cells.append(_Cell(int(token_id)))
+            cells.append(Cell(int(token_id)))
             assert not self.has_streams or len(cells) <= self.num_cells
             if wants_logits:
                 tokens = [cell.token_id for cell in cells]
@@ -89,7 +89,7 @@ class FakeBackend:
         assert not self.cells.get(seq_id), f"sequence {seq_id} is not empty"
         if not self.has_streams and self.num_used_cells + len(states) > self.num_cells:
             return False
-        self.cells[seq_id] = [_Cell(token_id) for token_id in states]
+        self.cells[seq_id] = [Cell(token_id) for token_id in states]
         return True
 
     @property

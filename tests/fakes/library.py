@@ -18,7 +18,7 @@ from server.rag.document_store import DocumentStore
 from server.rag.documents import Block, BlockKind, ChunkingStrategy, FileRecord, ParsedDocument, StoreRecord
 from server.rag.index_shelf import IndexShelf
 from server.rag.ingestion import Ingestion
-from server.rag.ingestion_job import JobPolicy, JobTools
+from server.rag.job_tools import JobPolicy, JobTools
 from server.rag.parsing import ParseFailed
 from server.rag.patience import RetryPolicy
 from server.rag.reindex_job import ReindexTools
@@ -85,14 +85,18 @@ class FakeParser:
         return ParsedDocument(text, blocks, "text/plain")
 
 
+Around = Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""Is called in place of a coroutine, with its name and a call that goes through."""
+
+
 class Interrupted:
     """Stands before an object, and lets its methods be interrupted.
 
     Args:
-        around: Called in place of each method that is a coroutine, with its name and a call that goes through.
+        around: Called in place of each method that is a coroutine.
     """
 
-    def __init__(self, inner: Any, around: Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> None:
+    def __init__(self, inner: Any, around: Around) -> None:
         self._inner = inner
         self._around = around
 
@@ -152,7 +156,7 @@ async def open_rig(
     parser: FakeParser | None = None,
     chat: FakeChatModel | None = None,
     others: Sequence[ModelEntry] = (),
-    around: Callable[[str, Callable[[], Awaitable[Any]]], Awaitable[Any]] | None = None,
+    around: Around | None = None,
     policy: JobPolicy = AT_ONCE,
     max_running: int = 2,
 ) -> AsyncIterator[Rig]:
@@ -164,54 +168,79 @@ async def open_rig(
     """
     layout = DataLayout(folder)
     database = Database.open(layout.database)
+    documents = DocumentStore(database)
+    embedder, parser, reranker = embedder or fake_embedder(), parser or FakeParser(), FakeReranker()
+    entries = [ModelEntry(EMBEDDING, embedder), ModelEntry(RERANK, reranker), *others]
+    models = StoreModels(ModelRegistry(entries if chat is None else [*entries, ModelEntry(CHAT, chat)]), RagSettings())
     try:
-        documents, files = DocumentStore(database), FileStore(layout.files, max_bytes=1 << 20)
-        shelf = IndexShelf(documents, layout.indexes)
-        embedder, parser, reranker = embedder or fake_embedder(), parser or FakeParser(), FakeReranker()
-        entries = [ModelEntry(EMBEDDING, embedder), ModelEntry(RERANK, reranker), *others]
-        registry = ModelRegistry(entries if chat is None else [*entries, ModelEntry(CHAT, chat)])
-        models = StoreModels(registry, RagSettings())
-        parts: dict[str, Any] = {"documents": documents, "parser": parser, "find_embedder": models.embedder}
-        if around is not None:
-            parts = {
-                "documents": Interrupted(documents, around),
-                "parser": Interrupted(parser, around),
-                "find_embedder": lambda store: around("find_embedder", lambda: models.embedder(store)),
-            }
-        contexts = ContextWriter(models.context_model)
-        tools = JobTools(
-            files=files, shelf=shelf, is_model_ready=models.is_ready, contexts=contexts, policy=policy, **parts
-        )
-        ingestion = Ingestion(tools, max_running=max_running)
-        reindex_tools = ReindexTools(
-            reindexes=ReindexStore(database),
-            shelf=shelf,
-            find_embedder=models.new_embedder,
-            hold=ingestion.held,
-            suspects=tools.suspects,
-            policy=policy,
-        )
-        transfers, sweeper = TransferStore(database), Sweeper(database, shelf, pause_s=0)
-        library = Library(
-            documents=documents,
-            reindexes=reindex_tools.reindexes,
-            files=files,
-            uploads=FileStore(layout.imports, max_bytes=1 << 22),
-            shelf=shelf,
-            ingestion=ingestion,
-            reindexing=Reindexing(reindex_tools),
-            exports=StoreExport(transfers, files),
-            imports=StoreImport(transfers, files, sweeper, max_text_bytes=1 << 20),
-            sweeper=sweeper,
-            responses=ResponseStore(database),
-        )
+        tools = _job_tools(documents, layout, models, parser, around, policy)
+        library = _library(database, documents, layout, models, tools, max_running)
         try:
             yield Rig(library, models, tools, embedder, reranker, parser)
         finally:
             await library.reindexing.stop()
-            await ingestion.stop()
+            await library.ingestion.stop()
     finally:
         await asyncio.to_thread(database.close)
+
+
+def _job_tools(
+    documents: DocumentStore,
+    layout: DataLayout,
+    models: StoreModels,
+    parser: FakeParser,
+    around: Around | None,
+    policy: JobPolicy,
+) -> JobTools:
+    parts: dict[str, Any] = {"documents": documents, "parser": parser, "find_embedder": models.embedder}
+    if around is not None:
+        parts = {
+            "documents": Interrupted(documents, around),
+            "parser": Interrupted(parser, around),
+            "find_embedder": lambda store: around("find_embedder", lambda: models.embedder(store)),
+        }
+    return JobTools(
+        files=FileStore(layout.files, max_bytes=1 << 20),
+        shelf=IndexShelf(documents, layout.indexes),
+        is_model_ready=models.is_ready,
+        contexts=ContextWriter(models.context_model),
+        policy=policy,
+        **parts,
+    )
+
+
+def _library(
+    database: Database,
+    documents: DocumentStore,
+    layout: DataLayout,
+    models: StoreModels,
+    tools: JobTools,
+    max_running: int,
+) -> Library:
+    """What is not a job's is never interrupted."""
+    ingestion = Ingestion(tools, max_running=max_running)
+    reindex_tools = ReindexTools(
+        reindexes=ReindexStore(database),
+        shelf=tools.shelf,
+        find_embedder=models.new_embedder,
+        hold=ingestion.held,
+        suspects=tools.suspects,
+        policy=tools.policy,
+    )
+    transfers, sweeper = TransferStore(database), Sweeper(database, tools.shelf, pause_s=0)
+    return Library(
+        documents=documents,
+        reindexes=reindex_tools.reindexes,
+        files=tools.files,
+        uploads=FileStore(layout.imports, max_bytes=1 << 22),
+        shelf=tools.shelf,
+        ingestion=ingestion,
+        reindexing=Reindexing(reindex_tools),
+        exports=StoreExport(transfers, tools.files),
+        imports=StoreImport(transfers, tools.files, sweeper, max_text_bytes=1 << 20),
+        sweeper=sweeper,
+        responses=ResponseStore(database),
+    )
 
 
 async def jobs_done(names: tuple[str, ...] = ("ingestion of", "reindex of")) -> None:

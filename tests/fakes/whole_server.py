@@ -13,7 +13,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from server.api.application import build_api
-from server.api.openapi.operations import CHAT_MODEL, EMBEDDING_MODEL
+from server.api.openapi.encoder_operations import EMBEDDING_MODEL
+from server.api.openapi.generation_operations import CHAT_MODEL
 from server.config.rag_section import RagSettings
 from server.config.schema import Limits, ModelConfig
 from server.models.registry import ModelEntry, ModelRegistry

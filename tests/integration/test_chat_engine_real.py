@@ -107,7 +107,7 @@ def test_sixteen_together_say_what_each_says_alone(
     together = engine.run(prompts, max_tokens=NUM_TOKENS)
 
     for one, same in zip(alone, together, strict=True):
-        assert_same_but_for_ties(model, one, same)
+        assert same_but_for_ties(model, one, same)
 
 
 def test_a_shared_prefix_changes_no_answer(
@@ -123,7 +123,7 @@ def test_a_shared_prefix_changes_no_answer(
     options = ContextOptions(num_cells=1024, max_sequences=1, num_threads=2)
     with LlamaContext(model, options) as context:
         [fresh] = EngineUnderTest(model, context).run([follow_up], max_tokens=NUM_TOKENS)
-    assert_same_but_for_ties(model, fresh, shared)
+    assert same_but_for_ties(model, fresh, shared)
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -144,7 +144,7 @@ def test_a_prompt_that_was_parked_comes_back_and_changes_no_answer(
         [fresh] = EngineUnderTest(model, context).run([follow_up], max_tokens=NUM_TOKENS)
 
     assert back.usage.cached_tokens >= len(first.token_ids) - 1
-    assert_same_but_for_ties(model, fresh, back)
+    assert same_but_for_ties(model, fresh, back)
 
 
 def test_drafting_changes_no_answer_and_saves_steps(model: LlamaModel) -> None:
@@ -156,7 +156,7 @@ def test_drafting_changes_no_answer_and_saves_steps(model: LlamaModel) -> None:
             runs += engine.run([prompt], max_tokens=80)
             num_steps.append(engine.num_outputs)
 
-    assert_same_but_for_ties(model, *runs)
+    assert same_but_for_ties(model, *runs)
     assert num_steps[1] < num_steps[0]
 
 
@@ -170,7 +170,7 @@ def test_a_right_prediction_changes_no_answer_and_saves_steps(model: LlamaModel,
             runs += engine.run([prompts[0]], max_tokens=60, prediction=prediction)
             num_steps.append(engine.num_outputs)
 
-    assert_same_but_for_ties(model, *runs)
+    assert same_but_for_ties(model, *runs)
     assert num_steps[1] < num_steps[0]
     assert runs[1].usage.accepted_prediction_tokens > 0  # how many are tried depends on what steps cost
 
@@ -213,17 +213,19 @@ def test_a_preempted_answer_is_the_same(model: LlamaModel, prompts: list[list[in
         squeezed = EngineUnderTest(model, context).run(prompts[:8], max_tokens=24)
 
     for one, same in zip(alone, squeezed, strict=True):
-        assert_same_but_for_ties(model, one, same)
+        assert same_but_for_ties(model, one, same)
 
 
-def assert_same_but_for_ties(model: LlamaModel, expected: Sequence, actual: Sequence) -> None:
+def same_but_for_ties(model: LlamaModel, expected: Sequence, actual: Sequence) -> bool:
     """The same tokens, up to where two were so close that kernels which add in another order may pick the other."""
     pairs = zip(expected.generated, actual.generated, strict=True)
     first = next((at for at, (one, two) in enumerate(pairs) if one != two), None)
-    if first is not None:
-        seen = expected.token_ids[: expected.num_prompt_tokens + first]
-        gap = gap_between(model, seen, expected.generated[first], actual.generated[first])
-        assert gap < 0.5, f"{expected.generated} expected, not {actual.generated}, and no tie: {gap}"
+    if first is None:
+        return True
+    seen = expected.token_ids[: expected.num_prompt_tokens + first]
+    gap = gap_between(model, seen, expected.generated[first], actual.generated[first])
+    print(f"{expected.generated} expected, {actual.generated} found, and between the first two that differ {gap}")
+    return gap < 0.5
 
 
 def gap_between(model: LlamaModel, tokens: list[int], token_id: int, other_id: int) -> float:

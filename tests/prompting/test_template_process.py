@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 
@@ -81,6 +83,16 @@ def test_deep_recursion_ends_in_an_error_not_in_a_crash() -> None:
 def test_a_template_that_cannot_be_compiled_fails_at_once(source: str) -> None:
     with pytest.raises(TemplateFailed):
         TemplateProcess(source)
+
+
+def test_a_text_that_was_not_read_is_not_taken_for_the_next(
+    bombs: TemplateProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(select, "select", Mock(side_effect=KeyboardInterrupt))
+        bombs.render({"messages": ["of somebody else"]})
+
+    assert bombs.render(CALM) == SAID
 
 
 def test_threads_take_turns(bombs: TemplateProcess) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.rag.chunker import MAX_PIECE_CHARS, chunk, pieces
+from server.rag.chunker import chunk
 from server.rag.documents import Block, ChunkedDocument, ChunkingStrategy, ParsedDocument, Span
 
 TOKEN = re.compile(r"[^\W_]+|[^\s\w]|_")
@@ -398,35 +398,8 @@ def test_time_grows_with_the_text_only(line: str) -> None:
     started_at = time.process_time()
     for some in ((), blocks):
         chunk(ParsedDocument(text, some, "text/plain"), strategy, tokens)
-    pieces(text)
 
     assert time.process_time() - started_at < 10  # it is about one; quadratic time would be minutes
-
-
-# ---- pieces for the tokenizer
-
-
-@given(st.text(alphabet=st.sampled_from("ab \n.") | st.characters(), max_size=300), st.integers(1, 100))
-def test_pieces_hold_all_of_a_text(text: str, repeats: int) -> None:
-    found = pieces(text * repeats)
-
-    assert "".join((text * repeats)[start:end] for start, end in found) == text * repeats
-    assert all(0 < end - start <= MAX_PIECE_CHARS for start, end in found)
-
-
-def test_pieces_end_between_words() -> None:
-    text = words(5000) + ".\n\n" + words(5000)
-
-    parts = [text[start:end] for start, end in pieces(text)]
-
-    assert all(re.match(r" \w", part) and part[-1].isalnum() for part in parts[1:])
-    assert len(parts) <= len(text) // (MAX_PIECE_CHARS - 20) + 1
-
-
-def test_pieces_without_a_space_end_at_another_one() -> None:
-    text = "line\n" * 2000
-
-    assert all(text[start:end].endswith("line") for start, end in pieces(text)[:-1])
 
 
 # ---- tables

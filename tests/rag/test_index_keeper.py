@@ -336,7 +336,5 @@ class KeptMachine(RuleBasedStateMachine):
             assert check_index(Path(self.folder.name)).problems == ()
 
 
-def test_any_sequence_leaves_indexes_that_are_right() -> None:
-    case = KeptMachine.TestCase()
-    case.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
-    case.runTest()
+TestAnySequenceLeavesIndexesThatAreRight = KeptMachine.TestCase
+TestAnySequenceLeavesIndexesThatAreRight.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)

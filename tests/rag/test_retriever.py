@@ -193,6 +193,23 @@ async def test_a_document_that_is_replaced_during_a_search_is_found(
     assert names(await searching)[0] == "car.txt"
 
 
+@pytest.mark.parametrize("is_filtered", [False, True])
+async def test_no_search_is_done_twice_for_a_new_document(stores: SearchedStores, *, is_filtered: bool) -> None:
+    store = await stores.add_store("a dog")
+    await stores.add(store, "an auto", name="car.txt", attributes={"year": 1999})
+    embedder, wanted = TopicEmbedder(gate=asyncio.Event()), parse_filter({"type": "lt", "key": "year", "value": 2000})
+    options = SearchOptions(text_weight=0, filter=wanted if is_filtered else None)
+    searching = asyncio.create_task(retriever(stores, embedder=embedder).search(TENANT, [store], ["vehicle"], options))
+    await embedder.begun.wait()
+
+    await stores.add(store, "a vehicle", name="new.txt", attributes={"year": 1999})
+    assert embedder.gate is not None
+    embedder.gate.set()
+
+    assert "car.txt" in names(await searching)
+    assert len(embedder.calls) == 1
+
+
 # ---- repetitions
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.errors import InvalidRequest, ModelUnavailable
-from server.rag.token_spans import estimated_spans, token_spans
+from server.rag.token_spans import MAX_PIECE_CHARS, estimated_spans, pieces, token_spans
 from server.types import Token
 from tests.fakes.models import FakeEmbedder
 
@@ -77,3 +79,39 @@ def test_estimates_are_in_order_and_leave_out_nothing_but_space(text: str) -> No
         covered[start:end] = True
     assert [char for char, is_covered in zip(text, covered, strict=True) if not is_covered and not char.isspace()] == []
     assert np.all(np.diff(spans[:, 0]) > 0)
+
+
+@given(st.text(alphabet=st.sampled_from("ab \n.") | st.characters(), max_size=300), st.integers(1, 100))
+def test_pieces_hold_all_of_a_text(text: str, repeats: int) -> None:
+    found = pieces(text * repeats)
+
+    assert "".join((text * repeats)[start:end] for start, end in found) == text * repeats
+    assert all(0 < end - start <= MAX_PIECE_CHARS for start, end in found)
+
+
+def test_pieces_end_between_words() -> None:
+    words = " ".join(f"w{index}" for index in range(5000))
+    text = f"{words}.\n\n{words}"
+
+    parts = [text[start:end] for start, end in pieces(text)]
+
+    assert all(re.match(r" \w", part) and part[-1].isalnum() for part in parts[1:])
+    assert len(parts) <= len(text) // (MAX_PIECE_CHARS - 20) + 1
+
+
+def test_pieces_without_a_space_end_at_another_one() -> None:
+    text = "line\n" * 2000
+
+    assert all(text[start:end].endswith("line") for start, end in pieces(text)[:-1])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["A sentence of words. And another one! ", "x" * 50, "# a\n", "\n \n", "word ", "| a | b |\n", ". ", "`"],
+)
+def test_the_time_for_pieces_grows_with_the_text_only(line: str) -> None:
+    started_at = time.process_time()
+
+    pieces(line * (400_000 // len(line)))
+
+    assert time.process_time() - started_at < 10  # it is far below one; quadratic time would be minutes

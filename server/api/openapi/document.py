@@ -237,7 +237,7 @@ def _event(operation: Operation, schemas: _Schemas) -> JsonSchema:
     json_text = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": shapes}}
     return {
         "type": "object",
-        "description": "Events; the last one is `[DONE]`, or an error.",
+        "description": "Events; chat and completions end with `[DONE]`, unless an error comes last.",
         "properties": {"data": {"anyOf": [json_text, {"const": "[DONE]"}]}},
         "required": ["data"],
     }

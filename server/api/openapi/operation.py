@@ -10,6 +10,14 @@ from server.api.schemas.wire import WireModel
 
 Topic = Literal["generation", "tokens", "embeddings", "rerank", "files", "vector stores", "models", "server"]
 
+# Statuses that a route may fail with, by what it does.
+BODY = frozenset({400, 413, 415})
+MODEL = frozenset({404, 503})
+ASKS_MODEL = BODY | MODEL
+GENERATES = ASKS_MODEL | {504}
+READS = frozenset({404, 500, 503})
+WRITES = READS | {507}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:

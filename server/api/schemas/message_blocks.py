@@ -5,6 +5,7 @@ Blocks that need a model which sees, or tools that run on Anthropic's servers, a
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
@@ -205,12 +206,10 @@ def conversation(system: Sequence[TextBlock], turns: Sequence[Turn]) -> tuple[Ch
     tool_names: dict[str, str] = {}
     instructions = text_of(system)
     messages = [ChatMessage(role="system", content=instructions)] if instructions else []
-    for turn in turns:
-        for message in turn.to_messages(tool_names):
-            if messages and message.role == messages[-1].role and message.role in ("user", "assistant"):
-                messages[-1] = _joined(messages[-1], message)
-            else:
-                messages.append(message)
+    said = (message for turn in turns for message in turn.to_messages(tool_names))
+    for role, group in itertools.groupby(said, key=lambda message: message.role):
+        neighbours = list(group)
+        messages += [_joined(neighbours)] if role in ("user", "assistant") else neighbours
     return tuple(messages)
 
 
@@ -224,10 +223,14 @@ def documents_of(turns: Sequence[Turn]) -> list[DocumentBlock]:
     ]
 
 
-def _joined(one: ChatMessage, other: ChatMessage) -> ChatMessage:
+def _joined(messages: Sequence[ChatMessage]) -> ChatMessage:
+    """One message of several of one role; all at once, as joining them one by one is quadratic in their length."""
+    first, *others = messages
+    if not others:
+        return first
     return structs.replace(
-        one,
-        content="\n".join(text for text in (one.content, other.content) if text),
-        reasoning="\n".join(text for text in (one.reasoning, other.reasoning) if text),
-        tool_calls=(*one.tool_calls, *other.tool_calls),
+        first,
+        content="\n".join(message.content for message in messages if message.content),
+        reasoning="\n".join(message.reasoning for message in messages if message.reasoning),
+        tool_calls=tuple(call for message in messages for call in message.tool_calls),
     )

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, cast
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Discriminator, FailFast, Field, ValidationInfo, field_validator
 
-from server.api.schemas.chat import MAX_MESSAGES
+from server.api.schemas.chat_messages import MAX_MESSAGES
 from server.api.schemas.message_blocks import AssistantTurn, TextBlocks, Turn, conversation, documents_of
 from server.api.schemas.sampling import MAX_INT32, check_stops
-from server.api.schemas.tools import MAX_TOOLS, FunctionName, check_parameters
+from server.api.schemas.tools import MAX_TOOLS, FunctionName, check_parameters, check_unique
 from server.api.schemas.wire import IGNORED, ModelName, WireModel, invalid, only
 from server.services.generation import SamplingOptions
 from server.services.grounding import Grounding
@@ -54,9 +54,7 @@ class CustomTool(WireModel):
 
 
 def _check_names(tools: list[CustomTool]) -> list[CustomTool]:
-    names = [tool.name for tool in tools]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise invalid(f"two of them are named {twice!r}; give each a name of its own")
+    check_unique([tool.name for tool in tools])
     return tools
 
 

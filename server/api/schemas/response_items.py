@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, FailFast, Field, TypeAdapter, ValidationInfo, field_validator
 
-from server.api.schemas.chat import MAX_PARTS, Name
+from server.api.schemas.chat_messages import MAX_PARTS, Name
 from server.api.schemas.tools import FunctionName
 from server.api.schemas.wire import WireModel, invalid, only
 from server.errors import InvalidRequest

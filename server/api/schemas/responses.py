@@ -13,7 +13,7 @@ from server.api.schemas.chat import JsonObjectFormat, NamedSchema, TextFormat
 from server.api.schemas.files import Order
 from server.api.schemas.grounding import FileSearchTool
 from server.api.schemas.response_items import Input
-from server.api.schemas.sampling import MAX_INT32, MAX_TOP_LOGPROBS, SamplingFields
+from server.api.schemas.sampling import MAX_INT32, MAX_TOP_LOGPROBS, SamplingFields, StreamOptions
 from server.api.schemas.tools import (
     MAX_TOOLS,
     FunctionDefinition,
@@ -209,6 +209,9 @@ class ResponseRequest(SamplingFields):
     metadata: Annotated[Metadata, Field(default_factory=dict)]
     """up to 16 texts, given back with the response"""
 
+    stream: bool = False
+    """see [events of a response](#events-of-a-response)"""
+
     # Known, but honoured only where they change nothing.
     background: Annotated[Any, only(False)] = None
     truncation: Annotated[Any, only("disabled")] = None
@@ -226,6 +229,8 @@ class ResponseRequest(SamplingFields):
     """no prompts are stored"""
 
     # Known, and without influence on the answer.
+    stream_options: Annotated[StreamOptions, IGNORED] = StreamOptions()
+    """the last event has the usage in any case"""
     max_tool_calls: Annotated[int | None, Field(ge=1), IGNORED] = None
     """files are searched once; functions are the client's to call"""
     user: Annotated[str | None, IGNORED] = None

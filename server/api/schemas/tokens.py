@@ -6,17 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, FailFast, Field, ValidationInfo, field_validator
 
-from server.api.schemas.chat import (
-    MAX_MESSAGES,
-    MAX_TEMPLATE_OPTIONS,
-    ChatRequest,
-    Message,
-    TemplateOptionName,
-    TemplateOptionValue,
-    check_begun,
-    check_flag,
-    continues,
-)
+from server.api.schemas.chat import MAX_TEMPLATE_OPTIONS, ChatRequest, TemplateOptionName, TemplateOptionValue
+from server.api.schemas.chat_messages import MAX_MESSAGES, Message, check_begun, check_flag, continues
 from server.api.schemas.embeddings import Texts
 from server.api.schemas.sampling import MAX_INT32
 from server.api.schemas.tools import MAX_TOOLS, FunctionTool, check_names, to_tool_use

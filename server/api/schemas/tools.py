@@ -57,11 +57,14 @@ class FunctionTool(WireModel):
         )
 
 
-def check_names(tools: list[FunctionTool]) -> list[FunctionTool]:
+def check_unique(names: Sequence[str]) -> None:
     """Refuse two tools of one name: nobody could tell which is called."""
-    names = [tool.function.name for tool in tools]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise invalid(f"two of them are named {twice!r}; give each a name of its own")
+
+
+def check_names(tools: list[FunctionTool]) -> list[FunctionTool]:
+    check_unique([tool.function.name for tool in tools])
     return tools
 
 

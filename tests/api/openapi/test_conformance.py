@@ -14,7 +14,9 @@ from typing import Any
 
 import httpx
 
-from server.api.openapi.operations import CHAT_MODEL, EMBEDDING_MODEL, OPERATIONS
+from server.api.openapi.encoder_operations import EMBEDDING_MODEL
+from server.api.openapi.generation_operations import CHAT_MODEL
+from server.api.openapi.operations import OPERATIONS
 from tests.fakes.described import document
 from tests.fakes.library import RERANK
 from tests.fakes.whole_server import whole_server

@@ -15,7 +15,7 @@ from server.config.schema import Limits
 from server.models.registry import ModelRegistry
 from server.services import build_services
 
-WHERE = "add or remove its `Operation` in server/api/openapi/operations.py"
+WHERE = "add or remove its `Operation` in server/api/openapi/*_operations.py, in the file of its topic"
 
 
 def routes() -> dict[tuple[str, str], Route]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.parsers import ANSWER_FLOODS, SIZE
 from server.prompting.answers.deepseek import DEEPSEEK
 from server.prompting.answers.harmony import HARMONY
 from server.prompting.answers.known_formats import TOOL_FORMATS
@@ -100,39 +101,11 @@ def test_what_a_frame_writes_is_read_back(named: tuple[str, ToolFormat], *, trus
     assert spoken == Spoken("", "", calls)
 
 
-SIZE = 520_000
-FLOODS = [
-    "<tool_call>",
-    "<tool_call>{",
-    '<tool_call>{"name": "get_time", "arguments": {"a": "',
-    '<tool_call>{"name": "get_time", "arguments": {}}',
-    "<function=get_time><parameter=a>",
-    "[TOOL_CALLS]get_time[ARGS]{",
-    "[TOOL_CALLS][" + "[" * 50,
-    "<｜tool▁call▁begin｜>get_time<｜tool▁sep｜>{",
-    '<|tool_call>call:get_time{a:<|"|>',
-    "<|channel|>commentary to=functions.get_time<|message|>{",
-    "<|start|>assistant<|channel|>",
-    "<|channel>",
-    "<think>",
-    '{"name": "',
-    '{"a":',
-    "[",
-    "<",
-    "<｜",
-    " ",
-    "\n",
-    "\\",
-    "1",
-    '"',
-]
-
-
 @pytest.mark.parametrize("named", FORMATS, ids=list(TOOL_FORMATS))
 @pytest.mark.parametrize("num_chars", [64, SIZE], ids=["in pieces", "whole"])
 def test_half_a_megabyte_of_anything_is_read_in_linear_time(named: tuple[str, ToolFormat], num_chars: int) -> None:
     """A second is what a slow machine might take for the worst; anything quadratic takes minutes."""
-    for flood in FLOODS:
+    for flood in ANSWER_FLOODS:
         assert _seconds(named[1], (flood * SIZE)[:SIZE], num_chars) < 5, flood
 
 
@@ -140,7 +113,7 @@ def test_half_a_megabyte_of_anything_is_read_in_linear_time(named: tuple[str, To
 @pytest.mark.parametrize("num_chars", [4, SIZE], ids=["by token", "whole"])
 def test_twice_the_text_takes_twice_the_steps(named: tuple[str, ToolFormat], num_chars: int) -> None:
     """Steps are calls of functions, Python's own included: counted, they do not depend on the machine."""
-    for flood in FLOODS:
+    for flood in ANSWER_FLOODS:
         few, many = (_num_steps(named[1], (flood * size)[:size], num_chars) for size in (2_000, 4_000))
         assert many <= 2.1 * few + 200, flood
 
