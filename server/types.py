@@ -17,6 +17,8 @@ SpecialTokenIds = tuple[TokenIds, TokenIds]
 """What a tokenizer puts before and after a text."""
 DEFAULT_TENANT = "default"
 ModelKind = Literal["chat", "embedding", "rerank"]
+KeyScope = Literal["inference", "rag", "admin", "metrics"]
+"""What a key may be used for: asking models, files and vector stores, running the server, reading its metrics."""
 ModelState = Literal["unloaded", "loading", "ready", "draining", "failed"]
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -35,6 +37,39 @@ INPUT_TYPES: dict[str, tuple[str, ...]] = {
     "similarity": ("similarity", "text-matching", "sts"),
 }
 """What texts are embedded for, with all the names that clients and models have for it, the likeliest first."""
+
+
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one key may use. None: no bound.
+
+    Attributes:
+        tokens_per_minute, tokens_per_day: Of prompts and answers together, those from a cache included.
+        cost_per_day: In the unit of the prices in models.yaml.
+        weight: Share of a busy model that the key's tenant gets, against the weights of the others who want it.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    tokens_per_day: int | None = None
+    cost_per_day: float | None = None
+    weight: float = 1.0
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who sent a request, and what they may do.
+
+    Attributes:
+        tenant: Owns files, vector stores, responses and usage; only requests of one tenant share prefixes.
+        key_id: None: without a key, which a server that has none allows.
+        models: Ids of the models that may be asked; None: all.
+    """
+
+    tenant: str = DEFAULT_TENANT
+    key_id: str | None = None
+    scopes: frozenset[KeyScope] = frozenset(("inference", "rag", "admin", "metrics"))
+    models: frozenset[str] | None = None
+    limits: KeyLimits = KeyLimits()
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,6 +13,7 @@ class DataLayout:
     data/
       lock            held by the server that uses the directory
       hearth.sqlite   all that is known; copies from before an upgrade lie beside it
+      accounts.sqlite keys, and what they used
       files/          the bytes of uploads, by id
       imports/        exported vector stores on their way in; empty before each start
       indexes/        vectors ready to be searched; made again from the database when lost
@@ -23,6 +24,10 @@ class DataLayout:
     @property
     def database(self) -> Path:
         return self.folder / "hearth.sqlite"
+
+    @property
+    def accounts(self) -> Path:
+        return self.folder / "accounts.sqlite"
 
     @property
     def files(self) -> Path:

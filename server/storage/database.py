@@ -18,7 +18,7 @@ from typing import TypeVar
 from server.errors import StorageError
 from server.storage.disk_errors import disk_errors
 from server.storage.disk_room import check_room
-from server.storage.schema import read_scripts, upgrade
+from server.storage.schema import MIGRATIONS, read_scripts, upgrade
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -49,8 +49,11 @@ class Database:
         self._read_threads = ThreadPoolExecutor(len(readers), thread_name_prefix="database-read")
 
     @classmethod
-    def open(cls, path: Path) -> Database:
+    def open(cls, path: Path, migrations: str = MIGRATIONS) -> Database:
         """Open the database, or make it, with its folder; check it and bring it to today's schema. Blocks meanwhile.
+
+        Args:
+            migrations: Folder of its scripts; see `schema.py`.
 
         Raises:
             StorageError: It is damaged, or of a newer version, or cannot be opened.
@@ -61,7 +64,7 @@ class Database:
             writer = _connect(path, cache_kib=_WRITER_CACHE_KIB)
             try:
                 _check(writer)
-                upgrade(writer, path, read_scripts())
+                upgrade(writer, path, read_scripts(migrations))
                 readers = [_connect(path, cache_kib=_READER_CACHE_KIB) for _ in range(NUM_READERS)]
             except BaseException:
                 writer.close()

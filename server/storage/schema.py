@@ -1,4 +1,4 @@
-"""Brings a database file to the schema that this version knows: `migrations/NNNN_name.sql`, counted by `user_version`.
+"""Brings a database file to the schema that this version knows: scripts `NNNN_name.sql`, counted by `user_version`.
 
 A script that was released is never changed; what comes after it is another one.
 """
@@ -18,9 +18,16 @@ from server.errors import StorageError
 logger = logging.getLogger(__name__)
 
 
-def read_scripts() -> list[str]:
-    """Return the migrations in order; the first is number 1."""
-    folder = resources.files("server.storage") / "migrations"
+MIGRATIONS = "migrations"
+"""Folder with the scripts of the database of documents."""
+
+ACCOUNT_MIGRATIONS = "account_migrations"
+"""The same of the database of keys and usage: another file, so that neither waits for the other's transactions."""
+
+
+def read_scripts(name: str = MIGRATIONS) -> list[str]:
+    """Return the migrations of this folder in order; the first is number 1."""
+    folder = resources.files("server.storage") / name
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     assert [int(file.name[:4]) for file in files] == list(range(1, len(files) + 1)), "a migration has a wrong number"
     return [file.read_text(encoding="utf-8") for file in files]
