@@ -263,21 +263,31 @@ class Batcher:
         while batch := self._next_batch():
             started_at = self._clock()
             self._compute(batch)
-            if all(flight.is_bulk for flight in batch):
-                with self._changed:
-                    now = self._clock()
-                    self._bulk_pace.record(now - started_at, now=now)
+            self._keep_pace(batch, started_at)
             self._answer_late()
 
     def _next_batch(self) -> list[Flight[_Request]]:
         """Wait for work that may begin; empty means that the batcher is closed."""
         with self._changed:
             while not self._is_closed:
-                rest_s = self._bulk_pace.rest_s(self._clock())
+                now = self._clock()
+                rest_s, max_bulk_tokens = self._bulk_pace.rest_s(now), self._bulk_pace.max_tokens(now)
                 if self._flights.has_queued(with_bulk=rest_s == 0):
-                    return self._flights.take_batch(self._encoder.budget, with_bulk=rest_s == 0)
+                    return self._flights.take_batch(
+                        self._encoder.budget, with_bulk=rest_s == 0, max_bulk_tokens=max_bulk_tokens
+                    )
                 self._changed.wait(rest_s if self._flights.num_queued else None)
             return []
+
+    def _keep_pace(self, batch: list[Flight[_Request]], started_at: float) -> None:
+        """Note what the batch that began at `started_at`, and has ended, says about the bulk batches to come."""
+        with self._changed:
+            now = self._clock()
+            if all(flight.is_bulk for flight in batch):
+                num_tokens = sum(flight.encoded.num_tokens for flight in batch)
+                self._bulk_pace.record(now - started_at, num_tokens=num_tokens, now=now)
+            else:
+                self._bulk_pace.record_interactive(now)
 
     def _compute(self, batch: list[Flight[_Request]]) -> None:
         """Answer the items of a batch. If it fails, halve it until the item at fault stands alone."""

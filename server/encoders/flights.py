@@ -80,9 +80,11 @@ class Flights(Generic[OwnerT]):
     def has_queued(self, *, with_bulk: bool = True) -> bool:
         return self._queue.has_items(with_bulk=with_bulk)
 
-    def take_batch(self, budget: TokenBudget, *, with_bulk: bool = True) -> list[Flight[OwnerT]]:
+    def take_batch(
+        self, budget: TokenBudget, *, with_bulk: bool = True, max_bulk_tokens: int | None = None
+    ) -> list[Flight[OwnerT]]:
         """Take the next batch out of the queue; `ItemQueue.take_batch` tells how."""
-        items = self._queue.take_batch(budget, with_bulk=with_bulk)
+        items = self._queue.take_batch(budget, with_bulk=with_bulk, max_bulk_tokens=max_bulk_tokens)
         for item in items:
             item.owner.queued = None
             item.owner.is_bulk = item.lane == "bulk"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from server.encoders.encoder import EncodedItem, TokenBudget
@@ -100,15 +100,20 @@ class ItemQueue(Generic[OwnerT]):
     def has_items(self, *, with_bulk: bool = True) -> bool:
         return bool(self._lanes["interactive"].by_turn or (with_bulk and self._lanes["bulk"].by_turn))
 
-    def take_batch(self, budget: TokenBudget, *, with_bulk: bool = True) -> list[QueuedItem[OwnerT]]:
+    def take_batch(
+        self, budget: TokenBudget, *, with_bulk: bool = True, max_bulk_tokens: int | None = None
+    ) -> list[QueuedItem[OwnerT]]:
         """Remove and return the next batch, shortest item first. There must be items to take.
 
         It begins with the first item of the lane whose turn it is: alone, if that is longer than the budget.
 
         Args:
             with_bulk: Whether bulk items may be in it.
+            max_bulk_tokens: Budget of a batch that begins with a bulk item; None: as of the others.
         """
         lane = self._next_lane(with_bulk=with_bulk)
+        if max_bulk_tokens is not None and lane is self._lanes["bulk"]:
+            budget = replace(budget, max_tokens=min(budget.max_tokens, max_bulk_tokens))
         batch = _Batch(budget, first=lane.by_turn[0])
         if batch.first.in_order:
             batch.fill_in_order(lane)

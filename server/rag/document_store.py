@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from server.rag.allowed_chunks import AllowedCache, AllowedChunks
 from server.rag.documents import (
     Attributes,
     BatchRecord,
@@ -36,6 +37,7 @@ from server.rag.documents import (
     StoreRecord,
     Vectors,
 )
+from server.rag.filters import Filter, allowed_chunks
 from server.rag.paging import FIRST_PAGE, Page
 from server.rag.rows import batches, chunks, documents, expiry, files, jobs, pending, stores, sweeps, texts, word_tables
 from server.storage.database import Database
@@ -59,6 +61,7 @@ class DocumentStore:
         """Take an open database; closing it stays with the caller."""
         self._database = database
         self._clock = clock
+        self._allowed = AllowedCache()
         self._uses: dict[str, int] = {}  # of stores, by id, that are not written down yet
 
     async def replace_word_tables(self) -> None:
@@ -369,6 +372,17 @@ class DocumentStore:
     async def vectors(self, store_id: str) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float16]]:
         """Return generation, chunk ids (ascending) and vectors of a store, all of one moment, to build an index of."""
         return await self._database.read(lambda db: chunks.vectors(db, store_id))
+
+    async def allowed_chunks(self, store_id: str, wanted: Filter) -> AllowedChunks:
+        """Return which chunks of a store a filter leaves."""
+        version, text = self._database.version, repr(wanted)  # by its text: 1 and True are equal, but not the same
+        if known := self._allowed.get(store_id, text, version):
+            return known
+        found = await self._database.read(
+            lambda db: AllowedChunks(stores.generation(db, store_id), allowed_chunks(db, store_id, wanted))
+        )
+        self._allowed.put(store_id, text, version, found)
+        return found
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run queries of somebody else (words, filters) in one snapshot, off the event loop."""

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.errors import Reindexed
 from server.protocols import EmbeddingModel, RerankModel
-from server.rag.arms import Arms, Ids, SearchedStore
+from server.rag.arms import Arms, SearchedStore
 from server.rag.document_store import DocumentStore
 from server.rag.documents import Chunk, Parent, StoreRecord
-from server.rag.filters import Filter, allowed_chunks
+from server.rag.filters import Filter
 from server.rag.fusion import Ranking, fuse
 from server.rag.index_shelf import IndexShelf
 from server.rag.near_duplicates import NearDuplicates
 from server.rag.reranking import RerankPolicy, SecondOpinion, blend, rerank
-from server.rag.rows import stores
 from server.rag.search import Hit, SearchOptions, SearchOutcome, Stage
 from server.rag.search_trace import SearchTrace, best_query
 from server.rag.stopwatch import Stopwatch
@@ -133,7 +131,7 @@ class Retriever:
         record = await self._documents.store(tenant, store_id)
         generation, allowed_ids = record.generation, None
         if wanted is not None:
-            generation, allowed_ids = await self._documents.read(lambda db: _allowed(db, store_id, wanted))
+            generation, allowed_ids = await self._documents.allowed_chunks(store_id, wanted)
         index = await self._shelf.at_least(store_id, generation)
         if index.vectors.generation > record.generation:  # perhaps of another model by now
             record = await self._documents.store(tenant, store_id)
@@ -229,11 +227,6 @@ class Retriever:
                 fitting[parent.id] = parent
                 max_tokens -= num_tokens
         return fitting
-
-
-def _allowed(db: sqlite3.Connection, store_id: str, wanted: Filter) -> tuple[int, Ids]:
-    """The chunks that a filter leaves, and the generation that they are of."""
-    return stores.generation(db, store_id), allowed_chunks(db, store_id, wanted)
 
 
 def _originals(duplicates: NearDuplicates, chunks: Iterable[Chunk]) -> list[int | None]:

@@ -42,6 +42,7 @@ class Database:
         self._folder = folder
         self._writer = writer
         self._readers = readers
+        self._version = 0
         self._idle_readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         for reader in readers:
             self._idle_readers.put(reader)
@@ -72,6 +73,12 @@ class Database:
         for reader in readers:
             reader.execute("PRAGMA query_only = ON")
         return cls(path.parent, writer, readers)
+
+    @property
+    def version(self) -> int:
+        """Changes before a transaction is committed, and again before its `write` returns: what was read when it was
+        the same as now is what would be read now."""
+        return self._version
 
     async def write(self, work: Work[T], *, use_reserve: bool = False, survives_power_cut: bool = True) -> T:
         """Run `work` in a transaction of its own, after those that were asked for before.
@@ -120,11 +127,13 @@ class Database:
             db.execute(f"PRAGMA busy_timeout = {patience_ms}")
             db.execute(f"PRAGMA synchronous = {'FULL' if survives_power_cut else 'NORMAL'}")
             db.execute("BEGIN IMMEDIATE")
+            self._version += 1
             try:
                 result = work(db)
                 db.execute("COMMIT")
             finally:
                 _roll_back(db)
+                self._version += 1
         return result
 
     def _read(self, work: Work[T]) -> T:

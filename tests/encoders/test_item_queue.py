@@ -195,3 +195,12 @@ def test_bulk_items_can_be_left_out() -> None:
     assert not queue.has_items(with_bulk=False)
     assert queue.has_items()
     assert lengths_of(queue.take_batch(BUDGET)) == [5]
+
+
+def test_a_bulk_batch_can_be_held_smaller_than_others() -> None:
+    queue = queue_of([3, 3, 3, 3], "bulk")
+    queue.add(4, item(30), "interactive")
+
+    sizes = [lengths_of(queue.take_batch(BUDGET, max_bulk_tokens=most)) for most in (6, 6, 1)]
+
+    assert sizes == [[30], [3, 3], [3]]  # one goes always

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from server.errors import Conflict, InvalidRequest, ObjectNotFound, StorageError, StorageFull
 from server.rag.document_store import DocumentStore
 from server.rag.documents import Attributes, ChunkingStrategy, Expired, Span, StatusCounts
+from server.rag.filters import parse_filter
 from server.rag.paging import Page
 from server.rag.rows import sweeps
 from server.storage import database as database_module
@@ -220,6 +221,34 @@ async def test_attributes_survive(documents: DocumentStore, attributes: Attribut
     assert [type(value) for value in document.attributes.values()] == [type(value) for value in attributes.values()]
     assert document.chunking == STATIC
     assert await documents.attributes([document.id, 99]) == {document.id: attributes}
+
+
+async def test_a_filter_goes_by_the_attributes_of_now(documents: DocumentStore) -> None:
+    store = await a_store(documents)
+    await documents.add_file("default", a_file("file-1"))
+    await completed(documents, store.id, "file-1", "one")
+    wanted = parse_filter({"type": "eq", "key": "lang", "value": "de"})
+    before = await documents.allowed_chunks(store.id, wanted)
+
+    await documents.set_attributes("default", store.id, "file-1", {"lang": "de"})
+
+    after = await documents.allowed_chunks(store.id, wanted)
+    assert [len(before.ids), len(after.ids)] == [0, 1]
+    assert await documents.allowed_chunks(store.id, wanted) is after  # nothing was written meanwhile
+
+
+async def test_a_number_and_a_truth_are_different_filters(documents: DocumentStore) -> None:
+    store = await a_store(documents)
+    await documents.add_file("default", a_file("file-1"))
+    await completed(documents, store.id, "file-1", "one")
+    await documents.set_attributes("default", store.id, "file-1", {"n": 1})
+
+    kept = [
+        len((await documents.allowed_chunks(store.id, parse_filter({"type": "eq", "key": "n", "value": value}))).ids)
+        for value in (True, 1)
+    ]
+
+    assert kept == [0, 1]
 
 
 async def test_attributes_can_be_replaced(documents: DocumentStore) -> None:
