@@ -45,6 +45,8 @@ NUM_ATTACKERS = 4
 WARM_UP = 0.2
 """Share of the requests after which memory counts: by then everything has been loaded and every cache filled."""
 
+PREFIX_MEMORY_MB = 64
+
 MAX_GROWTH_MIB = 1.0
 """Per 100 requests."""
 
@@ -138,9 +140,11 @@ def main() -> None:
 
 
 def write_config(folder: Path, *, context: int = CONTEXT) -> Path:
-    """The default models, not tuned; the chat model with so short a context that it is soon full."""
+    """The default models, not tuned; the chat model with so short a context, and so little memory for prefixes, that
+    both are soon full: what goes on growing then is a leak."""
     models = yaml.safe_load((ROOT / "models.yaml").read_text(encoding="utf-8"))["models"]
-    models = [{**model, "context": context} if model["kind"] == "chat" else model for model in models]
+    small = {"context": context, "prefix_memory_mb": PREFIX_MEMORY_MB}
+    models = [{**model, **small} if model["kind"] == "chat" else model for model in models]
     server = {"weights_dir": str(ROOT / "weights"), "data_dir": str(folder / "data"), "tune": False}
     config = folder / "models.yaml"
     config.write_text(yaml.safe_dump({"server": server, "models": models}), encoding="utf-8")
