@@ -220,8 +220,7 @@ class ModelConfig(Section):
     )
     flash_attention: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Fused attention kernels; `auto`: what was measured to be faster, else on where layers are on a "
-        "GPU, off on a CPU.",
+        description="Fused attention kernels; `auto`: what was measured to be faster, else on, save on a CPU with AMX.",
     )
     batch_tokens: int = Field(
         2048, ge=32, le=65536, description="Most tokens of one engine step (llama.cpp's `n_batch`)."

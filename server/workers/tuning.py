@@ -26,6 +26,9 @@ MIN_KV_TYPE_GAIN = 1.10
 MIN_THREADS_GAIN = 1.20
 """The same for fewer threads: they win by a little while others use the cores, and lose a lot when those have gone."""
 
+MAX_SEARCHES = 3
+"""So many loads search for what time has run out over: one that fell on a busy minute says little."""
+
 PROMPT_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS = 256, 32, 128
 """The reference load. Half of the requests have a long prompt of their own; the other half share all of it but a
 question. All answers are equally long."""
@@ -91,7 +94,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """What a search found: the best settings, all trials in the order of their first run, and how long it took.
 
-    `is_complete` is false where time ran out before everything was tried.
+    `is_complete` is false where time ran out before everything was tried; `num_searches` counts those that were made.
     """
 
     best: RuntimeSettings
@@ -99,6 +102,17 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float
     is_complete: bool
     measured_at: str
+    num_searches: int = 1
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether another search is not worth the time that a load takes longer for it."""
+        return self.is_complete or self.num_searches >= MAX_SEARCHES
+
+    def after(self, earlier: Tuning) -> Tuning:
+        """What is known after this search and an earlier one: the finding of whichever has tried more."""
+        is_better = self.is_complete or (not earlier.is_complete and len(self.trials) >= len(earlier.trials))
+        return msgspec.structs.replace(self if is_better else earlier, num_searches=earlier.num_searches + 1)
 
     def has_compared(self, name: str) -> bool:
         """Whether more than one value of the setting of that name was tried."""

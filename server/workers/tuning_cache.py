@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 """So many searches may die before none is begun any more: llama.cpp ends the process on what it does not like."""
 
-_METHOD = 1
+_METHOD = 2
 """Changes with the way of measuring: what was found in another way is found again."""
 
 _CHAT_KEYS = (

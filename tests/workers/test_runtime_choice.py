@@ -9,12 +9,19 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from server.bindings.cpu import Cpu
 from server.config.schema import ModelConfig
 from server.errors import LoadFailed
+from server.workers import runtime_choice
 from server.workers.messages import WorkerSpec
 from server.workers.runtime_choice import RuntimeChoice, choose_context, choose_runtime
-from server.workers.tuning import RuntimeSettings, Trial, Tuning
+from server.workers.tuning import MAX_SEARCHES, RuntimeSettings, Trial, Tuning
 from server.workers.tuning_cache import MAX_ATTEMPTS, open_cache
+
+
+@pytest.fixture(autouse=True)
+def _without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_choice, "read_cpu", lambda: Cpu("plain", frozenset({"avx2"})))
 
 
 @dataclass
@@ -58,7 +65,11 @@ def test_the_rule_is_streams_where_each_can_hold_a_context() -> None:
     assert (options.streams, options.num_cells, options.max_sequences) == (True, 16384, 16)
 
 
-def test_flash_attention_goes_by_the_device_without_a_measurement() -> None:
+def test_flash_attention_goes_by_the_device_without_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose().options.flash_attention
+
+    monkeypatch.setattr(runtime_choice, "read_cpu", lambda: Cpu("with AMX", frozenset({"amx_tile"})))
+
     assert not choose().options.flash_attention
     assert choose(gpu=True).options.flash_attention
 
@@ -141,6 +152,19 @@ def test_what_was_measured_before_is_taken(tmp_path: Path) -> None:
     assert choice.details["kv_type"] == "f16 (rule)"  # not compared with any other
 
 
+def test_a_search_that_ran_out_of_time_is_made_again_but_not_for_ever(tmp_path: Path) -> None:
+    """The fake model cannot run: a search that begins fails, and is known by the rule that serves then."""
+    cache = open_cache(model_config(), spec(tmp_path))
+    assert cache is not None
+    unfinished = Tuning(best=UNIFIED, trials=(trial(UNIFIED),), took_s=1.0, is_complete=False, measured_at="")
+
+    cache.save(unfinished)
+    assert choose(tmp_path).options.num_threads == 4
+
+    cache.save(msgspec.structs.replace(unfinished, num_searches=MAX_SEARCHES))
+    assert choose(tmp_path).options.num_threads == UNIFIED.threads
+
+
 def test_a_memory_of_what_may_not_be_chosen_is_ignored(tmp_path: Path) -> None:
     """A file that somebody edited: streams do not fit here."""
     remember(tmp_path, msgspec.structs.replace(UNIFIED, kv="streams"), UNIFIED)
@@ -151,7 +175,7 @@ def test_a_memory_of_what_may_not_be_chosen_is_ignored(tmp_path: Path) -> None:
 def test_a_failure_to_measure_fails_no_load(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The fake model cannot run, so measuring fails each time; after a while it is not tried any more."""
     for _ in range(MAX_ATTEMPTS + 1):
-        assert choose(tmp_path).details["flash_attention"] == "off (rule)"
+        assert choose(tmp_path).details["flash_attention"] == "on (rule)"
 
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == [

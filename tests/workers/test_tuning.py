@@ -145,3 +145,14 @@ def test_the_score_is_the_speed_of_the_reference_load() -> None:
     trial = Machine(lambda _settings: 100).measure(RULE)
 
     assert trial.tokens_per_s == pytest.approx(16 * 128 / (2.304 + 25.6))
+
+
+def test_of_two_searches_whichever_tried_more_counts() -> None:
+    tuning, _ = search(lambda _settings: 100)
+    hasty = msgspec.structs.replace(tuning, trials=tuning.trials[:1], is_complete=False)
+    half = msgspec.structs.replace(tuning, trials=tuning.trials[:2], is_complete=False)
+
+    assert hasty.after(half).trials == half.after(hasty).trials == half.trials
+    assert tuning.after(half).is_settled and half.after(tuning).is_settled
+    assert not half.after(hasty).is_settled
+    assert half.after(half.after(hasty)).is_settled  # the third
