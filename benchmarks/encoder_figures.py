@@ -1,4 +1,4 @@
-"""From what the clients of an encoder saw to figures. Pure functions; knows no server."""
+"""The load generator's figures of encoder benchmarks, with a clock on the client. Knows no server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Coroutine, Sequence
 from typing import TypeVar
 
 from benchmarks.encoder_traffic import Reply
-from benchmarks.figures import Figures, percentiles
+from benchmarks.figures import Figures
+from server.loadgen.figures import Window, reply_figures
 
 ResultT = TypeVar("ResultT")
 
@@ -23,17 +24,8 @@ def run_timed(sending: Coroutine[None, None, ResultT]) -> tuple[ResultT, Figures
 
 def figures_of(replies: Sequence[Reply]) -> Figures:
     """Throughput and latencies of whole answers, from the first request to the last answer."""
-    good = [reply for reply in replies if not reply.error]
-    figures = {"completion_rate": len(good) / len(replies)}
-    if not good:
-        return figures
     wall_s = max(reply.done_s for reply in replies) - min(reply.due_s for reply in replies)
-    return {
-        **figures,
-        "items_per_s": sum(reply.num_items for reply in good) / wall_s,
-        "requests_per_s": len(good) / wall_s,
-        **percentiles("latency", [reply.latency_s for reply in good], 50, 95, 99),
-    }
+    return reply_figures(replies, Window.of_all(wall_s))
 
 
 def computed_items(replies: Sequence[Reply]) -> int:

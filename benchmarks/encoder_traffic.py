@@ -1,63 +1,21 @@
-"""A load generator for embeddings and rerank: JSON over kept-alive connections, on raw asyncio.
+"""Requests of benchmarks that are answered in one piece: the load generator, pointed at a port of this machine.
 
-It runs in a process of its own, that of the benchmark, while all servers are others. It speaks just enough HTTP/1.1 for
-them, and counts answers without parsing them: the client shares the cores with the servers that it measures. Times are
-`time.perf_counter()` seconds.
+Clients keep their connections. Answers are counted without being parsed: the client shares the cores with the servers
+that it measures.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
-import orjson
+from benchmarks.load import HOST
+from server.loadgen import loops
+from server.loadgen.connection import Connection
+from server.loadgen.exchange import Ask, Reply, send
+from server.loadgen.loops import after
+from server.loadgen.target import Target
 
-from benchmarks.load import HOST, TIMEOUT_S
-
-_BUFFER_BYTES = 2**22
-"""Of a connection: an answer with 64 vectors in base64 has 130 kB, and waiting for each 64 kB of it costs time."""
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One request.
-
-    Attributes:
-        num_items: Texts or documents in it.
-    """
-
-    path: str
-    body: dict[str, Any]
-    num_items: int
-
-
-@dataclass
-class Reply:
-    """What became of one request.
-
-    Attributes:
-        due_s: When it was to be sent; latencies count from here.
-        content: The answer's body; empty where it failed.
-        error: Why it failed; empty when it ended well.
-    """
-
-    num_items: int
-    due_s: float
-    done_s: float = 0.0
-    content: bytes = field(default=b"", repr=False)
-    error: str = ""
-
-    @property
-    def latency_s(self) -> float:
-        return self.done_s - self.due_s
-
-    @property
-    def json(self) -> Any:
-        return orjson.loads(self.content)
+__all__ = ["Ask", "Reply", "after", "closed_loop", "open_loop"]
 
 
 async def closed_loop(
@@ -70,92 +28,23 @@ async def closed_loop(
     """
     replies: list[Reply] = []
 
-    async def client() -> None:
-        async with connected(port) as connection:
-            while not is_over() and (ask := next(asks, None)):
-                reply = await connection.send(ask)
-                if not keep:
-                    reply.content = b""
-                replies.append(reply)
+    async def send_one(connection: Connection, ask: Ask, due_s: float) -> Reply:
+        reply = await send(connection, ask, due_s)
+        if not keep:
+            reply.content = b""
+        return reply
 
-    await asyncio.gather(*(client() for _ in range(num_clients)))
+    await loops.closed_loop(
+        _target(port), asks, send_one, num_clients=num_clients, record=replies.append, is_over=is_over
+    )
     return replies
 
 
 async def open_loop(port: int, asks: Iterator[Ask], arrivals_s: Sequence[float]) -> list[Reply]:
     """Send each request at its time after the start, however many are being answered; one connection each."""
-    start_s = time.perf_counter()
-
-    async def client(ask: Ask, due_s: float) -> Reply:
-        await asyncio.sleep(due_s - time.perf_counter())
-        async with connected(port) as connection:
-            return await connection.send(ask, due_s=due_s)
-
-    return await asyncio.gather(*(client(next(asks), start_s + arrival_s) for arrival_s in arrivals_s))
+    return await loops.open_loop(_target(port), asks, send, arrivals_s)
 
 
-def after(seconds: float) -> Callable[[], bool]:
-    """True once so many seconds have passed from now."""
-    end_s = time.perf_counter() + seconds
-    return lambda: time.perf_counter() >= end_s
-
-
-@contextlib.asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Connection]:
-    """A connection, opened at the first request and closed at the end."""
-    connection = Connection(port)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-class Connection:
-    """One client's connection; opened again after a failure."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def send(self, ask: Ask, *, due_s: float | None = None) -> Reply:
-        """Send a request and wait for its answer. Never raises: failures are in `error`. Cancelling closes nothing."""
-        payload = _request(ask)
-        reply = Reply(ask.num_items, time.perf_counter() if due_s is None else due_s)
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                status, content = await self._exchange(payload)
-                if status == 200:
-                    reply.content = content
-                else:
-                    reply.error = f"status {status}: {content[:500].decode(errors='replace')}"
-        except (OSError, ValueError, LookupError, EOFError, TimeoutError) as exc:
-            reply.error = f"{type(exc).__name__}: {exc}"
-            self.close()
-        reply.done_s = time.perf_counter()
-        return reply
-
-    def close(self) -> None:
-        if self._streams:
-            self._streams[1].close()
-        self._streams = None
-
-    async def _exchange(self, payload: bytes) -> tuple[int, bytes]:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(HOST, self._port, limit=_BUFFER_BYTES)
-        reader, writer = self._streams
-        writer.write(payload)
-        head = await reader.readuntil(b"\r\n\r\n")
-        status_line, *headers = head.decode("latin-1").splitlines()
-        lengths = [line.partition(":")[2] for line in headers if line.lower().startswith("content-length:")]
-        if not lengths:
-            raise ValueError("an answer without content-length")
-        return int(status_line.split()[1]), await reader.readexactly(int(lengths[0]))
-
-
-def _request(ask: Ask) -> bytes:
-    payload = orjson.dumps(ask.body)
-    head = (
-        f"POST {ask.path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(payload)}\r\n\r\n"
-    )
-    return head.encode() + payload
+def _target(port: int) -> Target:
+    """Benchmarks write paths in full."""
+    return Target(HOST, port, base="")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.machine import spread
 from benchmarks.results import Section
+from server.loadgen.figures import Figures, distinct_errors, percentiles
 
-Figures = dict[str, float]
-"""Figure by name; times in seconds. One that could not be taken, because nothing was answered, is not there."""
-
-MAX_ERRORS = 3
-"""Distinct error texts that are kept of a run: hundreds of requests tend to fail for one reason."""
+__all__ = ["Figures", "Outcome", "distinct_errors", "percentiles", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -40,21 +36,3 @@ def summarise(outcomes: Sequence[Outcome]) -> Section:
         "errors": list(distinct_errors(error for outcome in outcomes for error in outcome.errors)),
         "runtime": outcomes[-1].runtime if outcomes else {},
     }
-
-
-def percentiles(name: str, values: Iterable[float], *percents: int) -> Figures:
-    """`{name}_p50_s` and so on, by nearest rank; 100 is `{name}_max_s`. Empty when there are no values."""
-    ordered = sorted(values)
-    if not ordered:
-        return {}
-    return {
-        f"{name}_{'max' if percent == 100 else f'p{percent}'}_s": ordered[
-            max(0, math.ceil(len(ordered) * percent / 100) - 1)
-        ]
-        for percent in percents
-    }
-
-
-def distinct_errors(errors: Iterable[str]) -> tuple[str, ...]:
-    """The first few; empty texts are no errors."""
-    return tuple(dict.fromkeys(error[:500] for error in errors if error))[:MAX_ERRORS]

@@ -18,11 +18,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from scripts.compilers import DEBIAN_PACKAGES, Compiler, can_apt_install, choose_compiler
-from scripts.llama_cpp_build import Recipe, find_cuda, plan_build, provide_wheel
+from scripts.llama_cpp_build import Recipe, cuda_for, find_cuda, plan_build, provide_wheel
 from scripts.steps import SetupError, Steps
 from server.bindings.build_info import FILE_NAME, BuildInfo, load_build_info, save_build_info
 from server.bindings.cpu import read_cpu
@@ -39,18 +40,40 @@ STAMP = VENV / "hearth-setup.stamp"
 _MADE_FROM = ("pyproject.toml", "constraints.txt", "scripts/setup", "scripts/*.py", "scripts/*.cmake")
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the environment is for. The default is a clone that is worked in, on the machine that runs it.
+
+    Attributes:
+        is_serving: Without what tests need, and with the package copied into .venv, which then is all there is to ship.
+        cuda_architectures: Compute capabilities to build for, as CMake names them; empty: those of the GPUs here.
+    """
+
+    is_serving: bool = False
+    cuda_architectures: tuple[str, ...] = ()
+
+
 def main() -> int:
     """Set up what is missing. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/setup", description="Make or complete .venv, ready to run hearth.")
     parser.add_argument("--again", action="store_true", help="check every step even if nothing has changed")
+    parser.add_argument("--serving", action="store_true", help="for images: no tests, and a copy of the package")
+    parser.add_argument(
+        "--cuda-architectures",
+        type=lambda text: tuple(filter(None, text.split(";"))),
+        default=(),
+        metavar="LIST",
+        help="for images: build for these GPUs, which need not be here, e.g. '80;90'",
+    )
     arguments = parser.parse_args()
+    wanted = Wanted(is_serving=arguments.serving, cuda_architectures=arguments.cuda_architectures)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended too
     try:
-        if arguments.again or not is_up_to_date():
+        if arguments.again or not is_up_to_date(wanted):
             note_waiting = partial(print, "waiting for another set-up of this clone", flush=True)
             with file_lock(ROOT / "build" / "setup.lock", on_wait=note_waiting):
-                if arguments.again or not is_up_to_date():
-                    set_up()
+                if arguments.again or not is_up_to_date(wanted):
+                    set_up(wanted)
     except SetupError as error:
         print(f"set-up failed: {error}", file=sys.stderr)
         return 1
@@ -60,11 +83,11 @@ def main() -> int:
     return 0
 
 
-def is_up_to_date() -> bool:
-    return STAMP.exists() and STAMP.read_text() == fingerprint()
+def is_up_to_date(wanted: Wanted) -> bool:
+    return STAMP.exists() and STAMP.read_text() == fingerprint(wanted)
 
 
-def fingerprint() -> str:
+def fingerprint(wanted: Wanted = Wanted()) -> str:
     """Digest of all that the environment depends on and that may change. Starts no process: this runs every time."""
     digest = hashlib.sha256()
     for pattern in _MADE_FROM:
@@ -72,7 +95,7 @@ def fingerprint() -> str:
             digest.update(path.read_bytes())
     cpu = read_cpu()
     machine = (cpu.model, *sorted(cpu.features), *platform.libc_ver(), shutil.which("nvcc"), shutil.which("nvidia-smi"))
-    digest.update(repr((str(ROOT), interpreter(), machine, os.environ.get("CMAKE_ARGS"))).encode())
+    digest.update(repr((str(ROOT), interpreter(), machine, os.environ.get("CMAKE_ARGS"), wanted)).encode())
     return digest.hexdigest()
 
 
@@ -81,7 +104,7 @@ def interpreter() -> str:
     return f"{sys.implementation.cache_tag} {Path(sys.executable).resolve()}"
 
 
-def set_up() -> None:
+def set_up(wanted: Wanted) -> None:
     steps = Steps(5)
     started = time.monotonic()
     STAMP.unlink(missing_ok=True)
@@ -94,7 +117,7 @@ def set_up() -> None:
         pinned_version("llama-cpp-python"),
         compiler,
         cpu=read_cpu(),
-        cuda=find_cuda(gpus),
+        cuda=cuda_for(wanted.cuda_architectures) if wanted.cuda_architectures else find_cuda(gpus),
         extra_args=os.environ.get("CMAKE_ARGS", ""),
     )
     with steps.step(f"llama-cpp-python {recipe.version}, compiled for this machine"):
@@ -103,11 +126,11 @@ def set_up() -> None:
             steps.note("to use the GPU install the CUDA toolkit, then: make setup")
         wheel = provide_wheel(recipe, cache=cache_folder(), python=PYTHON, steps=steps)
     with steps.step("python packages"):
-        install_packages(wheel, steps)
+        install_packages(wheel, steps, is_serving=wanted.is_serving)
     with steps.step("self-test"):
         info = record_of(recipe, wheel, check_build(steps))
         save_build_info(info, VENV)
-    STAMP.write_text(fingerprint())
+    STAMP.write_text(fingerprint(wanted))
     print(f"ready in {time.monotonic() - started:.1f} s: {summarise(info)}")
 
 
@@ -161,14 +184,15 @@ def apt_install(packages: Sequence[str], steps: Steps) -> None:
         )
 
 
-def install_packages(wheel: Path, steps: Steps) -> None:
+def install_packages(wheel: Path, steps: Steps, *, is_serving: bool) -> None:
     """Install our wheel, unless it is there already, then the project and the pinned rest."""
     if load_build_info(VENV).wheel_sha256 != sha256_of(wheel):
         # The record goes first: if this is interrupted, nothing claims to know what is installed.
         (VENV / FILE_NAME).unlink(missing_ok=True)
         pip(["--force-reinstall", "--no-deps", str(wheel)], "installing llama-cpp-python", steps)
     # only-binary: pip must take the wheel that is installed now, and never build its own.
-    pip(["--only-binary", "llama-cpp-python", "--editable", f"{ROOT}[dev]"], "installing packages", steps)
+    project = [str(ROOT)] if is_serving else ["--editable", f"{ROOT}[dev]"]
+    pip(["--only-binary", "llama-cpp-python", *project], "installing packages", steps)
     steps.result = "installed"
 
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from scripts.compilers import Compiler
-from scripts.steps import Steps
+from scripts.steps import SetupError, Steps
 from server.bindings.cpu import Cpu
 from server.models.file_lock import file_lock
 
@@ -33,11 +33,17 @@ _BAR_WIDTH = 30
 
 @dataclass(frozen=True)
 class Cuda:
-    """A CUDA compiler and the GPUs to build for."""
+    """A CUDA compiler and the GPUs to build for.
+
+    Attributes:
+        gpus: Those that are here.
+        architectures: As CMake names them, e.g. `90`; empty: CMake finds out what is here.
+    """
 
     nvcc: str
     version: str
     gpus: tuple[str, ...]
+    architectures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ def plan_build(version: str, compiler: Compiler, *, cpu: Cpu, cuda: Cuda | None,
         args += [f"-DCMAKE_C_FLAGS={flags}", f"-DCMAKE_CXX_FLAGS={flags}"]
     if cuda:
         args += ["-DGGML_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda.nvcc}"]
+        args += [f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(cuda.architectures)}"] if cuda.architectures else []
     return Recipe(version, compiler, (*args, *shlex.split(extra_args)), cpu, cuda)
 
 
@@ -82,6 +89,22 @@ def find_cuda(gpus: tuple[str, ...]) -> Cuda | None:
     done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False)
     release = re.search(r"release (\S+),", done.stdout)
     return Cuda(nvcc, release[1] if release else "", gpus) if done.returncode == 0 else None
+
+
+def cuda_for(architectures: tuple[str, ...]) -> Cuda:
+    """For an image that other machines run: GPUs of these architectures, which need not be here.
+
+    Raises:
+        SetupError: There is no nvcc. Silence would ship an image that computes on the processor.
+    """
+    nvcc = shutil.which("nvcc", path=os.pathsep.join([os.environ.get("PATH", ""), _CUDA_FOLDER]))
+    if not nvcc:
+        raise SetupError(f"a build for GPUs of {', '.join(architectures)} needs nvcc; install the CUDA toolkit")
+    done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False)
+    release = re.search(r"release (\S+),", done.stdout)
+    if done.returncode != 0 or not release:
+        raise SetupError(f"{nvcc} does not tell its release: {done.stdout}{done.stderr}")
+    return Cuda(nvcc, release[1], gpus=(), architectures=architectures)
 
 
 def provide_wheel(recipe: Recipe, *, cache: Path, python: Path, steps: Steps) -> Path:

@@ -27,7 +27,7 @@ LAYERS = (
     ("models", "rag", "workers"),  # capabilities, joined through protocols
     ("engine", "encoders", "prompting", "storage"),  # mechanisms
     ("bindings",),
-    ("config", "telemetry", "protocols", "asked_child"),
+    ("config", "telemetry", "protocols", "asked_child", "loadgen"),
     ("types",),
     ("errors",),
     ("__init__",),
@@ -42,6 +42,8 @@ HOMES = {
     "uvicorn": ("server.cli",),
     "uvloop": ("server.cli",),
     "httpx": ("server.cli",),
+    "httptools": ("server.loadgen.connection",),
+    "matplotlib": ("server.cli.bench_chart",),
     "starlette": ("server.api", "server.app"),
     "orjson": ("server.api",),
     "python_multipart": ("server.api.upload",),

@@ -139,11 +139,14 @@ class ServerClient:
 
 def connect(url: str | None, config: Path | None) -> ServerClient:
     """A client for the server at `url`, or where models.yaml says that it listens."""
-    if url is None:
-        settings = load_or_exit(config, require_files=False).config.server
-        host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  # compared, not bound
-        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-    return ServerClient(url)
+    return ServerClient(server_url(config) if url is None else url)
+
+
+def server_url(config: Path | None) -> str:
+    """Where models.yaml says that the server listens."""
+    settings = load_or_exit(config, require_files=False).config.server
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  # compared, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from server.bindings.build_info import load_build_info
 from server.bindings.cpu import read_cpu
 from server.bindings.gpu import find_gpus
 from server.bindings.self_test import SelfTest, run_self_test
+from server.cli.exit_codes import ExitCode
 from server.cli.settings import ConfigOption, cache_dir, load_or_exit
 from server.config.schema import HearthConfig, ModelConfig
 from server.encoders.kernel_choice import KernelFinding
@@ -41,7 +42,7 @@ def doctor(
         typer.echo(json.dumps(_to_json(findings), indent=2))
     else:
         _print(findings)
-    raise typer.Exit(0 if all(finding.is_ok for finding in findings) else 1)
+    raise typer.Exit(ExitCode.DONE if all(finding.is_ok for finding in findings) else ExitCode.FAILED)
 
 
 def _check_data(settings: HearthConfig) -> list[Finding]:

@@ -15,6 +15,7 @@ from server.api.schemas.evaluation import MAX_TIMEOUT_S, EvaluationRequest
 from server.cli.client import JsonObject, JsonOption, ServerClient, ServerFailure, UrlOption, connect
 from server.cli.eval_corpus import evaluate_corpus
 from server.cli.eval_report import print_report
+from server.cli.exit_codes import ExitCode
 from server.cli.settings import ConfigOption, fail, load_or_exit
 from server.cli.stores import existing_store
 from server.errors import HearthError
@@ -69,11 +70,14 @@ def retrieval(
     A corpus needs no server: it is cut, embedded and searched with the models that models.yaml gives to vector stores.
     """
     if (corpus is None) == (store is None):
-        fail("give either --corpus or --store", code=2)
+        fail("give either --corpus or --store", code=ExitCode.WRONG_INPUT)
     if (queries is None) != (qrels is None):
-        fail("--queries and --qrels belong together; give both, or neither", code=2)
+        fail("--queries and --qrels belong together; give both, or neither", code=ExitCode.WRONG_INPUT)
     if 2 * overlap_tokens > chunk_tokens:
-        fail(f"--overlap-tokens is {overlap_tokens}; at most half of the {chunk_tokens} --chunk-tokens", code=2)
+        fail(
+            f"--overlap-tokens is {overlap_tokens}; at most half of the {chunk_tokens} --chunk-tokens",
+            code=ExitCode.WRONG_INPUT,
+        )
     weights = {"embedding_weight": embedding_weight, "text_weight": text_weight}
     chunking = ChunkingStrategy(kind="static", max_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
     try:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from server.cli import sync
 from server.cli.client import ServerClient, ServerFailure, UrlOption, connect
+from server.cli.exit_codes import ExitCode
 from server.cli.folder import Folder
 from server.cli.interrupt import Interrupt
 from server.cli.printable import printable
@@ -22,9 +23,6 @@ from server.cli.settings import ConfigOption, fail, print_error
 from server.cli.stores import find_store
 from server.cli.sync import Report, Sync
 from server.cli.sync_plan import Plan, make_plan
-
-INTERRUPTED = 130
-"""Exit code of a shell's children that Ctrl-C ended."""
 
 RETRY_S = 5.0
 """Between two tries of `--watch` to reach a server that is gone."""
@@ -61,8 +59,8 @@ def ingest(
         except ServerFailure as exc:
             fail(str(exc))
     if interrupt.is_asked and not watch:
-        fail("interrupted; the server finishes what it has, and the next run sends the rest", code=INTERRUPTED)
-    raise typer.Exit(1 if num_failed and not watch else 0)
+        fail("interrupted; the server finishes what it has, and the next run sends the rest", code=ExitCode.INTERRUPTED)
+    raise typer.Exit(ExitCode.FAILED if num_failed and not watch else ExitCode.DONE)
 
 
 class _Run:

@@ -9,6 +9,7 @@ import typer
 import server
 from server.cli import (
     backup,
+    bench,
     chat,
     config,
     doctor,
@@ -43,6 +44,7 @@ app.command()(reindex.reindex)
 app.command()(ps.ps)
 app.command()(doctor.doctor)
 app.command()(tune.tune)
+app.command()(bench.bench)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.add_typer(store.app, name="store")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from server.cli.client import JsonOption, ModelOption, UrlOption, connect
+from server.cli.exit_codes import ExitCode
 from server.cli.settings import ConfigOption, fail
 
 
@@ -26,7 +27,10 @@ def rerank(
     """Sort documents by relevance to a query; print score and document, best first."""
     candidates = documents or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not candidates:
-        fail("there is nothing to rerank; give documents as arguments or lines of standard input", code=2)
+        fail(
+            "there is nothing to rerank; give documents as arguments or lines of standard input",
+            code=ExitCode.WRONG_INPUT,
+        )
     client = connect(url, config)
     body: dict[str, object] = {"model": client.model_of("rerank", model), "query": query, "documents": candidates}
     if top_n is not None:

@@ -1,7 +1,4 @@
-"""What commands share: the --config option, loading it or leaving with code 2, and error lines.
-
-Exit codes: 0 done, 1 it failed, 2 the command line or the configuration is wrong.
-"""
+"""What commands share: the --config option, loading it or leaving with code 2, and error lines."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from server.cli.exit_codes import ExitCode
 from server.config.explain import nearest
 from server.config.load import LoadedConfig, load_config
 from server.config.schema import HearthConfig, ModelConfig
@@ -37,7 +35,7 @@ def load_or_exit(
     try:
         return load_config(path, flags=flags, environ=os.environ, require_files=require_files)
     except ConfigError as exc:
-        fail(exc.message, code=2)
+        fail(exc.message, code=ExitCode.WRONG_INPUT)
 
 
 def choose_models(settings: HearthConfig, names: Sequence[str]) -> list[ModelConfig]:
@@ -46,7 +44,8 @@ def choose_models(settings: HearthConfig, names: Sequence[str]) -> list[ModelCon
     for name in names:
         if name not in by_name:
             known = ", ".join(model.id for model in settings.models)
-            fail(f"model {name!r} is not in models.yaml, which has {known}{nearest(name, by_name)}", code=2)
+            message = f"model {name!r} is not in models.yaml, which has {known}{nearest(name, by_name)}"
+            fail(message, code=ExitCode.WRONG_INPUT)
     return list({by_name[name].id: by_name[name] for name in names}.values()) or list(settings.models)
 
 
@@ -57,7 +56,7 @@ def print_error(message: str) -> None:
         typer.echo(line, err=True)
 
 
-def fail(message: str, *, code: int = 1) -> NoReturn:
+def fail(message: str, *, code: int = ExitCode.FAILED) -> NoReturn:
     """Print the error and end the command."""
     print_error(message)
     raise typer.Exit(code)

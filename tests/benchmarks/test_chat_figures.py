@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.chat_figures import outcome_of, overlapping_gaps, quoted_share
-from benchmarks.figures import MAX_ERRORS, percentiles
 from benchmarks.load import Answer, Traffic
+from server.loadgen.figures import MAX_ERRORS, percentiles
 
 
 def answered(*chunk_s: float, due_s: float = 0.0, num_tokens: int = 10) -> Answer:

@@ -4,10 +4,19 @@ import io
 import re
 import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from scripts.environment import ROOT, check_build, describe_pip, fingerprint, pinned_version
+from scripts.environment import (
+    ROOT,
+    Wanted,
+    check_build,
+    describe_pip,
+    fingerprint,
+    install_packages,
+    pinned_version,
+)
 from scripts.steps import SetupError, Steps
 from server.bindings.self_test import SelfTest
 
@@ -48,6 +57,29 @@ def test_the_fingerprint_stays_and_follows_cmake_args(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_BLAS=ON")
 
     assert fingerprint() != before
+
+
+def test_an_environment_for_serving_is_another_one() -> None:
+    """Where it was made last, tests need a set-up of their own, and the other way about."""
+    assert (
+        len({fingerprint(), fingerprint(Wanted(is_serving=True)), fingerprint(Wanted(cuda_architectures=("90",)))}) == 3
+    )
+
+
+@pytest.mark.parametrize(("is_serving", "project"), [(False, ["--editable", f"{ROOT}[dev]"]), (True, [str(ROOT)])])
+def test_images_get_no_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_serving: bool, project: list[str]
+) -> None:
+    installed: list[list[str]] = []
+    monkeypatch.setattr("scripts.environment.VENV", tmp_path)
+    monkeypatch.setattr("scripts.environment.pip", lambda arguments, *_: installed.append(arguments))
+    wheel = tmp_path / "llama_cpp_python.whl"
+    wheel.touch()
+
+    install_packages(wheel, Steps(1, io.StringIO()), is_serving=is_serving)
+
+    assert installed[0][-1] == str(wheel)
+    assert installed[1] == ["--only-binary", "llama-cpp-python", *project]
 
 
 def test_pip_lines_become_progress() -> None:

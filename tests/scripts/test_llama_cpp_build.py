@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.compilers import Compiler
-from scripts.llama_cpp_build import Cuda, Recipe, describe_build, find_wheel, plan_build, provide_wheel
+from scripts.llama_cpp_build import Cuda, Recipe, cuda_for, describe_build, find_wheel, plan_build, provide_wheel
 from scripts.steps import SetupError, Steps
 from server.bindings.cpu import Cpu
 from server.models.file_lock import file_lock
@@ -46,6 +46,27 @@ def test_cuda_is_built_when_there_is_a_gpu_and_nvcc() -> None:
     assert "-DGGML_CUDA=ON" not in plan().cmake_args
 
 
+def test_an_image_is_built_for_gpus_that_are_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.9, V12.9.86'\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    cuda = cuda_for(("80", "90"))
+
+    assert cuda == Cuda(str(nvcc), "12.9", (), ("80", "90"))
+    assert plan(cuda=cuda).cmake_args[-1] == "-DCMAKE_CUDA_ARCHITECTURES=80;90"
+
+
+def test_an_image_for_gpus_is_not_built_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence would ship an image that computes on the processor."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("scripts.llama_cpp_build._CUDA_FOLDER", str(tmp_path))
+
+    with pytest.raises(SetupError, match="needs nvcc; install the CUDA toolkit"):
+        cuda_for(("80", "90"))
+
+
 def test_the_users_cmake_args_come_last() -> None:
     assert plan(extra_args="-DGGML_NATIVE=OFF '-DA=b c'").cmake_args[-2:] == ("-DGGML_NATIVE=OFF", "-DA=b c")
 
@@ -65,6 +86,7 @@ def test_equal_recipes_have_one_key_and_it_can_be_read() -> None:
         plan(cpu=AMX),
         plan(cpu=dataclasses.replace(PLAIN, model="other")),
         plan(cuda=H100),
+        plan(cuda=dataclasses.replace(H100, architectures=("90",))),
         plan(extra_args="-DX=1"),
     ],
 )
