@@ -34,7 +34,7 @@ async def _ask_all(config: Path, bodies: Sequence[Body]) -> list[Messages]:
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://hearth", timeout=TIMEOUT_S) as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=TIMEOUT_S) as http,
     ):
         return [await _ask(http, body) for body in bodies]
 

@@ -17,7 +17,10 @@ from typing import Any
 from starlette.applications import Starlette
 
 import server
+from server.access.accounts import Accounts
+from server.access.policy import policy_of
 from server.api.application import build_api
+from server.api.tenant import allowed_models
 from server.config.rag_section import ParserSettings
 from server.config.schema import HearthConfig, ModelConfig
 from server.errors import StorageError, StorageFull, StorageUnavailable, WeightsError
@@ -74,7 +77,9 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
     registry = ModelRegistry(
         [ModelEntry(model, supervisor.add(model, spec_factory(model, config, weights))) for model in config.models],
         config.rag.models,
+        allowed=allowed_models,
     )
+    accounts = Accounts(DataLayout(config.server.data_dir).accounts)
     door, store_models = LibraryDoor(), StoreModels(registry, config.rag)
     services = build_services(
         registry,
@@ -92,12 +97,12 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
             if not model.lazy:
                 supervisor.load(model.id)
         try:
-            async with library_open(door, config, store_models, is_locked=holds_data_dir):
+            async with accounts.opened(), library_open(door, config, store_models, is_locked=holds_data_dir):
                 yield
         finally:
             await supervisor.stop()
 
-    app = build_api(services, config.server.limits, lifespan)
+    app = build_api(services, config.server.limits, lifespan, policy_of(config.server, accounts.ring))
     app.state.supervisor = supervisor
     return app
 

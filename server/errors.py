@@ -4,6 +4,9 @@
     ├── ConfigError               models.yaml, a flag or an environment variable is wrong; the process cannot start
     ├── WeightsError              model files cannot be fetched, verified or found
     ├── LoadFailed                a worker could not load its model
+    ├── Unauthenticated           no key, or one that nobody has
+    │   └── TooManyFailedKeys         so many wrong ones that the next is not looked at
+    ├── Forbidden                 the key is right, but not for this; or a browser sent it for somebody else's page
     ├── InvalidRequest            the client must change the request
     │   ├── ContextLengthExceeded     more tokens than the model accepts
     │   └── RequestTooLarge           more bytes or items than the server accepts
@@ -55,6 +58,32 @@ class LoadFailed(HearthError):
     """A worker could not load its model."""
 
     code = "load_failed"
+
+
+class Unauthenticated(HearthError):
+    """There is no key where one is needed, or nobody has the one that was sent: not yet, or not any more."""
+
+    code = "invalid_api_key"
+
+
+class TooManyFailedKeys(Unauthenticated):
+    """The client's address has sent so many wrong keys that it is not told of another one.
+
+    Attributes:
+        retry_after_s: When it is.
+    """
+
+    code = "too_many_failed_keys"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Forbidden(HearthError):
+    """The key does not have the scope that this needs; or a browser sent the request for another server's page."""
+
+    code = "missing_scope"
 
 
 class InvalidRequest(HearthError):

@@ -13,11 +13,15 @@ import httpx
 import pytest
 
 from server import app
+from server.access import key_store
 from server.app import build_app
 from server.config.schema import HearthConfig, Limits, ModelConfig, ScriptRule, ServerSettings
 from server.errors import StorageFull
 from server.models.weights import WeightsStore
+from server.storage.data_layout import DataLayout
 from server.storage.database import Database
+from server.storage.schema import ACCOUNT_MIGRATIONS
+from tests.fakes.keys import key_named
 
 REAL_OPEN = Database.open
 
@@ -31,7 +35,7 @@ async def serving(data_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(hearth)
     async with (
         hearth.router.lifespan_context(hearth),
-        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         yield client
 
@@ -97,10 +101,10 @@ async def test_a_disk_that_was_full_at_the_start_is_tried_again(
 ) -> None:
     errors: list[Exception] = [StorageFull("no room is left"), StorageFull("no room is left")]
 
-    def open_database(path: Path) -> Database:
-        if errors:
+    def open_database(path: Path, *migrations: str) -> Database:
+        if errors and path.name == "hearth.sqlite":
             raise errors.pop(0)
-        return REAL_OPEN(path)
+        return REAL_OPEN(path, *migrations)
 
     monkeypatch.setattr(Database, "open", open_database)
     monkeypatch.setattr(app, "RETRY_S", 0.01)
@@ -120,9 +124,9 @@ async def test_models_do_not_wait_for_a_data_directory_that_takes_long(
 ) -> None:
     may_open = threading.Event()
 
-    def open_database(path: Path) -> Database:
-        assert may_open.wait(10)
-        return REAL_OPEN(path)
+    def open_database(path: Path, *migrations: str) -> Database:
+        assert path.name != "hearth.sqlite" or may_open.wait(10)
+        return REAL_OPEN(path, *migrations)
 
     monkeypatch.setattr(Database, "open", open_database)
     monkeypatch.setattr(app, "OPENING_S", 0)
@@ -144,9 +148,9 @@ async def test_a_stop_waits_for_a_database_that_is_being_opened(
     may_open = threading.Event()
     closed: list[Database] = []
 
-    def open_database(path: Path) -> Database:
-        assert may_open.wait(10)
-        return REAL_OPEN(path)
+    def open_database(path: Path, *migrations: str) -> Database:
+        assert path.name != "hearth.sqlite" or may_open.wait(10)
+        return REAL_OPEN(path, *migrations)
 
     real_close = Database.close
     monkeypatch.setattr(Database, "open", open_database)
@@ -156,7 +160,7 @@ async def test_a_stop_waits_for_a_database_that_is_being_opened(
     async with serving(tmp_path / "data"):
         asyncio.get_running_loop().call_later(0.01, may_open.set)
 
-    assert len(closed) == 1
+    assert len(closed) == 2  # keys as well
 
 
 async def test_a_damaged_database_stops_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -168,3 +172,59 @@ async def test_a_damaged_database_stops_nothing_else(tmp_path: Path, caplog: pyt
 
     assert refused.status_code == 503
     assert any("the database is damaged" in getattr(record, "reason", "") for record in caplog.records)
+
+
+# ---- keys
+
+
+def add_key(data_dir: Path) -> str:
+    text, key = key_named("a")
+    database = Database.open(DataLayout(data_dir).accounts, ACCOUNT_MIGRATIONS)
+    asyncio.run(database.write(lambda db: key_store.insert(db, key)))
+    database.close()
+    return text
+
+
+async def test_keys_of_the_data_directory_are_asked_for(tmp_path: Path) -> None:
+    key = await asyncio.to_thread(add_key, tmp_path / "data")
+
+    async with serving(tmp_path / "data") as client:
+        without = await client.get("/v1/models")
+        response = await client.get("/v1/models", headers={"x-api-key": key})
+
+    assert (without.status_code, response.status_code) == (401, 200)
+
+
+async def test_keys_that_cannot_be_read_let_nobody_in_but_the_server_lives(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "accounts.sqlite").write_bytes(b"not a database" * 1000)
+
+    async with serving(tmp_path / "data") as client:
+        health, models, files = [await client.get(path) for path in ("/health", "/v1/models", "/v1/files")]
+
+    assert (health.status_code, models.status_code, files.status_code) == (200, 503, 503)
+    assert models.json()["error"]["code"] == "storage_unavailable"
+    assert str(tmp_path) not in models.text
+
+
+async def test_a_full_disk_is_not_taken_for_lost_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was only begun has no keys in it."""
+
+    def open_database(path: Path, *migrations: str) -> Database:
+        if path.name == "accounts.sqlite":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            raise StorageFull("no room is left")
+        return REAL_OPEN(path, *migrations)
+
+    monkeypatch.setattr(Database, "open", open_database)
+
+    async with serving(tmp_path / "data") as client:
+        assert (await client.get("/v1/models")).status_code == 200
+
+
+async def test_a_name_that_is_not_this_machines_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data") as client:
+        response = await client.get("/v1/models", headers={"host": "evil.example"})
+
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "host_not_allowed")

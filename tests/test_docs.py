@@ -11,7 +11,7 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from server.api.errors import ERROR_TABLE, HTTP_CODES, INVALID_CODES
+from server.api.errors import ERROR_TABLE, FORBIDDEN_CODES, HTTP_CODES, INVALID_CODES
 from server.api.openapi.operations import OPERATIONS
 from server.api.routes import build_routes
 from server.api.schemas.grounding import FileSearchTool
@@ -42,7 +42,7 @@ def routes() -> list[str]:
 
 
 def error_codes() -> set[str]:
-    return {cls.code for cls in ERROR_TABLE} | set(INVALID_CODES) | set(HTTP_CODES.values())
+    return {cls.code for cls in ERROR_TABLE} | {*INVALID_CODES, *FORBIDDEN_CODES, *HTTP_CODES.values()}
 
 
 def config_keys(section: dict[str, object], definitions: dict[str, dict[str, object]]) -> Iterator[str]:

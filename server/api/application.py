@@ -4,25 +4,47 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Lifespan
 
+from server.access.failed_tries import FailedTries
+from server.access.policy import AccessPolicy
+from server.api.access import guard
 from server.api.errors import exception_handlers
 from server.api.middleware.access_log import AccessLogMiddleware
+from server.api.middleware.authentication import AuthenticationMiddleware
+from server.api.middleware.browser_guard import BrowserGuardMiddleware
 from server.api.middleware.crash_guard import CrashGuardMiddleware
 from server.api.middleware.request_id import RequestIdMiddleware
 from server.api.routes import HEALTH_PATHS, build_routes
 from server.config.schema import Limits
 from server.services import Services
 
+PREFLIGHT_S = 600
+"""Browsers ask so seldom again whether a page may use this server."""
 
-def build_api(services: Services, limits: Limits, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
-    """Join services and HTTP. `lifespan` runs around the time in which requests are served."""
+
+def build_api(
+    services: Services,
+    limits: Limits,
+    lifespan: Lifespan[Starlette] | None = None,
+    policy: AccessPolicy | None = None,
+) -> Starlette:
+    """Join services and HTTP. `lifespan` runs around the time in which requests are served.
+
+    Args:
+        policy: Who is let in; default: anybody, as on a server without keys.
+    """
+    policy = policy or AccessPolicy()
     app = Starlette(
-        routes=build_routes(services, limits),
+        routes=guard(build_routes(services, limits)),
         middleware=[
             Middleware(RequestIdMiddleware),
             Middleware(AccessLogMiddleware, quiet_paths=HEALTH_PATHS),
             Middleware(CrashGuardMiddleware),
+            Middleware(BrowserGuardMiddleware, policy=policy),
+            *_cors(policy),
+            Middleware(AuthenticationMiddleware, policy=policy, tries=FailedTries()),
         ],
         exception_handlers=exception_handlers(),
         lifespan=lifespan,
@@ -30,3 +52,22 @@ def build_api(services: Services, limits: Limits, lifespan: Lifespan[Starlette] 
     # A redirect would repeat the client's Host header; `/v1/models/` is simply not a route.
     app.router.redirect_slashes = False
     return app
+
+
+def _cors(policy: AccessPolicy) -> list[Middleware]:
+    """Answers to browsers for pages that are allowed; without credentials, as keys go in headers, and not in cookies.
+
+    Before authentication, as browsers ask without a key whether they may send one.
+    """
+    if not policy.allowed_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=sorted(policy.allowed_origins),
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=("x-request-id", "retry-after", "server-timing"),
+            max_age=PREFLIGHT_S,
+        )
+    ]

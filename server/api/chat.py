@@ -10,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.api.access import allowed_grounding
 from server.api.answer_json import delta_bodies, message_body
 from server.api.body import JsonBody
 from server.api.citations import citations_body, sources_body
@@ -19,7 +20,7 @@ from server.api.logprobs import chat_logprobs
 from server.api.record import RequestRecord, note_endings, record_of
 from server.api.schemas.chat import ChatRequest
 from server.api.sse import EventStream, sse_data
-from server.api.tenant import tenant_of
+from server.api.tenant import caller_of, tenant_of
 from server.api.timings import timings_body
 from server.api.usage import usage_body
 from server.services.chat import ChatService
@@ -46,7 +47,7 @@ class ChatEndpoint:
             grammar=chat.text_grammar(),
             urgency=chat.urgency(),
             tenant=tenant_of(request),
-            grounding=chat.grounding(),
+            grounding=allowed_grounding(caller_of(request), chat.grounding()),
             prediction=chat.prediction.content if chat.prediction else "",
             num_choices=chat.n,
         )

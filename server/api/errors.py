@@ -24,6 +24,7 @@ from server.errors import (
     Conflict,
     ContextLengthExceeded,
     DeadlineExceeded,
+    Forbidden,
     HearthError,
     InternalError,
     InvalidRequest,
@@ -36,6 +37,8 @@ from server.errors import (
     StorageError,
     StorageFull,
     StorageUnavailable,
+    TooManyFailedKeys,
+    Unauthenticated,
     WorkerCrashed,
 )
 
@@ -53,8 +56,14 @@ MAX_DRAINED_BYTES = 64 * 1024
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
+AUTHENTICATION = "authentication_error"
+PERMISSION = "permission_error"
+RATE_LIMIT = "rate_limit_error"
 
 ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
+    Unauthenticated: (401, AUTHENTICATION),
+    TooManyFailedKeys: (429, RATE_LIMIT),
+    Forbidden: (403, PERMISSION),
     InvalidRequest: (400, INVALID),
     ContextLengthExceeded: (400, INVALID),
     RequestTooLarge: (413, INVALID),
@@ -78,6 +87,7 @@ SHOULD_RETRY: dict[type[HearthError], bool] = {
     StorageUnavailable: True,
     Reindexed: True,
     Conflict: False,
+    TooManyFailedKeys: False,
     DeadlineExceeded: False,
     StorageFull: False,
 }
@@ -96,10 +106,14 @@ INVALID_CODES = (
 )
 """Codes that `InvalidRequest` carries besides its own, wherever they are raised."""
 
+FORBIDDEN_CODES = ("host_not_allowed", "origin_not_allowed")
+"""Codes that `Forbidden` carries besides its own."""
+
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 """Codes for what the router refuses; it refuses nothing else.
 
-`ERROR_TABLE`, `INVALID_CODES` and this are all the codes that a client can get; a test looks for others in the source.
+`ERROR_TABLE`, `INVALID_CODES`, `FORBIDDEN_CODES` and this are all the codes that a client can get; a test looks for
+others in the source.
 """
 
 
@@ -137,8 +151,10 @@ def _is_small(scope: Scope) -> bool:
 def _retry_headers(exc: Exception) -> dict[str, str]:
     """What the SDKs of OpenAI and Anthropic go by; without a word they repeat whatever has 409 or a 5xx."""
     headers = {}
-    if isinstance(exc, ModelUnavailable | StorageUnavailable):
+    if isinstance(exc, ModelUnavailable | StorageUnavailable | TooManyFailedKeys):
         headers["retry-after"] = str(exc.retry_after_s)
+    if isinstance(exc, Unauthenticated):
+        headers["www-authenticate"] = "Bearer"
     if (kind := next((cls for cls in type(exc).__mro__ if cls in SHOULD_RETRY), None)) is not None:
         headers["x-should-retry"] = str(SHOULD_RETRY[kind]).lower()
     return headers

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.api.access import allowed_grounding
 from server.api.body import JsonBody
 from server.api.disconnect import run_while_connected
 from server.api.json_response import JsonResponse
@@ -16,7 +17,7 @@ from server.api.message_events import MessageEvents, WholeMessage
 from server.api.record import RequestRecord, record_of
 from server.api.schemas.messages import CountTokensRequest, MessageRequest
 from server.api.sse import ANTHROPIC_STYLE, EventStream, sse_named
-from server.api.tenant import tenant_of
+from server.api.tenant import caller_of, tenant_of
 from server.errors import InternalError
 from server.services.chat import ChatService
 from server.services.generation import Generation
@@ -38,7 +39,7 @@ class MessageEndpoint:
             sampling=wanted.sampling(),
             grammar=wanted.text_grammar(),
             tenant=tenant_of(request),
-            grounding=wanted.grounding(),
+            grounding=allowed_grounding(caller_of(request), wanted.grounding()),
         )
         record.generation_id = generation.id
         events = _events(generation, wanted, record)

@@ -1,4 +1,5 @@
-"""The tables of docs/api.md: every parameter with what becomes of it, made from the schemas that validate.
+"""The tables of docs/api.md: every parameter with what becomes of it, made from the schemas that validate; and that of
+docs/security.md: every route with what it needs.
 
 `python -m server.api.reference` rewrites them; a test compares them.
 """
@@ -13,6 +14,8 @@ import orjson
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from server.api.access import scopes_of
+from server.api.openapi.operations import OPERATIONS
 from server.api.schemas.chat import ChatRequest
 from server.api.schemas.completions import CompletionRequest
 from server.api.schemas.embeddings import EmbeddingRequest
@@ -39,6 +42,7 @@ SCHEMAS: tuple[type[BaseModel], ...] = (
 )
 """Those that have a table, in their order, between `<!-- parameters: NAME -->` and `<!-- end -->`."""
 
+_ROUTES = re.compile(r"<!-- routes -->\n.*?<!-- end -->", re.DOTALL)
 _TABLE = re.compile(r"<!-- parameters: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
@@ -46,6 +50,20 @@ def fill_tables(page: str) -> str:
     """Return docs/api.md with what stands between its table marks made anew."""
     schemas = {schema.__name__: schema for schema in SCHEMAS}
     return _TABLE.sub(lambda mark: f"<!-- parameters: {mark[1]} -->\n{_table(schemas[mark[1]])}<!-- end -->", page)
+
+
+def fill_routes(page: str) -> str:
+    """Return docs/security.md with the table of routes made anew: those that are open first."""
+    methods: dict[str, list[str]] = {}
+    for operation in OPERATIONS:
+        methods.setdefault(operation.path, []).append(operation.method)
+    rows = [
+        (" or ".join(f"`{scope}`" for scope in scopes_of(path)) or "nothing", f"`{path}`", ", ".join(sorted(its)))
+        for path, its in sorted(methods.items(), key=lambda each: (scopes_of(each[0]), each[0]))
+    ]
+    head = ("Needs", "Path", "Methods"), ("---", "---", "---")
+    table = "".join(_line(row) for row in (*head, *rows))
+    return _ROUTES.sub(lambda _: f"<!-- routes -->\n{table}<!-- end -->", page)
 
 
 def status_of(field: FieldInfo) -> str:
@@ -76,5 +94,6 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 if __name__ == "__main__":
-    api = Path(__file__).parents[2] / "docs" / "api.md"
-    api.write_text(fill_tables(api.read_text(encoding="utf-8")), encoding="utf-8")
+    docs = Path(__file__).parents[2] / "docs"
+    for page, fill in ((docs / "api.md", fill_tables), (docs / "security.md", fill_routes)):
+        page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -11,6 +11,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.api.access import allowed_grounding
 from server.api.body import JsonBody
 from server.api.disconnect import run_while_connected
 from server.api.errors import INVALID, error_body
@@ -21,7 +22,7 @@ from server.api.response_writer import Body, Event, ResponseWriter
 from server.api.schemas.response_items import ItemReference, StoredInputItem, item_body, read_stored, to_messages
 from server.api.schemas.responses import InputItemsQuery, ResponseRequest, RetrieveQuery
 from server.api.sse import PING, EventStream, StreamStyle, sse_data, sse_named
-from server.api.tenant import tenant_of
+from server.api.tenant import caller_of, tenant_of
 from server.errors import InvalidRequest, ObjectNotFound
 from server.services.chat import ChatService
 from server.services.generation import Generation
@@ -54,7 +55,7 @@ class ResponseEndpoint:
                 grammar=asked.text.to_grammar(),
                 urgency=asked.urgency(),
                 tenant=tenant,
-                grounding=asked.grounding(),
+                grounding=allowed_grounding(caller_of(request), asked.grounding()),
             )
         record.generation_id = generation.id
         writer = ResponseWriter(_head(asked, generation), with_results=asked.wants_results)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
@@ -9,6 +13,30 @@ from server.types import Caller
 
 ANYBODY = Caller()
 """Who asks a server that has no keys."""
+
+NOBODY = Caller(tenant="", scopes=frozenset(), models=frozenset())
+"""Who asks without a key what needs none, of a server that has some."""
+
+_caller: ContextVar[Caller] = ContextVar("caller", default=ANYBODY)
+
+
+@contextmanager
+def asked_by(scope: Scope, caller: Caller) -> Iterator[None]:
+    """Note who sent this request, for everything behind the door and for all that is done meanwhile."""
+    set_caller(scope, caller)
+    token = _caller.set(caller)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
+
+
+def allowed_models() -> frozenset[str] | None:
+    """Ids of the models that the request may ask on behalf of which this runs; None: all, as for the server's own work.
+
+    A context variable, and no argument of each service, so that no way to a model can forget it.
+    """
+    return _caller.get().models
 
 
 def set_caller(scope: Scope, caller: Caller) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from server.cli.settings import ConfigOption, fail, load_or_exit
 from server.errors import StorageError
+from server.storage.data_layout import DataLayout
 
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="Data directory [default: of models.yaml]", show_default=False)
@@ -21,7 +22,7 @@ def backup(
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Back up files and vector stores into a folder, also while the server runs.
+    """Back up files, vector stores, keys and usage into a folder, also while the server runs.
 
     The backup is read to its end before it gets its name.
     """
@@ -33,7 +34,9 @@ def backup(
             made = back_up(folder, dest, status.update)
         except StorageError as exc:
             fail(exc.message)
-    typer.echo(f"{dest}: {made.num_files} files and the database, {made.num_bytes / (1 << 20):.1f} MiB, all read back")
+    keys = ", keys and usage" if made.has_accounts else " (there are no keys)"
+    size = f"{made.num_bytes / (1 << 20):.1f} MiB"
+    typer.echo(f"{dest}: {made.num_files} files and the database{keys}, {size}, all read back")
 
 
 def restore(
@@ -54,6 +57,8 @@ def restore(
         except StorageError as exc:
             fail(exc.message)
     typer.echo(f"restored to {folder}; indexes are made when they are searched")
+    if DataLayout(src).accounts.exists():
+        typer.echo("keys that were revoked after the backup was made are good again: see `hearth key list`")
     if kept is not None:
         typer.echo(f"what was there before is in {kept}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from server.cli.bench_asked import look_at
 from server.cli.bench_chart import NoChart, draw_chart
 from server.cli.bench_prompts import read_prompts
 from server.cli.bench_report import clients_in_words, make_report, print_report
-from server.cli.client import server_url
+from server.cli.client import ApiKeyOption, key_or_exit, server_url
 from server.cli.exit_codes import ExitCode
 from server.cli.settings import ConfigOption, fail, print_error
 from server.errors import ConfigError
@@ -73,16 +72,7 @@ def bench(
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0.1, help="Seconds after which a request has failed.")
     ] = 300,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            "--api-key",
-            metavar="KEY",
-            help="Key for the server, which others see in the list of processes [default: $HEARTH_API_KEY, or what is "
-            "in the file $HEARTH_API_KEY_FILE]",
-            show_default=False,
-        ),
-    ] = None,
+    api_key: ApiKeyOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the figures to FILE.json, and a picture to FILE.png.")
     ] = None,
@@ -94,7 +84,7 @@ def bench(
     Works with any server that speaks OpenAI's API. Ctrl-C ends it, and prints what there is.
     """
     levels = _parse_clients(clients)
-    target = _target(url if url is not None else server_url(config), api_key or _key_of_environment())
+    target = _target(url if url is not None else server_url(config), key_or_exit(api_key) or "")
     server = look_at(target, model=model, kind=_parse_kind(kind))
     plan = Plan(
         kind=server.kind,
@@ -177,16 +167,6 @@ def _target(url: str, api_key: str) -> Target:
         return parse_target(url, api_key=api_key)
     except ConfigError as exc:
         fail(exc.message, code=ExitCode.WRONG_INPUT)
-
-
-def _key_of_environment() -> str:
-    if key := os.environ.get("HEARTH_API_KEY"):
-        return key
-    path = os.environ.get("HEARTH_API_KEY_FILE")
-    try:
-        return Path(path).read_text(encoding="utf-8").strip() if path else ""
-    except (OSError, UnicodeDecodeError) as exc:
-        fail(f"HEARTH_API_KEY_FILE {path} cannot be read: {exc}", code=ExitCode.WRONG_INPUT)
 
 
 def _parse_clients(text: str) -> list[int]:

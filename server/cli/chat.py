@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from server.cli.client import JsonObject, ModelOption, ServerClient, UrlOption, connect
+from server.cli.client import ApiKeyOption, JsonObject, ModelOption, ServerClient, UrlOption, connect
 from server.cli.place import place
 from server.cli.printable import printable
 from server.cli.settings import ConfigOption
@@ -32,12 +32,13 @@ def chat(
     top_n: Annotated[int, typer.Option("--top", help="Of the stores, look at the best so many.", min=1, max=50)] = 10,
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Chat with a model: one question on the command line or standard input, or a conversation.
 
     With --store, what an answer rests on is printed below it.
     """
-    client = connect(url, config)
+    client = connect(url, config, api_key)
     options: dict[str, object] = {
         "model": client.model_of("chat", model),
         **({"max_tokens": max_tokens} if max_tokens is not None else {}),

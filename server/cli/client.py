@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,22 @@ from typing import Annotated, Any, BinaryIO
 import httpx
 import typer
 
+from server.cli.exit_codes import ExitCode
 from server.cli.settings import fail, load_or_exit
 
 UrlOption = Annotated[
     str | None,
     typer.Option("--url", help="Server to talk to [default: host and port of models.yaml]", show_default=False),
+]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        help="Key for the server, which others see in the list of processes [default: $HEARTH_API_KEY, or what is in "
+        "the file $HEARTH_API_KEY_FILE]",
+        show_default=False,
+    ),
 ]
 ModelOption = Annotated[
     str | None, typer.Option("--model", "-m", help="Model id or alias [default: the first of its kind]")
@@ -47,9 +59,10 @@ class Refused(ServerFailure):
 class ServerClient:
     """Speaks to one server. Every failure is one line on stderr and exit code 1, but for the methods named `try_`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str | None = None) -> None:
         self._url = url
-        self._http = httpx.Client(base_url=url, timeout=_TIMEOUT)
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=url, timeout=_TIMEOUT, headers=headers)
 
     def get(self, path: str, *, expect: tuple[int, ...] = (200,)) -> JsonObject:
         with _ending_the_command():
@@ -137,9 +150,9 @@ class ServerClient:
             raise Unreachable(f"the server at {self._url} broke off: {exc or type(exc).__name__}") from exc
 
 
-def connect(url: str | None, config: Path | None) -> ServerClient:
-    """A client for the server at `url`, or where models.yaml says that it listens."""
-    return ServerClient(server_url(config) if url is None else url)
+def connect(url: str | None, config: Path | None, api_key: str | None = None) -> ServerClient:
+    """A client for the server at `url`, or where models.yaml says that it listens; with a key, if there is one."""
+    return ServerClient(server_url(config) if url is None else url, key_or_exit(api_key))
 
 
 def server_url(config: Path | None) -> str:
@@ -147,6 +160,25 @@ def server_url(config: Path | None) -> str:
     settings = load_or_exit(config, require_files=False).config.server
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  # compared, not bound
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def key_or_exit(api_key: str | None) -> str | None:
+    """The key that was given, or the environment's; leaves with one line if it cannot be one."""
+    api_key = api_key or _key_of_environment()
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        fail("the API key has characters that no key has; see --api-key and HEARTH_API_KEY", code=ExitCode.WRONG_INPUT)
+    return api_key
+
+
+def _key_of_environment() -> str | None:
+    if key := os.environ.get("HEARTH_API_KEY"):
+        return key
+    if path := os.environ.get("HEARTH_API_KEY_FILE"):
+        try:
+            return Path(path).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            fail(f"HEARTH_API_KEY_FILE {path} cannot be read: {exc}", code=ExitCode.WRONG_INPUT)
+    return None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import typer
 from server.api.body import parse_body
 from server.api.evaluation import evaluation_body
 from server.api.schemas.evaluation import MAX_TIMEOUT_S, EvaluationRequest
-from server.cli.client import JsonObject, JsonOption, ServerClient, ServerFailure, UrlOption, connect
+from server.cli.client import ApiKeyOption, JsonObject, JsonOption, ServerClient, ServerFailure, UrlOption, connect
 from server.cli.eval_corpus import evaluate_corpus
 from server.cli.eval_report import print_report
 from server.cli.exit_codes import ExitCode
@@ -63,6 +63,7 @@ def retrieval(
     text_weight: Annotated[float, typer.Option(min=0, help="Of the search by words.")] = 1.0,
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask questions with known answers, and say how good each stage of the search is.
@@ -85,7 +86,7 @@ def retrieval(
         given = read_judgements(queries, qrels) if queries and qrels else None
         if store is not None:
             made = {"num_questions": known_item or NUM_MADE, "seed": seed}
-            report = _evaluate_store(connect(url, config), store, given, made=made, ways=ways)
+            report = _evaluate_store(connect(url, config, api_key), store, given, made=made, ways=ways)
         else:
             assert corpus is not None
             passages = read_corpus(corpus)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from server.cli import sync
-from server.cli.client import ServerClient, ServerFailure, UrlOption, connect
+from server.cli.client import ApiKeyOption, ServerClient, ServerFailure, UrlOption, connect
 from server.cli.exit_codes import ExitCode
 from server.cli.folder import Folder
 from server.cli.interrupt import Interrupt
@@ -45,10 +45,11 @@ def ingest(
     ] = False,
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Put the documents of a folder into a vector store; only what is new or has changed is sent."""
     root = folder.resolve()
-    client = connect(url, config)
+    client = connect(url, config, api_key)
     with Interrupt() as interrupt:
         try:
             store_id = find_store(client, store) or _create(client, store)

@@ -16,6 +16,7 @@ from server.cli import (
     embed,
     eval,
     ingest,
+    key,
     ps,
     pull,
     reindex,
@@ -47,6 +48,7 @@ app.command()(tune.tune)
 app.command()(bench.bench)
 app.command()(backup.backup)
 app.command()(backup.restore)
+app.add_typer(key.app, name="key")
 app.add_typer(store.app, name="store")
 app.add_typer(config.app, name="config")
 app.add_typer(eval.app, name="eval")

@@ -8,15 +8,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server.cli.client import JsonOption, UrlOption, connect
+from server.cli.client import ApiKeyOption, JsonOption, UrlOption, connect
 from server.cli.settings import ConfigOption
 
 _COLORS = {"ready": "green", "loading": "yellow", "draining": "yellow", "failed": "red"}
 
 
-def ps(as_json: JsonOption = False, config: ConfigOption = None, url: UrlOption = None) -> None:
+def ps(
+    as_json: JsonOption = False, config: ConfigOption = None, url: UrlOption = None, api_key: ApiKeyOption = None
+) -> None:
     """List the models of the running server and their states."""
-    models = connect(url, config).get("/v1/models")["data"]
+    models = connect(url, config, api_key).get("/v1/models")["data"]
     if as_json:
         typer.echo(json.dumps(models))
         return

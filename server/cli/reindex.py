@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from server.cli.client import ServerClient, ServerFailure, UrlOption, connect
+from server.cli.client import ApiKeyOption, ServerClient, ServerFailure, UrlOption, connect
 from server.cli.interrupt import Interrupt
 from server.cli.settings import ConfigOption, fail
 from server.cli.stores import find_store
@@ -24,12 +24,13 @@ def reindex(
     cancel: Annotated[bool, typer.Option("--cancel", help="Stop the reindex that is going on.")] = False,
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Embed all of a vector store anew, in the background of the running server.
 
     Searches find what they found before until all is done. Ctrl-C ends the waiting, not the work.
     """
-    client = connect(url, config)
+    client = connect(url, config, api_key)
     try:
         store_id = find_store(client, store)
         if store_id is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli.client import JsonOption, ModelOption, UrlOption, connect
+from server.cli.client import ApiKeyOption, JsonOption, ModelOption, UrlOption, connect
 from server.cli.exit_codes import ExitCode
 from server.cli.settings import ConfigOption, fail
 
@@ -23,6 +23,7 @@ def rerank(
     as_json: JsonOption = False,
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Sort documents by relevance to a query; print score and document, best first."""
     candidates = documents or [line.rstrip("\n") for line in sys.stdin if line.strip()]
@@ -31,7 +32,7 @@ def rerank(
             "there is nothing to rerank; give documents as arguments or lines of standard input",
             code=ExitCode.WRONG_INPUT,
         )
-    client = connect(url, config)
+    client = connect(url, config, api_key)
     body: dict[str, object] = {"model": client.model_of("rerank", model), "query": query, "documents": candidates}
     if top_n is not None:
         body["top_n"] = top_n

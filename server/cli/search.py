@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli.client import JsonOption, UrlOption, connect
+from server.cli.client import ApiKeyOption, JsonOption, UrlOption, connect
 from server.cli.place import place
 from server.cli.printable import printable
 from server.cli.settings import ConfigOption
@@ -24,9 +24,10 @@ def search(
     as_json: JsonOption = False,
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Search a vector store; print score, file, page, heading and the beginning of each hit, best first."""
-    client = connect(url, config)
+    client = connect(url, config, api_key)
     store_id = existing_store(client, store)
     answer = client.post(f"/v1/vector_stores/{store_id}/search", {"query": question, "max_num_results": top_n})
     if as_json:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import math
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,13 +20,18 @@ import uvicorn
 import uvloop
 
 import server
+from server.access.policy import has_keys, is_loopback
 from server.app import build_app
 from server.cli.settings import ConfigOption, HostOption, PortOption, cache_dir, fail, load_or_exit
+from server.config.load import CLIENT_VARIABLES
 from server.config.schema import HearthConfig, ServerSettings
 from server.errors import StorageError
 from server.models.weights import WeightsStore
+from server.storage.data_layout import DataLayout
 from server.storage.data_lock import data_lock
 from server.telemetry.logs import configure_logs, resolve_format
+
+logger = logging.getLogger(__name__)
 
 DRAIN_S = 30.0
 """How long running requests may take to end after SIGTERM or Ctrl-C; a second signal ends them at once. Meanwhile new
@@ -42,15 +49,28 @@ def serve(
     port: PortOption = None,
     weights_dir: Annotated[Path | None, typer.Option("--weights-dir", help="Folder for model files.")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
+    allow_insecure: Annotated[
+        bool,
+        typer.Option("--allow-insecure", help="Serve everybody who reaches the server, although there are no keys."),
+    ] = False,
 ) -> None:
     """Serve the models of models.yaml over HTTP.
 
     Models load in the background: the server answers at once, and each model as soon as it is ready.
     """
-    flags = {"host": host, "port": port, "weights_dir": weights_dir, "log_level": log_level}
+    flags = {
+        "host": host,
+        "port": port,
+        "weights_dir": weights_dir,
+        "log_level": log_level,
+        "allow_insecure": allow_insecure or None,
+    }
     settings = load_or_exit(config, flags=flags, require_files=False).config
     configure_logs(settings.server.log_level, resolve_format(settings.server.log_format))
+    for name in CLIENT_VARIABLES:  # not for us, and even less for the processes that we start
+        os.environ.pop(name, None)
     with _data_dir_held(settings.server.data_dir):
+        _check_exposure(settings.server)
         listener = _bind(settings.server)
         _say_hello(settings, listener)
         # uvicorn ends with raising the signal that stopped it once more; an orderly end is exit code 0 all the same.
@@ -115,6 +135,26 @@ def _data_dir_held(folder: Path) -> Iterator[None]:
         yield
 
 
+def _check_exposure(settings: ServerSettings) -> None:
+    """Leave with one line where others could reach a server that lets everybody in."""
+    if is_loopback(settings.host):
+        return
+    try:
+        is_keyed = has_keys(DataLayout(settings.data_dir).accounts)
+    except StorageError as exc:
+        fail(exc.message)
+    if is_keyed:
+        return
+    if not settings.allow_insecure:
+        fail(
+            f"{settings.host} may be reached by others, and there are no keys; make one with `hearth key create`, bind "
+            "127.0.0.1, or let everybody in with --allow-insecure"
+        )
+    message = f"everybody who reaches {settings.host}:{settings.port} may use this server: there are no keys"
+    typer.secho(f"warning: {message}", fg="yellow", bold=True, err=True)
+    logger.warning("everybody is let in: there are no keys", extra={"host": settings.host})
+
+
 def _bind(settings: ServerSettings) -> socket.socket:
     """Take the port before anything heavy starts; leave with one line if it cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -129,7 +169,7 @@ def _bind(settings: ServerSettings) -> socket.socket:
             if exc.errno == errno.EADDRINUSE
             else "see `hearth doctor`"
         )
-        fail(f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}; {remedy}", code=1)
+        fail(f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}; {remedy}")
     return listener
 
 

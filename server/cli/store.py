@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from server.cli.client import ServerFailure, UrlOption, connect
+from server.cli.client import ApiKeyOption, ServerFailure, UrlOption, connect
 from server.cli.settings import ConfigOption, fail
 from server.cli.stores import find_store
 
@@ -21,11 +21,12 @@ def export_store(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; it must not exist yet.")],
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Write a vector store into one file: its files, texts, chunks and vectors."""
     if file.exists():
         fail(f"{file} exists already; name a file that does not")
-    client = connect(url, config)
+    client = connect(url, config, api_key)
     part = file.with_name(f"{file.name}.part")
     try:
         store_id = find_store(client, store)
@@ -49,9 +50,10 @@ def import_store(
     name: Annotated[str | None, typer.Option("--name", help="Name of the new store [default: as it was]")] = None,
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Make a new vector store of a file; all of it or nothing. Print its id."""
-    client = connect(url, config)
+    client = connect(url, config, api_key)
     fields = {} if name is None else {"name": name}
     try:
         with Console(stderr=True).status("importing"), file.open("rb") as content:

@@ -22,6 +22,8 @@ from server.errors import ConfigError
 
 CONFIG_VARIABLE = "HEARTH_CONFIG"
 DEFAULT_PATH = Path("models.yaml")
+CLIENT_VARIABLES = ("HEARTH_API_KEY", "HEARTH_API_KEY_FILE")
+"""Read by the commands that ask a server, and no settings of one."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,12 @@ def _collect_overrides(
     settings = {variable_of(setting): setting for setting in server_settings()}
     overrides: dict[Location, _Override] = {}
     unknown = []
+    others = (CONFIG_VARIABLE, *CLIENT_VARIABLES)
     for name in sorted(environ):
         if name in settings and environ[name]:
             overrides[settings[name]] = _Override(environ[name], name)
-        elif name.startswith("HEARTH_") and name not in settings and name != CONFIG_VARIABLE:
-            known = [*settings, CONFIG_VARIABLE]
+        elif name.startswith("HEARTH_") and name not in settings and name not in others:
+            known = [*settings, *others]
             unknown.append(f"{name} is not a known variable; expected one of {', '.join(known)}{nearest(name, known)}")
     for key, value in flags.items():
         if value is not None:
@@ -183,15 +186,28 @@ def _override_settings(
             section = section[name]
         override = overrides.get(setting)
         if override is not None:
-            is_path = isinstance(section[setting[-1]], Path)
-            section[setting[-1]] = _absolute(Path.cwd(), str(override.value)) if is_path else override.value
+            section[setting[-1]] = _like(section[setting[-1]], override.value)
         elif isinstance(section[setting[-1]], Path):
             section[setting[-1]] = _absolute(folder, section[setting[-1]])
     try:
         return ServerSettings.model_validate(values), []
     except ValidationError as exc:
         texts = explain(exc, ServerSettings)
-        return server, [overrides[setting].origin + text for setting, text in texts.items()]
+        return server, [overrides[_setting_at(place)].origin + text for place, text in texts.items()]
+
+
+def _like(present: object, value: object) -> object:
+    """What comes from outside the file, made what the setting is: a path, or a list, which is written with commas."""
+    if isinstance(present, Path):
+        return _absolute(Path.cwd(), str(value))
+    if isinstance(present, tuple) and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _setting_at(place: Location) -> Location:
+    """The setting that an item of a list is of."""
+    return tuple(part for part in place if isinstance(part, str))
 
 
 # ---- paths, keys, origins

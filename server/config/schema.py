@@ -77,6 +77,9 @@ def _check_regex(pattern: str) -> str:
 
 PromptName = Annotated[str, Field(min_length=1, max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=253)]
+Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$")]
+"""Of a page, as browsers write it."""
 
 
 class Limits(Section):
@@ -103,13 +106,28 @@ class ServerSettings(Section):
     """Where the server listens and keeps things."""
 
     host: str = Field(
-        "127.0.0.1", min_length=1, description="Address to bind; keep to loopback, there are no keys yet."
+        "127.0.0.1",
+        min_length=1,
+        description="Address to bind. One that other machines reach needs keys: see `hearth key create`.",
     )
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
+    allow_insecure: bool = Field(
+        False, description="Serve everybody who reaches the server, although there are no keys."
+    )
+    allowed_hosts: tuple[HostName, ...] = Field(
+        (),
+        description="Names that clients reach the server by, besides `localhost`; addresses need none. On loopback, "
+        "and with `allow_insecure`, other names are refused; elsewhere they are once there is one here.",
+    )
+    allowed_origins: tuple[Origin, ...] = Field(
+        (),
+        description="Pages that browsers may let ask this server, e.g. `https://chat.example.com`: scheme, name and "
+        "port as the browser writes them.",
+    )
     data_dir: Path = Field(
         Path("data"),
-        description="Folder of uploaded files, vector stores and their indexes, for this server alone. Relative to "
-        "models.yaml.",
+        description="Folder of keys, uploaded files, vector stores and their indexes, for this server alone. Relative "
+        "to models.yaml.",
     )
     weights_dir: Path = Field(Path("weights"), description="Folder for model files, relative to models.yaml.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")

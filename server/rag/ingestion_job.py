@@ -49,10 +49,10 @@ class IngestionJob:
     def __init__(
         self, tenant: str, document: DocumentRecord, tools: JobTools, *, on_change: Callable[[], None] = lambda: None
     ) -> None:
+        self.tenant = tenant
         self.document = document
         self.is_suspect = document.num_attempts > 0
         self._on_change = on_change
-        self._tenant = tenant
         self._tools = tools
         self._name: dict[str, object] = {"store": document.store_id, "file": document.file_id}
         self._patience = Patience(tools.policy.retry, tools.suspects, name=self._name, on_wait=on_change)
@@ -120,7 +120,7 @@ class IngestionJob:
             await self._patience.call(work)
 
     async def _find_store(self) -> StoreRecord:
-        return await self._patience.call(lambda: self._tools.documents.store(self._tenant, self.document.store_id))
+        return await self._patience.call(lambda: self._tools.documents.store(self.tenant, self.document.store_id))
 
     async def _begin(self) -> None:
         """Have it written down that this process works on the document, in case it dies of it."""
@@ -214,7 +214,7 @@ class IngestionJob:
         if not self.wants_contexts:
             return chunked
         try:
-            contexts = await asyncio.to_thread(self._tools.contexts.open, self._tenant, parsed)
+            contexts = await asyncio.to_thread(self._tools.contexts.open, self.tenant, parsed)
         except ContextFailed as exc:
             self._go_without_contexts(exc)
             return chunked

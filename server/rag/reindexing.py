@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from server.asker import job_context
 from server.rag.documents import ReindexRecord
 from server.rag.reindex_job import ReindexJob, ReindexTools
 
@@ -36,7 +37,8 @@ class Reindexing:
                 return
             self.cancel(store_id)
         job = ReindexJob(reindex, self._tools)
-        task = asyncio.create_task(self._run(job), name=f"reindex of {store_id}")
+        name = f"reindex of {store_id}"
+        task = asyncio.create_task(self._run(job), name=name, context=job_context(reindex.tenant))
         self._jobs[store_id] = reindex, job, task
         task.add_done_callback(lambda task: self._forget(store_id, task))
 

@@ -51,10 +51,9 @@ class ChatService:
             InvalidRequest: The model does not chat, or is a script that is asked for what it cannot do, or has vector
                 stores of its own where the request names some; or several answers shall be grounded.
         """
-        rag_model = self._registry.rag_model(model)
+        config, chat_model, rag_model = self._registry.chat_or_rag(model)
         if rag_model is not None:
             grounding = _bound(rag_model, grounding)
-        config, chat_model = self._registry.chat(rag_model.chat_model if rag_model else model)
         if grammar:
             refuse_for_script(config, grammar.param)
         if "num_logprobs" in sampling:
@@ -89,8 +88,7 @@ class ChatService:
             ContextLengthExceeded: It is much longer than the model accepts.
             ModelUnavailable: The model cannot answer now.
         """
-        rag_model = self._registry.rag_model(model)
-        _config, chat_model = self._registry.chat(rag_model.chat_model if rag_model else model)
+        _config, chat_model, _rag_model = self._registry.chat_or_rag(model)
         [token_ids] = await chat_model.token_ids([prompt])
         return len(token_ids)
 

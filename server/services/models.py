@@ -43,7 +43,7 @@ class ModelView:
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether every model that should be loaded can answer, and the models one by one."""
+    """Whether every model that should be loaded can answer, and one by one those that whoever asks may know of."""
 
     is_ready: bool
     models: tuple[ModelView, ...]
@@ -69,17 +69,16 @@ class ModelService:
 
     def readiness(self) -> Readiness:
         """Ready means: every model is loaded, save the lazy ones that nobody has asked for yet."""
-        entries = self._registry.entries
         return Readiness(
             is_ready=all(
                 entry.model.state == "ready" or (entry.config.lazy and entry.model.state == "unloaded")
-                for entry in entries
+                for entry in self._registry.everything.entries
             ),
-            models=tuple(self._view(entry) for entry in entries),
+            models=tuple(self._view(entry) for entry in self._registry.entries),
         )
 
     def _rag_view(self, rag_model: RagModel) -> ModelView:
-        chat = self._view(self._registry.resolve(rag_model.chat_model))
+        chat = self._view(self._registry.chat_of(rag_model))
         return replace(
             chat,
             id=rag_model.id,

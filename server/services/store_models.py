@@ -15,15 +15,23 @@ from server.types import ModelFacts
 
 
 class StoreModels:
-    """Finds models for vector stores. A store keeps the embedding model that it was made with."""
+    """Finds models for vector stores. A store keeps the embedding model that it was made with.
+
+    Whoever may use vector stores gets what the operator has chosen for them, whatever models they may ask themselves;
+    only those that a request names are theirs to be refused.
+    """
 
     def __init__(self, registry: ModelRegistry, settings: RagSettings) -> None:
-        self._registry = registry
+        self._offered = registry
         self._settings = settings
         self.rerank_policy = RerankPolicy(
             num_candidates=settings.rerank_candidates, timeout_s=settings.rerank_timeout_s
         )
         self.rewrite_timeout_s = settings.rewrite_timeout_s
+
+    @property
+    def _registry(self) -> ModelRegistry:
+        return self._offered.everything
 
     async def for_new_store(self) -> tuple[ModelConfig, ModelFacts]:
         """Return the embedding model of new stores, loaded.
@@ -72,7 +80,10 @@ class StoreModels:
             InvalidRequest: The model is of another kind.
             ModelUnavailable: It cannot be loaded now.
         """
-        config, embedder = self._registry.embedding(name or self._settings.embedding_model)
+        if name:
+            config, embedder = self._offered.embedding(name)
+        else:
+            config, embedder = self._registry.embedding(self._settings.embedding_model)
         return config, await facts_of(embedder)
 
     async def new_embedder(self, reindex: ReindexRecord) -> EmbeddingModel:

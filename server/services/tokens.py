@@ -68,8 +68,7 @@ class TokenService:
         return b"".join(await chat_model.token_pieces(token_ids)).decode("utf-8", "replace")
 
     def _find(self, model: str | None) -> tuple[str, ChatModel]:
-        rag_model = self._registry.rag_model(model) if model else None
-        config, chat_model = self._registry.chat(rag_model.chat_model if rag_model else model)
+        config, chat_model, _ = self._registry.chat_or_rag(model)
         return config.id, chat_model
 
 

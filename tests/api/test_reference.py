@@ -1,4 +1,4 @@
-"""The tables of docs/api.md come from the schemas."""
+"""The tables of docs/api.md come from the schemas, that of docs/security.md from the table of access."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from server.api.reference import SCHEMAS, fill_tables, status_of
+from server.api.reference import SCHEMAS, fill_routes, fill_tables, status_of
 from server.api.schemas.chat import ChatRequest
 
 PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")
@@ -16,6 +16,14 @@ PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")
 
 def test_the_tables_are_up_to_date() -> None:
     assert fill_tables(PAGE) == PAGE, "run `python -m server.api.reference`"
+
+
+def test_the_table_of_routes_is_up_to_date() -> None:
+    page = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
+
+    assert fill_routes(page) == page, "run `python -m server.api.reference`"
+    assert "| nothing | `/health` | GET |" in page
+    assert "| `rag` | `/v1/files/{file_id}` | DELETE, GET |" in page
 
 
 def test_every_schema_with_a_table_stands_on_the_page() -> None:

@@ -185,7 +185,7 @@ MEASURED = {
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     server = FakeServer()
-    monkeypatch.setattr(eval_command, "connect", lambda _url, _config: server)
+    monkeypatch.setattr(eval_command, "connect", lambda *_: server)
     return server
 
 

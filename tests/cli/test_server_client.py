@@ -6,14 +6,17 @@ import functools
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 import typer
 
 from server.cli.client import Refused, ServerClient, Unreachable
+from server.cli.client import connect as to_server
 from server.cli.printable import printable
 from server.cli.stores import find_store
+from server.config.load import CLIENT_VARIABLES
 
 Handler = Callable[[httpx.Request], httpx.Response]
 Connect = Callable[[Handler], ServerClient]
@@ -130,3 +133,55 @@ def test_a_terminal_gets_no_control_characters() -> None:
     text = json.loads('"a\\u001b[2Jb\\nc\\u202ed"')
 
     assert printable(text) == "a\ufffd[2Jb c\ufffdd"
+
+
+# ---- keys
+
+
+@pytest.mark.parametrize(
+    ("option", "environ", "expected"),
+    [
+        (None, {}, None),
+        ("hk-option", {"HEARTH_API_KEY": "hk-variable"}, "Bearer hk-option"),
+        (None, {"HEARTH_API_KEY": "hk-variable", "HEARTH_API_KEY_FILE": "nowhere"}, "Bearer hk-variable"),
+        (None, {"HEARTH_API_KEY_FILE": "key.txt"}, "Bearer hk-file"),
+    ],
+)
+def test_the_key_is_what_was_said_last(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    option: str | None,
+    environ: dict[str, str],
+    expected: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key.txt").write_text("hk-file\n")
+    for name in CLIENT_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    seen: list[str | None] = []
+
+    def note(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(200, json={})
+
+    http = functools.partial(httpx.Client, transport=httpx.MockTransport(note))
+    monkeypatch.setattr("server.cli.client.httpx.Client", http)
+
+    to_server("http://test", None, option).get("/v1/models")
+
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize("environ", [{"HEARTH_API_KEY_FILE": "nowhere"}, {"HEARTH_API_KEY": "hk-\u00e9"}])
+def test_a_key_that_cannot_be_had_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], environ: dict[str, str]
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(typer.Exit):
+        to_server("http://test", None)
+
+    assert "HEARTH_API_KEY" in capsys.readouterr().err

@@ -217,8 +217,9 @@ def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
         ),
         (
             "server: {prot: 1}" + ECHO,
-            "models.yaml:1: server.prot is not a known key; expected one of host, port, data_dir, weights_dir,"
-            " log_level, log_format, tune, bulk_share, limits; did you mean 'port'?",
+            "models.yaml:1: server.prot is not a known key; expected one of host, port, allow_insecure, allowed_hosts,"
+            " allowed_origins, data_dir, weights_dir, log_level, log_format, tune, bulk_share, limits; did you mean"
+            " 'port'?",
         ),
         (
             "server: {port: 1, port: 2}" + ECHO,
@@ -355,3 +356,30 @@ def test_a_rag_model_without_its_chat_model_is_told_with_its_line(folder: Path) 
     assert complaint(ECHO + rag) == (
         "models.yaml:9: rag.models[0].chat_model: 'ecco' is not a model of kind 'chat'; those here: echo"
     )
+
+
+# ---- lists, and variables that are no settings
+
+
+def test_a_list_in_a_variable_is_written_with_commas(folder: Path) -> None:
+    environ = {"HEARTH_ALLOWED_HOSTS": "a.example, b.example", "HEARTH_ALLOWED_ORIGINS": "https://a.example"}
+
+    server = load(ECHO, environ=environ).config.server
+
+    assert server.allowed_hosts == ("a.example", "b.example")
+    assert server.allowed_origins == ("https://a.example",)
+
+
+def test_what_is_wrong_in_a_list_is_told_by_the_variables_name(folder: Path) -> None:
+    message = complaint(ECHO, environ={"HEARTH_ALLOWED_ORIGINS": "https://a.example,*"})
+
+    assert message.startswith("HEARTH_ALLOWED_ORIGINS is '*'")
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "https://a.example/", "https://A.example", "a.example", "https://a b"])
+def test_an_origin_is_as_browsers_write_it(folder: Path, origin: str) -> None:
+    assert "allowed_origins" in complaint(f"server: {{allowed_origins: ['{origin}']}}" + ECHO)
+
+
+def test_a_key_for_clients_is_no_setting(folder: Path) -> None:
+    load(ECHO, environ={"HEARTH_API_KEY": "hk-x", "HEARTH_API_KEY_FILE": "key"})

@@ -23,6 +23,30 @@ def test_a_corpus_embedded_again_needs_no_forward_pass(make_harness: MakeHarness
     np.testing.assert_array_equal(again.rows, first.rows)
 
 
+def test_tenants_share_nothing_that_was_computed(make_harness: MakeHarness) -> None:
+    """Or counts, and the time an answer takes, would tell one what another has asked."""
+    harness = make_harness(cache_bytes=1 << 20)
+    rows_of(harness.submit("first", ["canary"], tenant="one"))
+
+    again = rows_of(harness.submit("again", ["canary"], tenant="one"))
+    other = rows_of(harness.submit("other", ["canary"], tenant="other"))
+    default = rows_of(harness.submit("default", ["canary"]))
+
+    assert (again.num_cached, other.num_cached, default.num_cached) == (1, 0, 0)
+    np.testing.assert_array_equal(other.rows, again.rows)
+
+
+def test_tenants_share_nothing_that_is_being_computed(make_harness: MakeHarness) -> None:
+    harness = make_harness()
+    harness.hold()
+    asked = [harness.submit(tenant, ["canary"], tenant=tenant) for tenant in ("one", "other")]
+    harness.settle()
+
+    harness.encoder.gate.set()
+
+    assert [rows_of(each).num_cached for each in asked] == [0, 0]
+
+
 def test_duplicates_are_computed_once(make_harness: MakeHarness) -> None:
     harness = make_harness()
     harness.hold()

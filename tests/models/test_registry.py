@@ -49,7 +49,7 @@ def test_request_without_a_name_gets_the_first_model_of_its_kind() -> None:
 
 
 def test_no_model_of_a_kind_is_not_found() -> None:
-    with pytest.raises(ModelNotFound, match="this server has no rerank model; it has qwen, minilm, smol"):
+    with pytest.raises(ModelNotFound, match="this server has no rerank model"):
         REGISTRY.rerank(None)
 
 
@@ -67,3 +67,48 @@ def test_rag_models_are_found_by_id_and_alias_and_do_nothing_but_chat() -> None:
 
 def test_entries_keep_their_order() -> None:
     assert [entry.config.id for entry in REGISTRY.entries] == ["qwen", "minilm", "smol"]
+
+
+# ---- models that whoever asks may not know of
+
+
+def test_what_is_not_allowed_does_not_exist() -> None:
+    allowed: frozenset[str] | None = frozenset({"smol"})
+    registry = ModelRegistry([CHAT, EMBED, OTHER], allowed=lambda: allowed)
+
+    with pytest.raises(ModelNotFound, match=r"model 'gpt-4o' does not exist; this server has smol$"):
+        registry.resolve("gpt-4o")
+    with pytest.raises(ModelNotFound, match="no embedding model"):
+        registry.embedding(None)
+    assert registry.entries == (OTHER,)
+    assert registry.chat(None) == (OTHER.config, OTHER.model)
+
+    allowed = None
+    assert registry.chat(None) == (CHAT.config, CHAT.model)
+
+
+def test_a_rag_model_is_allowed_with_what_it_is_made_of() -> None:
+    model = RagModel(id="handbook", chat_model="qwen", vector_stores=("manuals",))
+    registry = ModelRegistry([CHAT, EMBED], [model], allowed=lambda: frozenset({"handbook"}))
+
+    assert registry.chat_or_rag("handbook") == (CHAT.config, CHAT.model, model)
+    with pytest.raises(ModelNotFound, match=r"this server has handbook$"):
+        registry.chat_or_rag("qwen")
+
+
+def test_a_rag_model_that_is_not_allowed_does_not_exist_either() -> None:
+    model = RagModel(id="handbook", chat_model="qwen", vector_stores=("manuals",))
+    registry = ModelRegistry([CHAT, EMBED], [model], allowed=lambda: frozenset({"qwen"}))
+
+    assert registry.rag_model("handbook") is None
+    with pytest.raises(ModelNotFound):
+        registry.chat_or_rag("handbook")
+    with pytest.raises(ModelNotFound):
+        registry.embedding("handbook")
+
+
+def test_the_server_itself_knows_everything() -> None:
+    registry = ModelRegistry([CHAT, EMBED, OTHER], allowed=frozenset)
+
+    assert registry.entries == ()
+    assert registry.everything.entries == (CHAT, EMBED, OTHER)

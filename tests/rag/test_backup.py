@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from server.access import key_store
 from server.errors import StorageError
 from server.rag import backup as backup_module
 from server.rag.backup import back_up, restore
@@ -24,6 +25,9 @@ from server.services.files import FileService, UploadDetails
 from server.services.library import LibraryDoor
 from server.storage.data_layout import DataLayout
 from server.storage.data_lock import data_lock
+from server.storage.database import Database
+from server.storage.schema import ACCOUNT_MIGRATIONS
+from tests.fakes.keys import key_named
 from tests.fakes.library import SMALL_CHUNKS, TENANT, Rig, jobs_done, open_rig
 
 
@@ -378,3 +382,62 @@ def test_a_move_that_fails_is_undone(made: Path, data: Path, monkeypatch: pytest
     assert "Input/output error" in refusal(lambda: restore(made, data, replace=True))
     assert names(data) == before | {"lock"}
     assert names(data / "files") == {"file-1", "file-2"}
+
+
+# ---- keys
+
+
+def add_key(data_dir: Path, name: str) -> None:
+    database = Database.open(DataLayout(data_dir).accounts, ACCOUNT_MIGRATIONS)
+    asyncio.run(database.write(lambda db: key_store.insert(db, key_named(name)[1])))
+    database.close()
+
+
+def keys_in(data_dir: Path) -> list[str]:
+    with closing(sqlite3.connect(DataLayout(data_dir).accounts)) as db:
+        return [name for (name,) in db.execute("SELECT name FROM keys ORDER BY name")]
+
+
+def test_keys_are_part_of_a_backup(data: Path, tmp_path: Path) -> None:
+    add_key(data, "kept")
+
+    made = back_up(data, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "other")
+
+    assert made.has_accounts
+    assert keys_in(tmp_path / "other") == ["kept"]
+    assert DataLayout(tmp_path / "other").accounts.stat().st_mode & 0o777 == 0o600
+
+
+def test_restored_keys_take_the_place_of_those_there(data: Path, tmp_path: Path) -> None:
+    add_key(data, "old")
+    back_up(data, tmp_path / "backup")
+    add_key(data, "newer")
+
+    kept = restore(tmp_path / "backup", data, replace=True)
+
+    assert keys_in(data) == ["old"]
+    assert kept is not None and keys_in(kept) == ["newer", "old"]
+
+
+def test_a_backup_without_keys_leaves_those_there(made: Path, data: Path) -> None:
+    """Or it would open a server to everybody."""
+    add_key(data, "kept")
+
+    restore(made, data, replace=True)
+
+    assert keys_in(data) == ["kept"]
+
+
+def test_damaged_keys_are_not_restored(data: Path, tmp_path: Path) -> None:
+    add_key(data, "kept")
+    back_up(data, tmp_path / "backup")
+    with closing(sqlite3.connect(tmp_path / "backup" / "accounts.sqlite")) as db:
+        db.execute("UPDATE keys SET tenant = 'other'")
+        db.commit()
+        db.execute("PRAGMA journal_mode = DELETE")
+
+    with pytest.raises(StorageError, match=r"is not what its backup\.json says"):
+        restore(tmp_path / "backup", tmp_path / "other")
+
+    assert names(tmp_path / "other") == {"lock"}

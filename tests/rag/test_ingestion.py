@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from server.asker import Asker, asking, current_asker
 from server.errors import ModelUnavailable, Overloaded
 from server.models.registry import ModelEntry
+from server.protocols import EmbeddingResult
 from server.rag.documents import ChunkingStrategy, DocumentRecord, StoreRecord
-from tests.fakes.library import SMALL_CHUNKS, TENANT, FakeParser, Rig, fake_embedder, jobs_done, open_rig
-from tests.fakes.models import FakeChatModel
+from tests.fakes.library import FACTS, SMALL_CHUNKS, TENANT, FakeParser, Rig, fake_embedder, jobs_done, open_rig
+from tests.fakes.models import FakeChatModel, FakeEmbedder
 from tests.fakes.wide_embedder import WIDE, WIDE_FACTS, WideEmbedder
 
 
@@ -51,6 +54,28 @@ async def test_stores_take_turns(rig: Rig) -> None:
     await finish(rig)
 
     assert rig.parser.names == ["a1", "a2", "b1", "a3", "b2"]
+
+
+@dataclass
+class NotingEmbedder(FakeEmbedder):
+    """Notes on whose account it embeds."""
+
+    askers: set[Asker] = field(default_factory=set)
+
+    async def embed(self, inputs: Any, **options: Any) -> EmbeddingResult:
+        self.askers.add(current_asker())
+        return await super().embed(inputs, **options)
+
+
+async def test_a_job_works_on_its_tenants_account_whoever_began_it(tmp_path: Path) -> None:
+    """So nobody else can tell, by what is computed already, what is in the tenant's documents."""
+    embedder = NotingEmbedder(facts=FACTS, max_characters=10_000)
+    async with open_rig(tmp_path, embedder=embedder) as rig:
+        with asking(Asker(tenant="the one that began it", deadline_at=0)):
+            await submit(rig, await rig.add_store(), ["a"])
+        await jobs_done()
+
+    assert embedder.askers == {Asker(tenant=TENANT)}
 
 
 async def test_only_so_many_run_at_a_time(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from server.asker import Asker, asking, current_asker
 from server.config.rag_section import RagSettings
 from server.errors import Conflict, InvalidRequest, ModelNotFound, ObjectNotFound, Reindexed, WorkerCrashed
 from server.models.registry import ModelEntry, ModelRegistry
@@ -212,6 +214,23 @@ async def test_without_its_old_model_a_store_can_be_searched_again_afterwards(st
     await jobs_done()
 
     assert await changed.found(store, "apples") == ["apples"]
+
+
+async def test_a_reindex_works_on_its_tenants_account(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await stores.filled("apples")
+    tenants: list[str] = []
+    embed = stores.wide.embed
+
+    async def note(*inputs: Any, **options: Any) -> Any:
+        tenants.append(current_asker().tenant)
+        return await embed(*inputs, **options)
+
+    monkeypatch.setattr(stores.wide, "embed", note)
+    with asking(Asker(tenant="the one that began it")):
+        await stores.begin(store)
+    await jobs_done()
+
+    assert set(tenants) == {TENANT}
 
 
 async def test_a_store_that_has_the_models_vectors_is_left_as_it_is(stores: Stores) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
+from server.api.access import scopes_of
 from server.api.openapi.operation import Operation
 from server.api.openapi.operations import OPERATIONS
 
@@ -23,15 +24,26 @@ _PATH_FIELD = re.compile(r"\{(\w+)\}")
 
 STATUSES = {
     400: "The request is wrong; `param` names the field at fault.",
+    401: "No key was sent, or one that nobody has.",
+    403: "The key does not have the scope for this, or a browser sent it for another site's page.",
     404: "There is no such model, file, vector store, batch or response.",
     409: "It does not fit what is stored.",
     413: "More bytes, texts or documents than the server accepts.",
     415: "The body is of another media type, or compressed.",
+    429: "The address has sent too many wrong keys.",
     500: "The data directory cannot be read or written.",
     503: "The model, or the data directory, cannot answer now; try again later.",
     504: "It was not answered within its `timeout_s`.",
     507: "There is no room left for what was sent.",
     529: "The model has too much to do; try again later.",
+}
+
+_KEYED = frozenset({401, 403, 429, 503})
+"""What all routes that need a key may answer; 503: while it is not known who has keys."""
+
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key, on servers that have some."},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same."},
 }
 
 _REQUEST_ID = {
@@ -68,7 +80,11 @@ def build_document(version: str, operations: Sequence[Operation] = OPERATIONS) -
         "servers": [{"url": "/"}],
         "tags": [{"name": topic} for topic in dict.fromkeys(operation.topic for operation in operations)],
         "paths": paths,
-        "components": {"schemas": schemas.definitions, "headers": {"request-id": _REQUEST_ID}},
+        "components": {
+            "schemas": schemas.definitions,
+            "headers": {"request-id": _REQUEST_ID},
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
     }
 
 
@@ -166,10 +182,13 @@ def _plain(schema: Any) -> Any:
 
 
 def _operation(operation: Operation, schemas: _Schemas) -> JsonSchema:
+    scopes = scopes_of(operation.path)
     described: JsonSchema = {
         "operationId": operation.id,
         "tags": [operation.topic],
         "summary": operation.summary,
+        "security": [{name: []} for name in _SECURITY_SCHEMES] if scopes else [],
+        "x-scopes": list(scopes),
         "responses": {"200": _answer(operation, schemas), **_failures(operation, schemas)},
     }
     if parameters := [*_path_parameters(operation), *_query_parameters(operation)]:
@@ -247,7 +266,7 @@ def _failures(operation: Operation, schemas: _Schemas) -> JsonSchema:
     content = {"application/json": {"schema": schemas.of_answer(operation.error_body)}}
     failures: JsonSchema = {
         str(status): {"description": STATUSES[status], "headers": _headers(status), "content": content}
-        for status in sorted(operation.errors)
+        for status in sorted(operation.errors | (_KEYED if scopes_of(operation.path) else {403}))
     }
     if operation.unready is not None:
         unready = {"application/json": {"schema": schemas.of_answer(operation.unready)}}
@@ -257,4 +276,4 @@ def _failures(operation: Operation, schemas: _Schemas) -> JsonSchema:
 
 def _headers(status: int) -> JsonSchema:
     headers: JsonSchema = {"x-request-id": {"$ref": "#/components/headers/request-id"}}
-    return {**headers, "retry-after": _RETRY_AFTER} if status in (503, 529) else headers
+    return {**headers, "retry-after": _RETRY_AFTER} if status in (429, 503, 529) else headers

@@ -14,7 +14,7 @@ from server.rag.rows import chunks, named, sequences, stores
 from server.rag.rows.chunks import Ids
 
 _SELECT = (
-    "SELECT r.store_row, s.id AS store_id, r.edition, r.status, r.failure, r.embedding_model, r.fingerprint, "
+    "SELECT r.store_row, s.tenant, s.id AS store_id, r.edition, r.status, r.failure, r.embedding_model, r.fingerprint, "
     "r.dimensions, r.created_at FROM reindexes AS r JOIN vector_stores AS s ON s.row_id = r.store_row"
 )
 
@@ -213,6 +213,7 @@ def _record(db: sqlite3.Connection, row: sqlite3.Row) -> ReindexRecord:
     done = "SELECT count(*) FROM edition_vectors WHERE edition = ?"
     [(num_done,)] = db.execute(done, (row["edition"],))
     return ReindexRecord(
+        tenant=row["tenant"],
         store_id=row["store_id"],
         edition=row["edition"],
         status=row["status"],

@@ -13,3 +13,11 @@ CREATE TABLE keys (
     expires_at INTEGER,
     revoked_at INTEGER
 ) STRICT;
+
+-- Goes up whenever a key changes: by it a server sees what other processes have done, whatever else is written here.
+
+CREATE TABLE key_changes (number INTEGER NOT NULL) STRICT;
+INSERT INTO key_changes VALUES (0);
+CREATE TRIGGER key_inserted AFTER INSERT ON keys BEGIN UPDATE key_changes SET number = number + 1; END;
+CREATE TRIGGER key_updated AFTER UPDATE ON keys BEGIN UPDATE key_changes SET number = number + 1; END;
+CREATE TRIGGER key_deleted AFTER DELETE ON keys BEGIN UPDATE key_changes SET number = number + 1; END;

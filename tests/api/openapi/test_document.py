@@ -105,3 +105,12 @@ def test_what_has_the_same_name_in_a_request_and_an_answer_is_refused() -> None:
 
     with pytest.raises(AssertionError, match="rename one"):
         build_document("", [clash])
+
+
+def test_it_says_what_needs_a_key() -> None:
+    chat, health = document()["paths"]["/v1/chat/completions"]["post"], document()["paths"]["/health"]["get"]
+
+    assert chat["security"] == [{"bearer": []}, {"x-api-key": []}]
+    assert (chat["x-scopes"], health["security"], health["x-scopes"]) == (["inference"], [], [])
+    assert {"401", "403", "429"} <= chat["responses"].keys()
+    assert document()["components"]["securitySchemes"].keys() == {"bearer", "x-api-key"}

@@ -1,0 +1,1 @@
+"""Keys: who may do what. Limits and usage of keys belong here too."""
