@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from scripts.compilers import DEBIAN_PACKAGES, Compiler, can_apt_install, choose_compiler
-from scripts.llama_cpp_build import Recipe, find_cuda, plan_build, provide_wheel
+from scripts.llama_cpp_build import Cuda, Recipe, find_cuda, plan_build, provide_wheel
 from scripts.steps import SetupError, Steps
 from server.bindings.build_info import FILE_NAME, BuildInfo, load_build_info, save_build_info
 from server.bindings.cpu import read_cpu
-from server.bindings.gpu import find_gpus
+from server.bindings.gpu import read_gpus
 from server.bindings.self_test import SelfTest, run_self_test
 from server.models.cache_folder import cache_folder
 from server.models.file_lock import file_lock
@@ -71,9 +71,16 @@ def fingerprint() -> str:
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_bytes())
     cpu = read_cpu()
-    machine = (cpu.model, *sorted(cpu.features), *platform.libc_ver(), shutil.which("nvcc"), shutil.which("nvidia-smi"))
+    tools = (shutil.which("nvcc"), shutil.which("nvidia-smi"))
+    machine = (cpu.model, *sorted(cpu.features), *platform.libc_ver(), *tools, *gpu_models())
     digest.update(repr((str(ROOT), interpreter(), machine, os.environ.get("CMAKE_ARGS"))).encode())
     return digest.hexdigest()
+
+
+def gpu_models(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Names of the NVIDIA GPUs, as the driver's files tell them: to ask nvidia-smi would take its time every time."""
+    texts = [path.read_text(errors="replace") for path in sorted(folder.glob("*/information"))]
+    return [match[1] for text in texts for match in re.finditer(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE)]
 
 
 def interpreter() -> str:
@@ -82,28 +89,26 @@ def interpreter() -> str:
 
 
 def set_up() -> None:
-    steps = Steps(5)
+    steps = Steps(6)
     started = time.monotonic()
     STAMP.unlink(missing_ok=True)
     with steps.step("virtual environment .venv"):
         make_venv(steps)
     with steps.step("compiler"):
         compiler = pick_compiler(steps)
-    gpus = find_gpus()
+    with steps.step("GPU"):
+        cuda = pick_cuda(compiler, steps)
     recipe = plan_build(
         pinned_version("llama-cpp-python"),
         compiler,
         cpu=read_cpu(),
-        cuda=find_cuda(gpus),
+        cuda=cuda,
         extra_args=os.environ.get("CMAKE_ARGS", ""),
     )
     with steps.step(f"llama-cpp-python {recipe.version}, compiled for this machine"):
-        if gpus and not recipe.cuda:
-            steps.note("there is a GPU but no nvcc, so this build is for the CPU")
-            steps.note("to use the GPU install the CUDA toolkit, then: make setup")
         wheel = provide_wheel(recipe, cache=cache_folder(), python=PYTHON, steps=steps)
     with steps.step("python packages"):
-        install_packages(wheel, steps)
+        install_packages(wheel, steps, extras=("dev", "gpu") if cuda else ("dev",))
     with steps.step("self-test"):
         info = record_of(recipe, wheel, check_build(steps))
         save_build_info(info, VENV)
@@ -149,6 +154,17 @@ def pick_compiler(steps: Steps) -> Compiler:
     return compiler
 
 
+def pick_cuda(compiler: Compiler, steps: Steps) -> Cuda | None:
+    gpus = read_gpus()
+    cuda = find_cuda(gpus, [compiler.cxx, "g++"], note=steps.note)
+    if cuda is None:
+        steps.result = "none" if not gpus else "not used"
+    else:
+        architectures = ", ".join(cuda.architectures) or "found by CMake"
+        steps.result = f"{', '.join(cuda.gpus)}; CUDA {cuda.version}, architecture {architectures}"
+    return cuda
+
+
 def apt_install(packages: Sequence[str], steps: Steps) -> None:
     steps.note(f"installing {' '.join(packages)} with apt-get")
     for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
@@ -161,14 +177,16 @@ def apt_install(packages: Sequence[str], steps: Steps) -> None:
         )
 
 
-def install_packages(wheel: Path, steps: Steps) -> None:
+def install_packages(wheel: Path, steps: Steps, *, extras: Sequence[str]) -> None:
     """Install our wheel, unless it is there already, then the project and the pinned rest."""
     if load_build_info(VENV).wheel_sha256 != sha256_of(wheel):
         # The record goes first: if this is interrupted, nothing claims to know what is installed.
         (VENV / FILE_NAME).unlink(missing_ok=True)
         pip(["--force-reinstall", "--no-deps", str(wheel)], "installing llama-cpp-python", steps)
     # only-binary: pip must take the wheel that is installed now, and never build its own.
-    pip(["--only-binary", "llama-cpp-python", "--editable", f"{ROOT}[dev]"], "installing packages", steps)
+    pip(
+        ["--only-binary", "llama-cpp-python", "--editable", f"{ROOT}[{','.join(extras)}]"], "installing packages", steps
+    )
     steps.result = "installed"
 
 

@@ -48,6 +48,7 @@ HOMES = {
     "watchfiles": ("server.cli.ingest",),
     "pydantic": ("server.api", "server.config"),
     "pydantic_core": ("server.api", "server.config"),
+    "pynvml": ("server.bindings.gpu",),
     "psutil": ("server.services.diagnosis",),
     "tiktoken": ("server.services.token_reader",),
     "zmq": ("server.workers",),

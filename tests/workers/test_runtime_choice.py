@@ -11,8 +11,9 @@ import pytest
 
 from server.config.schema import ModelConfig
 from server.errors import LoadFailed
+from server.workers.context_choice import choose_context
 from server.workers.messages import WorkerSpec
-from server.workers.runtime_choice import RuntimeChoice, choose_context, choose_runtime
+from server.workers.runtime_choice import RuntimeChoice, choose_runtime
 from server.workers.tuning import RuntimeSettings, Trial, Tuning
 from server.workers.tuning_cache import MAX_ATTEMPTS, open_cache
 
