@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from server.bindings.llama_context import DECODED, ContextOptions, LlamaContext
+from server.bindings.context_options import ContextOptions
+from server.bindings.llama_context import DECODED, LlamaContext
 from server.bindings.llama_model import LlamaModel
 from server.prompting.chat_template import ChatTemplate
 from server.prompting.sandboxed_template import SandboxedTemplate

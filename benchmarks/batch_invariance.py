@@ -19,7 +19,8 @@ import numpy.typing as npt
 from benchmarks.chat_contenders import THREADS, WEIGHTS
 from benchmarks.prompts import Prompts
 from benchmarks.results import CHAT, Section, environment, save_section
-from server.bindings.llama_context import DECODED, ContextOptions, LlamaContext
+from server.bindings.context_options import ContextOptions
+from server.bindings.llama_context import DECODED, LlamaContext
 from server.bindings.llama_model import LlamaModel
 
 NUM_SEQUENCES = 16

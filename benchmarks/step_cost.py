@@ -24,7 +24,8 @@ from benchmarks.chat_contenders import THREADS, WEIGHTS
 from benchmarks.prompts import Prompts
 from benchmarks.results import CHAT, Section, environment, save_section
 from benchmarks.stopwatch import Stopwatch
-from server.bindings.llama_context import ContextOptions, LlamaContext
+from server.bindings.context_options import ContextOptions
+from server.bindings.llama_context import LlamaContext
 from server.bindings.llama_model import LlamaModel
 from server.engine.backend import Backend, CellStates, Logits
 from server.engine.batch import Batch

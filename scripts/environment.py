@@ -23,11 +23,11 @@ from functools import partial
 from pathlib import Path
 
 from scripts.compilers import DEBIAN_PACKAGES, Compiler, can_apt_install, choose_compiler
-from scripts.llama_cpp_build import Recipe, cuda_for, find_cuda, plan_build, provide_wheel
+from scripts.llama_cpp_build import Cuda, Recipe, cuda_for, find_cuda, plan_build, provide_wheel
 from scripts.steps import SetupError, Steps
 from server.bindings.build_info import FILE_NAME, BuildInfo, load_build_info, save_build_info
 from server.bindings.cpu import read_cpu
-from server.bindings.gpu import find_gpus
+from server.bindings.gpu import read_gpus
 from server.bindings.self_test import SelfTest, run_self_test
 from server.models.cache_folder import cache_folder
 from server.models.file_lock import file_lock
@@ -94,9 +94,16 @@ def fingerprint(wanted: Wanted = Wanted()) -> str:
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_bytes())
     cpu = read_cpu()
-    machine = (cpu.model, *sorted(cpu.features), *platform.libc_ver(), shutil.which("nvcc"), shutil.which("nvidia-smi"))
+    tools = (shutil.which("nvcc"), shutil.which("nvidia-smi"))
+    machine = (cpu.model, *sorted(cpu.features), *platform.libc_ver(), *tools, *gpu_models())
     digest.update(repr((str(ROOT), interpreter(), machine, os.environ.get("CMAKE_ARGS"), wanted)).encode())
     return digest.hexdigest()
+
+
+def gpu_models(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
+    """Names of the NVIDIA GPUs, as the driver's files tell them: to ask nvidia-smi would take its time every time."""
+    texts = [path.read_text(errors="replace") for path in sorted(folder.glob("*/information"))]
+    return [match[1] for text in texts for match in re.finditer(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE)]
 
 
 def interpreter() -> str:
@@ -105,28 +112,26 @@ def interpreter() -> str:
 
 
 def set_up(wanted: Wanted) -> None:
-    steps = Steps(5)
+    steps = Steps(6)
     started = time.monotonic()
     STAMP.unlink(missing_ok=True)
     with steps.step("virtual environment .venv"):
         make_venv(steps)
     with steps.step("compiler"):
         compiler = pick_compiler(steps)
-    gpus = find_gpus()
+    with steps.step("GPU"):
+        cuda = pick_cuda(wanted, compiler, steps)
     recipe = plan_build(
         pinned_version("llama-cpp-python"),
         compiler,
         cpu=read_cpu(),
-        cuda=cuda_for(wanted.cuda_architectures) if wanted.cuda_architectures else find_cuda(gpus),
+        cuda=cuda,
         extra_args=os.environ.get("CMAKE_ARGS", ""),
     )
     with steps.step(f"llama-cpp-python {recipe.version}, compiled for this machine"):
-        if gpus and not recipe.cuda:
-            steps.note("there is a GPU but no nvcc, so this build is for the CPU")
-            steps.note("to use the GPU install the CUDA toolkit, then: make setup")
         wheel = provide_wheel(recipe, cache=cache_folder(), python=PYTHON, steps=steps)
     with steps.step("python packages"):
-        install_packages(wheel, steps, is_serving=wanted.is_serving)
+        install_packages(wheel, steps, is_serving=wanted.is_serving, has_cuda=cuda is not None)
     with steps.step("self-test"):
         info = record_of(recipe, wheel, check_build(steps))
         save_build_info(info, VENV)
@@ -172,6 +177,20 @@ def pick_compiler(steps: Steps) -> Compiler:
     return compiler
 
 
+def pick_cuda(wanted: Wanted, compiler: Compiler, steps: Steps) -> Cuda | None:
+    gpus = read_gpus()
+    if wanted.cuda_architectures:
+        cuda: Cuda | None = cuda_for(wanted.cuda_architectures)
+    else:
+        cuda = find_cuda(gpus, [compiler.cxx, "g++"], note=steps.note)
+    if cuda is None:
+        steps.result = "none" if not gpus else "not used"
+    else:
+        architectures = ", ".join(cuda.architectures) or "found by CMake"
+        steps.result = f"{', '.join(cuda.gpus) or 'none here'}; CUDA {cuda.version}, architecture {architectures}"
+    return cuda
+
+
 def apt_install(packages: Sequence[str], steps: Steps) -> None:
     steps.note(f"installing {' '.join(packages)} with apt-get")
     for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
@@ -184,15 +203,17 @@ def apt_install(packages: Sequence[str], steps: Steps) -> None:
         )
 
 
-def install_packages(wheel: Path, steps: Steps, *, is_serving: bool) -> None:
+def install_packages(wheel: Path, steps: Steps, *, is_serving: bool, has_cuda: bool) -> None:
     """Install our wheel, unless it is there already, then the project and the pinned rest."""
     if load_build_info(VENV).wheel_sha256 != sha256_of(wheel):
         # The record goes first: if this is interrupted, nothing claims to know what is installed.
         (VENV / FILE_NAME).unlink(missing_ok=True)
         pip(["--force-reinstall", "--no-deps", str(wheel)], "installing llama-cpp-python", steps)
     # only-binary: pip must take the wheel that is installed now, and never build its own.
-    project = [str(ROOT)] if is_serving else ["--editable", f"{ROOT}[dev]"]
-    pip(["--only-binary", "llama-cpp-python", *project], "installing packages", steps)
+    extras = ",".join([*([] if is_serving else ["dev"]), *(["gpu"] if has_cuda else [])])
+    project = f"{ROOT}[{extras}]" if extras else str(ROOT)
+    options = [] if is_serving else ["--editable"]
+    pip(["--only-binary", "llama-cpp-python", *options, project], "installing packages", steps)
     steps.result = "installed"
 
 

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from pathlib import Path
 from scripts.compilers import Compiler
 from scripts.steps import SetupError, Steps
 from server.bindings.cpu import Cpu
+from server.bindings.gpu import Gpu
 from server.models.file_lock import file_lock
 
 _WITHOUT_COMMON = Path(__file__).resolve().with_name("without_common.cmake")
@@ -37,13 +38,16 @@ class Cuda:
 
     Attributes:
         gpus: Those that are here.
-        architectures: As CMake names them, e.g. `90`; empty: CMake finds out what is here.
+        architectures: To build for, as CMake names them, e.g. `90`; empty where the driver does not tell: CMake
+            finds out by itself then.
+        host: C++ compiler that nvcc is to use; empty: its own choice works.
     """
 
     nvcc: str
     version: str
     gpus: tuple[str, ...]
     architectures: tuple[str, ...] = ()
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,19 +80,54 @@ def plan_build(version: str, compiler: Compiler, *, cpu: Cpu, cuda: Cuda | None,
     if flags := " ".join(compiler.flags_for(cpu)):
         args += [f"-DCMAKE_C_FLAGS={flags}", f"-DCMAKE_CXX_FLAGS={flags}"]
     if cuda:
-        args += ["-DGGML_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda.nvcc}"]
-        args += [f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(cuda.architectures)}"] if cuda.architectures else []
+        # Code for these cards alone: for all that llama.cpp knows, compiling takes an hour and the library a gigabyte.
+        architectures = ";".join(cuda.architectures) or "native"
+        args += ["-DGGML_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda.nvcc}", f"-DCMAKE_CUDA_ARCHITECTURES={architectures}"]
+        args += [f"-DCMAKE_CUDA_HOST_COMPILER={cuda.host}"] if cuda.host else []
     return Recipe(version, compiler, (*args, *shlex.split(extra_args)), cpu, cuda)
 
 
-def find_cuda(gpus: tuple[str, ...]) -> Cuda | None:
-    """A GPU build needs both nvcc and a driver that sees a GPU; otherwise None."""
+def find_cuda(gpus: Sequence[Gpu], hosts: Sequence[str], *, note: Callable[[str], None]) -> Cuda | None:
+    """A GPU build needs nvcc, a driver that sees a GPU, and a C++ compiler that nvcc takes; otherwise None.
+
+    Args:
+        hosts: C++ compilers to offer it, besides its own choice.
+        note: Told what people should know where there is a GPU and no build for it.
+    """
+    if not gpus:
+        return None
     nvcc = shutil.which("nvcc", path=os.pathsep.join([os.environ.get("PATH", ""), _CUDA_FOLDER]))
-    if not nvcc or not gpus:
+    if not nvcc:
+        note("there is a GPU but no nvcc, so this build is for the CPU")
+        note("to use the GPU install the CUDA toolkit, then: make setup")
+        return None
+    host = next((host for host in ("", *hosts) if _compiles(nvcc, host)), None)
+    if host is None:
+        note(f"{nvcc} cannot compile with {', '.join(hosts) or 'any compiler here'}, so this build is for the CPU")
+        note("to use the GPU install a g++ that your CUDA toolkit supports, then: make setup")
         return None
     done = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False)
     release = re.search(r"release (\S+),", done.stdout)
-    return Cuda(nvcc, release[1] if release else "", gpus) if done.returncode == 0 else None
+    architectures = sorted({gpu.compute_capability.replace(".", "") for gpu in gpus})
+    return Cuda(
+        nvcc,
+        release[1] if release else "",
+        tuple(gpu.name for gpu in gpus),
+        tuple(architectures) if all(map(str.isdigit, architectures)) else (),
+        host,
+    )
+
+
+def _compiles(nvcc: str, host: str) -> bool:
+    """Whether nvcc makes an object of a kernel with this C++ compiler; each release takes a few versions of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.cu")
+        source.write_text("#include <vector>\n__global__ void kernel() {}\nint main() { kernel<<<1, 1>>>(); }\n")
+        argv = [nvcc, *(["-ccbin", host] if host else []), "-c", str(source), "-o", f"{folder}/probe.o"]
+        try:
+            return subprocess.run(argv, capture_output=True, timeout=300, check=False).returncode == 0
+        except (OSError, subprocess.TimeoutExpired):
+            return False
 
 
 def cuda_for(architectures: tuple[str, ...]) -> Cuda:

@@ -50,6 +50,7 @@ HOMES = {
     "watchfiles": ("server.cli.ingest",),
     "pydantic": ("server.api", "server.config"),
     "pydantic_core": ("server.api", "server.config"),
+    "pynvml": ("server.bindings.gpu",),
     "psutil": ("server.services.diagnosis",),
     "tiktoken": ("server.services.token_reader",),
     "zmq": ("server.workers",),

@@ -19,14 +19,15 @@ def build_llama_server() -> Path:
     """Return the binary, building it first if needed (some minutes)."""
     build = load_build_info()
     name = f"llama-cpp-python-{build.llama_cpp_version}-{build.compiler_version.replace(' ', '-')}"
+    name += "-cuda" if build.cuda else ""
     folder = cache_folder() / "peers" / name
     binary = folder / "build" / "bin" / "llama-server"
     if binary.exists():
         return binary
     source = _unpack(folder, version=build.llama_cpp_version)
     arguments = ["-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF"]
-    compiler = [argument for argument in build.cmake_args if "COMPILER" in argument or "FLAGS" in argument]
-    subprocess.run(["cmake", "-S", source, "-B", folder / "build", *arguments, *compiler], check=True)
+    same = [argument for argument in build.cmake_args if "LLAVA" not in argument]
+    subprocess.run(["cmake", "-S", source, "-B", folder / "build", *arguments, *same], check=True)
     jobs = str(len(os.sched_getaffinity(0)))
     subprocess.run(["cmake", "--build", folder / "build", "--target", "llama-server", "-j", jobs], check=True)
     return binary
@@ -39,12 +40,14 @@ def version_of(binary: Path) -> str:
 
 
 def _unpack(folder: Path, *, version: str) -> Path:
-    """llama.cpp's sources out of the sdist that pip fetches."""
+    """llama.cpp's sources out of the sdist: set-up's own copy, or else one that pip fetches."""
     folder.mkdir(parents=True, exist_ok=True)
-    requirement = f"llama-cpp-python=={version}"
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", str(folder)]
-    subprocess.run([*pip, requirement], check=True)
-    (archive,) = folder.glob("*.tar.gz")
+    archive = cache_folder() / "sdist" / f"llama_cpp_python-{version}.tar.gz"
+    if not archive.exists():
+        requirement = f"llama-cpp-python=={version}"
+        options = ["--no-deps", "--no-binary", "llama-cpp-python", "-d", str(folder)]
+        subprocess.run([sys.executable, "-m", "pip", "download", *options, requirement], check=True)
+        (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     (source,) = folder.glob("*/vendor/llama.cpp")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +10,9 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from server.bindings import llama_log
+from server.bindings.context_options import CELLS_STEP, ContextOptions, has_twins, max_sequences
+from server.bindings.gpu_failure import explain_gpu_failure
 from server.bindings.llama_batch import LlamaBatch
 from server.bindings.llama_model import LlamaModel
 from server.config.schema import KvType
@@ -19,11 +21,6 @@ from server.errors import LoadFailed
 DECODED = 0
 NO_KV_SLOT = 1  # state is as before the call: free cells and try again
 """Results of `decode` besides negative ones, which mean that the batch failed."""
-
-_MAX_LLAMA_IDS = 256
-"""llama.cpp's own limit."""
-
-_CELLS_STEP = 256  # llama.cpp's own
 
 SequenceState = ctypes.Array[ctypes.c_uint8]
 """The cells of one sequence with what they hold, as llama.cpp writes them."""
@@ -35,37 +32,6 @@ _GGML_TYPES: dict[KvType, int] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContextOptions:
-    """Sizes of a context.
-
-    Attributes:
-        num_cells: Tokens that the KV cache holds, for all sequences together.
-        streams: Give each sequence an equal part of the cells for itself: unrelated sequences do not slow each other's
-            attention down, and sharing a prefix means copying it. Otherwise (unified) any sequence may use any cell.
-        max_sequences: Sequence ids are 0 .. max_sequences - 1; the function of this name says how many may be.
-        max_batch_tokens: Most tokens in one `decode`.
-        max_ubatch_tokens: Tokens that the graph computes at a time.
-        num_threads: Compute threads.
-        flash_attention: Fused attention kernels: fast on a GPU, anything from twice to a quarter as fast on a CPU.
-        kv_type: What a cell holds its numbers in. llama.cpp takes others than f16 only with flash attention.
-    """
-
-    num_cells: int
-    max_sequences: int
-    max_batch_tokens: int = 2048
-    max_ubatch_tokens: int = 512
-    num_threads: int
-    streams: bool = False
-    flash_attention: bool = False
-    kv_type: KvType = "f16"
-
-
-def max_sequences(model: LlamaModel, *, streams: bool) -> int:
-    """Say how many sequences a context can have: fewer where each needs a twin."""
-    return _MAX_LLAMA_IDS // (2 if _has_twins(model, streams=streams) else 1)
-
-
 class LlamaContext:
     """Owns a `llama_context` and the arrays of one reusable batch. One thread at a time.
 
@@ -75,29 +41,20 @@ class LlamaContext:
     """
 
     def __init__(self, model: LlamaModel, options: ContextOptions) -> None:
-        limit = max_sequences(model, streams=options.streams)
+        limit = max_sequences(has_window=model.has_window, streams=options.streams)
         if options.max_sequences > limit:
             raise LoadFailed(
                 f"{options.max_sequences} sequences but llama.cpp has ids for {limit} of this model; lower their number"
             )
-        has_twins = _has_twins(model, streams=options.streams)
-        self._id_offsets = np.array([0, options.max_sequences] if has_twins else [0], np.int32)
-        params = llama_cpp.llama_context_default_params()
-        # llama.cpp rounds n_ctx up itself, but only after it has bounded n_batch by it, and aborts if n_batch is below
-        # n_seq_max then.
-        params.n_ctx = -(-options.num_cells // _CELLS_STEP) * _CELLS_STEP
-        params.n_seq_max = options.max_sequences * len(self._id_offsets)
-        params.n_batch = max(options.max_batch_tokens, params.n_seq_max)
-        params.n_ubatch = min(options.max_ubatch_tokens, options.max_batch_tokens)
-        params.n_threads = params.n_threads_batch = options.num_threads
-        params.flash_attn_type = int(options.flash_attention)
-        params.type_k = params.type_v = _GGML_TYPES[options.kv_type]
-        params.kv_unified = not options.streams
-        params.swa_full = True  # keep what lies behind a window: a shared or trimmed sequence needs it again
-        params.no_perf = True
+        is_doubled = has_twins(has_window=model.has_window, streams=options.streams)
+        self._id_offsets = np.array([0, options.max_sequences] if is_doubled else [0], np.int32)
+        params = context_params(options, num_ids=options.max_sequences * len(self._id_offsets))
+        llama_log.recent_errors.clear()
         self.handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not self.handle:
             cells = f"{options.num_cells} KV cells"
+            if reason := explain_gpu_failure(list(llama_log.recent_errors)):
+                raise LoadFailed(f"cannot make a context of {cells}: {reason}")
             if options.kv_type == "f16":
                 raise LoadFailed(f"cannot make a context of {cells}: out of memory; lower `context` or `kv_cells`")
             raise LoadFailed(
@@ -200,10 +157,19 @@ class LlamaContext:
         return [seq_id + int(offset) for offset in self._id_offsets]
 
 
-def _has_twins(model: LlamaModel, *, streams: bool) -> bool:
-    """Whether each sequence has a second id that holds the same cells.
-
-    In a unified cache, llama.cpp gives cells that lie behind the window of their only holder to whoever comes by, and
-    planning a batch of several micro-batches it drops some that are still seen. It never touches cells of two holders.
-    """
-    return model.has_window and not streams
+def context_params(options: ContextOptions, *, num_ids: int) -> llama_cpp.llama_context_params:
+    """What llama.cpp is to make. `num_ids`: of sequences, twins included."""
+    params = llama_cpp.llama_context_default_params()
+    # llama.cpp rounds n_ctx up itself, but only after it has bounded n_batch by it, and aborts if n_batch is below
+    # n_seq_max then.
+    params.n_ctx = -(-options.num_cells // CELLS_STEP) * CELLS_STEP
+    params.n_seq_max = num_ids
+    params.n_batch = max(options.max_batch_tokens, params.n_seq_max)
+    params.n_ubatch = min(options.max_ubatch_tokens, options.max_batch_tokens)
+    params.n_threads = params.n_threads_batch = options.num_threads
+    params.flash_attn_type = int(options.flash_attention)
+    params.type_k = params.type_v = _GGML_TYPES[options.kv_type]
+    params.kv_unified = not options.streams
+    params.swa_full = True  # keep what lies behind a window: a shared or trimmed sequence needs it again
+    params.no_perf = True
+    return params

@@ -11,6 +11,8 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from server.bindings import llama_log
+from server.bindings.gpu_failure import explain_gpu_failure
 from server.bindings.llama_batch import LlamaBatch
 from server.bindings.llama_model import LlamaModel
 from server.errors import InternalError, LoadFailed
@@ -136,7 +138,7 @@ class LlamaEncoder:
 
     def _choose_call_tokens(self, model: LlamaModel) -> int:
         call_tokens = MAX_CALL_TOKENS
-        if model.gpu_layers == 0:
+        if not model.placement.uses_gpu:
             call_tokens = min(call_tokens, model.width // _WIDTH_PER_CALL_TOKEN)
         if self._pooling is not None:
             call_tokens = min(call_tokens, _OUTPUT_BYTES // (4 * self._vocab_size))
@@ -156,14 +158,16 @@ class LlamaEncoder:
         params.swa_full = True
         # Fused kernels round to half precision where they are cut differently, so that company would show in a score;
         # but without them attention takes memory for all pairs of tokens: a gigabyte for 4,096.
-        is_plain = model.gpu_layers == 0 and self._max_ubatch <= _MAX_PLAIN_TOKENS
+        is_plain = not model.placement.uses_gpu and self._max_ubatch <= _MAX_PLAIN_TOKENS
         params.flash_attn_type = (
             llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED if is_plain else llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
         )
         params.no_perf = True
+        llama_log.recent_errors.clear()
         handle = llama_cpp.llama_init_from_model(model.handle, params)
         if not handle:
-            raise LoadFailed(f"cannot make a context for {self.max_tokens} tokens: out of memory; lower `context`")
+            reason = explain_gpu_failure(list(llama_log.recent_errors)) or "out of memory; lower `context`"
+            raise LoadFailed(f"cannot make a context for {self.max_tokens} tokens: {reason}")
         return handle
 
     def _reads_on(self) -> bool:

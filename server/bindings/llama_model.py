@@ -11,11 +11,19 @@ from typing import Self
 import llama_cpp
 
 from server.bindings import llama_log
+from server.bindings.gpu_failure import explain_gpu_failure
 from server.bindings.llama_vocab import LlamaVocab
-from server.config.schema import ModelConfig
+from server.bindings.placement import Placement
+from server.config.schema import Split
 from server.errors import LoadFailed
 
-ALL_LAYERS = -1  # llama.cpp: a negative number of GPU layers means all
+_SPLIT_MODES: dict[Split, int] = {
+    "none": llama_cpp.LLAMA_SPLIT_MODE_NONE,
+    "layer": llama_cpp.LLAMA_SPLIT_MODE_LAYER,
+    "row": llama_cpp.LLAMA_SPLIT_MODE_ROW,
+}
+
+ON_CPU = Placement()
 
 
 class LlamaModel:
@@ -25,19 +33,18 @@ class LlamaModel:
         LoadFailed: The file is missing, no GGUF, damaged, of an unknown architecture or too large for the memory.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0, use_extra_bufts: bool = True) -> None:
+    def __init__(self, path: Path, *, placement: Placement = ON_CPU, use_extra_bufts: bool = True) -> None:
         llama_log.capture_log()
         llama_cpp.llama_backend_init()
         check_header(path)
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = gpu_layers
-        params.use_extra_bufts = use_extra_bufts
+        params, _parts = model_params(placement, use_extra_bufts=use_extra_bufts)
         llama_log.recent_errors.clear()
         self.handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
-            reason = llama_log.recent_errors[0] if llama_log.recent_errors else "no reason given"
+            errors = list(llama_log.recent_errors)
+            reason = explain_gpu_failure(errors) or (errors[0] if errors else "no reason given")
             raise LoadFailed(f"llama.cpp cannot load {path.name}: {reason}")
-        self.gpu_layers, self.use_extra_bufts = gpu_layers, use_extra_bufts
+        self.placement, self.use_extra_bufts = placement, use_extra_bufts
         vocab = llama_cpp.llama_model_get_vocab(self.handle)
         assert vocab is not None
         self.vocab = LlamaVocab(vocab)
@@ -82,11 +89,18 @@ class LlamaModel:
         self.close()
 
 
-def num_gpu_layers(config: ModelConfig, *, has_gpu: bool) -> int:
-    """Decide how many layers go to the GPU."""
-    if config.gpu_layers == "auto":
-        return ALL_LAYERS if has_gpu else 0
-    return ALL_LAYERS if config.gpu_layers == "all" else config.gpu_layers
+def model_params(
+    placement: Placement, *, use_extra_bufts: bool = True
+) -> tuple[llama_cpp.llama_model_params, ctypes.Array[ctypes.c_float]]:
+    """How llama.cpp is to load a model; the array belongs to the parameters, and must live as long."""
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = placement.gpu_layers
+    params.split_mode = _SPLIT_MODES[placement.split]
+    parts = (ctypes.c_float * llama_cpp.llama_max_devices())(*placement.tensor_split)
+    if placement.tensor_split:
+        params.tensor_split = parts
+    params.use_extra_bufts = use_extra_bufts
+    return params, parts
 
 
 def check_header(path: Path) -> None:

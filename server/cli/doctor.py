@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from server.app import spec_factory
 from server.bindings.build_info import load_build_info
 from server.bindings.cpu import read_cpu
-from server.bindings.gpu import find_gpus
+from server.bindings.gpu import read_gpus
 from server.bindings.self_test import SelfTest, run_self_test
 from server.cli.exit_codes import ExitCode
 from server.cli.settings import ConfigOption, cache_dir, load_or_exit
@@ -75,7 +75,7 @@ def _this_machine(settings: HearthConfig, store: WeightsStore) -> Machine:
     return Machine(
         build=build,
         cpu=read_cpu(),
-        gpus=find_gpus(),
+        gpus=read_gpus(),
         tuning=tuning,
         kernel=kernel,
         test=test,

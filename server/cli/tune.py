@@ -79,7 +79,7 @@ def _measure(model: ModelConfig, spec: WorkerSpec) -> Tuning | KernelFinding:
                 capture_output=True,
                 timeout=_TIMEOUT_S,
                 check=False,
-                env=child_environment(os.environ, num_threads=spec.num_threads),
+                env=child_environment(os.environ, num_threads=spec.num_threads, device=model.device),
             )
         except subprocess.TimeoutExpired:
             fail(f"measuring has not come to an end in {_TIMEOUT_S:g} s")

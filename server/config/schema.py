@@ -35,6 +35,8 @@ ToolFormatName = Literal[
     "harmony",
 ]
 ReasoningFormatName = Literal["think", "mistral", "gemma"]
+Split = Literal["none", "layer", "row"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")]
 Capability = Literal["chat", "completion", "embedding", "rerank", "tools", "code", "reasoning"]
 
 ScriptedErrorCode = Literal[
@@ -43,14 +45,15 @@ ScriptedErrorCode = Literal[
 
 _WEIGHTS = ("source", "sha256", "context", "threads")
 _CACHE = ("cache_mb", "cache_file")
+_GPU = ("gpu_layers", "device", "split", "tensor_split")
 KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
     ("llama_cpp", "chat"): (
-        *(*_WEIGHTS, "gpu_layers", "max_sequences", "kv_cells"),
+        *(*_WEIGHTS, *_GPU, "max_sequences", "kv_cells"),
         *("kv", "kv_type", "flash_attention", "batch_tokens", "ubatch_tokens"),
         *("drafting", "pinned_prefixes", "prefix_memory_mb", "defaults", "tool_format", "reasoning_format"),
     ),
-    ("llama_cpp", "embedding"): (*_WEIGHTS, *_CACHE, "gpu_layers", "dimensions", "prompts"),
-    ("llama_cpp", "rerank"): (*_WEIGHTS, *_CACHE, "gpu_layers"),
+    ("llama_cpp", "embedding"): (*_WEIGHTS, *_CACHE, *_GPU, "dimensions", "prompts"),
+    ("llama_cpp", "rerank"): (*_WEIGHTS, *_CACHE, *_GPU),
     ("sentence_transformers", "embedding"): (*_WEIGHTS, *_CACHE, "device", "kernel", "dimensions", "prompts"),
     ("sentence_transformers", "rerank"): (*_WEIGHTS, *_CACHE, "device", "kernel"),
     ("script", "chat"): ("context", "defaults", "script"),
@@ -267,10 +270,26 @@ class ModelConfig(Section):
         description="Memory beside the KV cache for what is computed of earlier prompts and finds no place there any "
         "more, in MiB; 0: none. Default: a sixteenth of the machine's, at most 2048.",
     )
-    gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = Field(
-        "auto", description="Layers on the GPU; `auto`: all where llama.cpp was built for a GPU, else none."
+    device: Device = Field(
+        "auto",
+        description="Where it computes: `cpu`, `cuda`, or one GPU, as `cuda:1`, numbered as nvidia-smi does. GGUF "
+        "models use all GPUs, others the first. `auto`: on GPUs where there are some that its library was built for.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where an encoder runs.")
+    gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = Field(
+        "auto",
+        description="Layers of a GGUF model on GPUs, the output layer among them; `auto`: all, or of a chat "
+        "model as many as fit into what is free there.",
+    )
+    split: Split = Field(
+        "layer",
+        description="How a GGUF model is spread over several GPUs: by whole layers, by the rows of each matrix, or not "
+        "(`none`): it is on the first.",
+    )
+    tensor_split: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (),
+        max_length=16,
+        description="Parts that GPUs get of it, in their order, e.g. `[3, 1]`; default: by the memory that is free.",
+    )
     kernel: Literal["auto", "exact", KernelName] = Field(
         "auto",
         description="Library and number format that compute an encoder; `auto`: what was measured to be the fastest "
@@ -333,6 +352,7 @@ class ModelConfig(Section):
             raise error_at((), f"backend {self.backend!r} needs a `source`: {', '.join(SOURCE_FORMS)}")
         if self.cache_file is not None and self.cache_mb == 0:
             raise error_at(("cache_file",), "cache_mb is 0, so nothing is remembered; remove one of the two")
+        self._check_device()
         if self.kv_type in ("q8_0", "q4_0") and self.flash_attention == "off":
             message = f"kv_type {self.kv_type!r} needs flash attention; remove `flash_attention`, or use f16"
             raise error_at(("kv_type",), message)
@@ -351,6 +371,16 @@ class ModelConfig(Section):
             if key not in in_use and getattr(self, key) != field.get_default(call_default_factory=True):
                 message = f"does nothing for backend {self.backend!r} and kind {self.kind!r}; remove it"
                 raise error_at((key,), message)
+
+    def _check_device(self) -> None:
+        if self.device == "cpu" and self.gpu_layers not in ("auto", 0):
+            message = f"gpu_layers is {self.gpu_layers} but device is 'cpu'; remove one of the two"
+            raise error_at(("gpu_layers",), message)
+        if self.tensor_split and (self.split == "none" or self.device == "cpu" or ":" in self.device):
+            where = "split is 'none'" if self.split == "none" else f"device is {self.device!r}"
+            raise error_at(("tensor_split",), f"{where}, so there is nothing to share out; remove one of the two")
+        if self.tensor_split and not any(self.tensor_split):
+            raise error_at(("tensor_split",), "all parts are 0; give one GPU a part")
 
     def _check_capabilities(self) -> None:
         for capability in self.capabilities or ():

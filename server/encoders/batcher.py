@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from server.bindings.gpu_failure import explain_gpu_failure
 from server.encoders.bulk_pace import BulkPace
 from server.encoders.encoded import Encoded, assemble
 from server.encoders.encoder import EncodedItem, Encoder, EncoderBroken, Rows, ShowsProgress
@@ -304,9 +305,9 @@ class Batcher:
             rows = self._forward([flight.encoded for flight in batch])
         except EncoderBroken:
             raise  # ends this thread, and with it the worker: its keeper starts another
-        except Exception:
+        except Exception as exc:
             if len(batch) == 1:
-                self._fail_poison(batch[0])
+                self._fail_poison(batch[0], exc)
                 return
             middle = len(batch) // 2
             self._compute(batch[:middle])
@@ -329,14 +330,16 @@ class Batcher:
             raise ArithmeticError(f"a forward pass of {len(items)} items gave {len(rows)} rows, or NaN or infinity")
         return rows
 
-    def _fail_poison(self, flight: Flight[_Request]) -> None:
+    def _fail_poison(self, flight: Flight[_Request], exc: Exception) -> None:
         """Called while the exception is being handled."""
+        reason = explain_gpu_failure([f"{type(exc).__module__}.{type(exc).__name__}: {exc}"])
         logger.exception("encoder failed on an item", extra={"num_tokens": flight.encoded.num_tokens})
         with self._changed:
             waiting = self._flights.land(flight)
         for request, positions in waiting.items():
             index = request.input_of(positions[0])
-            self._end(request, InternalError(f"the model failed on input {index}; the server's log has the details"))
+            why = f": {reason}" if reason else "; the server's log has the details"
+            self._end(request, InternalError(f"the model failed on input {index}{why}"))
 
     def _deliver(self, batch: list[Flight[_Request]], rows: Rows) -> None:
         complete = []

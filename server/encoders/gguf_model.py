@@ -6,9 +6,11 @@ import importlib.metadata
 import os
 from pathlib import Path
 
+from server.bindings.backend_gpus import backend_gpus
 from server.bindings.build_info import load_build_info
 from server.bindings.llama_encoder import LlamaEncoder
-from server.bindings.llama_model import ALL_LAYERS, LlamaModel, num_gpu_layers
+from server.bindings.llama_model import LlamaModel
+from server.bindings.placement import configured_placement
 from server.config.schema import ModelConfig
 from server.encoders.tokenizer import choose_max_tokens
 from server.types import ModelFacts
@@ -25,8 +27,8 @@ def open_gguf(path: Path, config: ModelConfig, *, portable_kernels: bool) -> Lla
         LoadFailed: The file is missing, no GGUF, damaged, of an unknown architecture or too large for the memory.
     """
     build = load_build_info()
-    gpu_layers = num_gpu_layers(config, has_gpu=build.cuda)
-    return LlamaModel(path, gpu_layers=gpu_layers, use_extra_bufts=build.use_extra_bufts and not portable_kernels)
+    placement = configured_placement(config, num_gpus=len(backend_gpus()))
+    return LlamaModel(path, placement=placement, use_extra_bufts=build.use_extra_bufts and not portable_kernels)
 
 
 def max_tokens_of(model: LlamaModel, config: ModelConfig) -> int:
@@ -52,7 +54,7 @@ def facts_of(model: LlamaModel, network: LlamaEncoder, *, dimensions: int = 0, *
         details={
             "runtime": f"llama.cpp, llama-cpp-python {importlib.metadata.version('llama-cpp-python')}",
             "build": f"{build.compiler_version} {build.wheel_sha256[:12]}".strip() or "unknown",
-            "gpu_layers": "all" if model.gpu_layers == ALL_LAYERS else str(model.gpu_layers),
+            "gpu_layers": model.placement.described_layers,
             "repacked_weights": "on" if model.use_extra_bufts else "off",
             "threads": str(network.num_threads),
             "packed_tokens": str(network.call_tokens),

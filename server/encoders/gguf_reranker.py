@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from server.bindings.gguf_header import has_tensor
+from server.bindings.gguf_header import read_header
 from server.bindings.llama_encoder import LlamaEncoder
 from server.bindings.llama_model import LlamaModel
 from server.config.schema import ModelConfig
@@ -84,7 +84,7 @@ def load_gguf_reranker(
     model = open_gguf(path, config, portable_kernels=portable_kernels)
     _refuse_bert(path, model)
     max_tokens = max_tokens_of(model, config)
-    if has_tensor(path, "cls.weight", "cls.output.weight"):
+    if read_header(path).has_tensor("cls.weight", "cls.output.weight"):
         network = LlamaEncoder(model, readout="rank", max_tokens=max_tokens, num_threads=num_threads)
         scoring, method = _scoring_of_head(path, model), "classification head"
     else:
@@ -110,7 +110,7 @@ def _scoring_of_head(path: Path, model: LlamaModel) -> Scoring:
         return _log_ratio if model.labels[0] == "yes" else lambda rows: -_log_ratio(rows)
     if len(model.labels) != 1:
         raise LoadFailed(f"{path.name} gives {len(model.labels)} scores per pair; a reranker gives one")
-    has_output_layer = has_tensor(path, "cls.output.weight")
+    has_output_layer = read_header(path).has_tensor("cls.output.weight")
     return _single if has_output_layer or model.architecture == "modern-bert" else _inverse_tanh
 
 

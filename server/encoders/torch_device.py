@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy.typing as npt
 import torch
@@ -72,13 +72,18 @@ TORCH_FORMATS: dict[KernelName, TorchFormat] = {
 }
 
 
-def choose_device(configured: Literal["auto", "cpu", "cuda"]) -> str:
-    """Resolve `device` of models.yaml; `auto` takes a GPU that torch can use."""
-    if configured == "cuda" and not torch.cuda.is_available():
-        raise LoadFailed(f"device is 'cuda' but torch {torch.__version__} finds no usable GPU; set device: cpu")
+def choose_device(configured: str) -> str:
+    """Resolve `device` of models.yaml; `auto` takes a GPU that torch can use.
+
+    Which one is settled: a worker sees no others (`bindings.gpu.gpu_environment`).
+    """
+    if configured == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
     if configured == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return configured
+        return "cpu"
+    raise LoadFailed(f"device is {configured!r} but torch {torch.__version__} finds no such GPU; set device: cpu")
 
 
 def usual_batch_tokens(device: str) -> int:

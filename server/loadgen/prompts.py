@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-_WORDS = (  # noqa: SIM905  # sixty quotes would not read better
+WORDS = (  # noqa: SIM905  # sixty quotes would not read better
     "river stone window garden letter morning engine harbour copper forest winter signal market candle bridge paper "
     "yellow quiet narrow distant gentle broken golden hidden simple careful ancient modern open silver green heavy "
     "carries builds follows remembers crosses reaches studies opens gathers repairs measures watches answers holds "
@@ -22,7 +22,7 @@ class Prompts:
 
     def words(self, count: int) -> str:
         """`count` words in sentences of about a dozen."""
-        words = [self.random.choice(_WORDS) for _ in range(count)]
+        words = [self.random.choice(WORDS) for _ in range(count)]
         for end in range(11, count, 12):
             words[end] += "."
         return " ".join(words)

@@ -20,6 +20,7 @@ import psutil
 import server
 from server.bindings.build_info import BuildInfo
 from server.bindings.cpu import Cpu
+from server.bindings.gpu import Gpu
 from server.bindings.self_test import SelfTest
 from server.config.schema import HearthConfig, ModelConfig, ServerSettings
 from server.encoders.kernel_choice import KernelFinding
@@ -56,7 +57,7 @@ class Machine:
 
     build: BuildInfo
     cpu: Cpu
-    gpus: tuple[str, ...]
+    gpus: tuple[Gpu, ...]
     tuning: Callable[[ModelConfig], Tuning | None]
     kernel: Callable[[ModelConfig], KernelFinding | None]
     test: Callable[[Path | None], SelfTest]
@@ -130,11 +131,24 @@ def _check_gpus(machine: Machine) -> Finding:
         return Finding(
             "gpu", "none", "llama.cpp was built for one; check the driver with nvidia-smi -L" if lost else ""
         )
-    value = ", ".join(machine.gpus)
-    if machine.build.cuda:
-        return Finding("gpu", value)
-    remedy = "install the CUDA toolkit (nvcc), then run: make setup"
-    return Finding("gpu", f"{value}; llama.cpp was built without CUDA and does not use it", remedy)
+    value = "; ".join(
+        f"{gpu.name}, {_gib(gpu.free_bytes)} of {_gib(gpu.total_bytes)} free, driver {gpu.driver}"
+        for gpu in machine.gpus
+    )
+    if not machine.build.cuda:
+        remedy = "install the CUDA toolkit (nvcc), then run: make setup"
+        return Finding("gpu", f"{value}; llama.cpp was built without CUDA and does not use it", remedy)
+    if others := _built_for_others(machine):
+        return Finding("gpu", f"{value}; llama.cpp was built for architecture {others}", "run: make setup")
+    return Finding("gpu", value)
+
+
+def _built_for_others(machine: Machine) -> str:
+    """The architectures that llama.cpp was built for, where that of a GPU is not among them; else empty."""
+    option = "-DCMAKE_CUDA_ARCHITECTURES="
+    built = next((each.removeprefix(option) for each in machine.build.cmake_args if each.startswith(option)), "native")
+    there = {gpu.compute_capability.replace(".", "") for gpu in machine.gpus}
+    return "" if built == "native" or there <= set(built.split(";")) else built
 
 
 def _check_self_test(machine: Machine, checked: Iterable[tuple[ModelConfig, WeightsStatus]]) -> Finding:

@@ -8,15 +8,15 @@ grammar, which it has compiled by a thread that may be given up; a last one comp
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 import time
 from pathlib import Path
 
 from server.bindings.build_info import load_build_info
-from server.bindings.llama_context import ContextOptions, LlamaContext
-from server.bindings.llama_model import ALL_LAYERS, LlamaModel, num_gpu_layers
+from server.bindings.context_options import ContextOptions
+from server.bindings.llama_context import LlamaContext
+from server.bindings.llama_model import LlamaModel
 from server.config.schema import ModelConfig
 from server.engine.detokenizer import Detokenizer
 from server.engine.engine import Engine, TokenOutput
@@ -44,7 +44,9 @@ from server.types import (
 from server.workers.answer_plans import AnswerPlan, AnswerPlans
 from server.workers.chat_prompts import ChatPrompts
 from server.workers.child import Send, run_child
+from server.workers.context_choice import choose_context
 from server.workers.front import Asked, Front
+from server.workers.gpu_placement import place_chat_model
 from server.workers.messages import (
     Abort,
     Generate,
@@ -64,19 +66,14 @@ from server.workers.messages import (
     WorkerSpec,
 )
 from server.workers.output_queue import OutputQueue
-from server.workers.runtime_choice import choose_context, choose_runtime
+from server.workers.planned_context import prefix_memory_bytes
+from server.workers.runtime_choice import choose_runtime
 
 logger = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread that runs Python may keep the others waiting: the engine's comes back from llama.cpp and numpy many
 times a step, and Python's 5 ms would be felt each time that a burst of requests is being tokenised."""
-
-PREFIX_MEMORY_SHARE = 16
-"""One part in so many of the machine's memory is for prompts that have no place in the KV cache any more."""
-
-MAX_PREFIX_MEMORY_BYTES = 2 << 30
-"""Of a model, unless more is configured: a container may have less memory than the machine."""
 
 
 class ChatWorker:
@@ -87,8 +84,8 @@ class ChatWorker:
         self._send = send
         build = load_build_info()
         use_extra_bufts = build.use_extra_bufts and not spec.portable_kernels
-        gpu_layers = num_gpu_layers(config, has_gpu=build.cuda)
-        self._model = LlamaModel(Path(spec.weights_path), gpu_layers=gpu_layers, use_extra_bufts=use_extra_bufts)
+        placement = place_chat_model(config, spec)
+        self._model = LlamaModel(Path(spec.weights_path), placement=placement, use_extra_bufts=use_extra_bufts)
         context_length = choose_context(config.context, own=self._model.context_length)
         runtime = choose_runtime(
             self._model,
@@ -96,7 +93,7 @@ class ChatWorker:
             spec,
             context_length=context_length,
             num_pinned=len(config.pinned_prefixes),
-            has_gpu_layers=gpu_layers != 0,
+            has_gpu_layers=placement.uses_gpu,
         )
         self._context_length = context_length
         self._prompts = ChatPrompts(self._model, config, context_length=context_length)
@@ -113,10 +110,10 @@ class ChatWorker:
             architecture=self._model.architecture,
             details={
                 **runtime.details,
-                "gpu_layers": "all" if gpu_layers == ALL_LAYERS else str(gpu_layers),
+                "gpu_layers": placement.described_layers,
                 "kv_cells": str(runtime.options.num_cells),
                 "max_sequences": str(config.max_sequences),
-                "prefix_memory_mb": str(_prefix_memory_bytes(config) >> 20),
+                "prefix_memory_mb": str(prefix_memory_bytes(config) >> 20),
                 "repacked_weights": "on" if use_extra_bufts else "off",
             },
         )
@@ -257,7 +254,7 @@ class ChatWorker:
     def _make_engine(self, config: ModelConfig, options: ContextOptions) -> Engine:
         backend, cost = LlamaBackend(LlamaContext(self._model, options)), StepCost()
         scheduler = Scheduler(
-            KVCache(backend, parked=ParkedPrefixes(max_bytes) if (max_bytes := _prefix_memory_bytes(config)) else None),
+            KVCache(backend, parked=ParkedPrefixes(max_bytes) if (max_bytes := prefix_memory_bytes(config)) else None),
             SchedulerOptions(
                 max_step_tokens=options.max_batch_tokens,
                 max_running=min(config.max_sequences, options.max_batch_tokens),
@@ -307,13 +304,6 @@ class ChatWorker:
                 f"pinned_prefixes[{index}] has {len(token_ids)} tokens; expected 1 to {self._context_length - 1}"
             )
         return token_ids
-
-
-def _prefix_memory_bytes(config: ModelConfig) -> int:
-    if config.prefix_memory_mb is not None:
-        return config.prefix_memory_mb << 20
-    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(memory_bytes // PREFIX_MEMORY_SHARE, MAX_PREFIX_MEMORY_BYTES)
 
 
 if __name__ == "__main__":

@@ -189,7 +189,9 @@ class Keeper:
         if self._needs_portable_kernels:
             spec = msgspec.structs.replace(spec, portable_kernels=True)
         module = MODULE_OF[self._config.kind, self._config.backend]
-        process = await WorkerProcess.start(module, spec, context=self._context, model_id=self._config.id)
+        process = await WorkerProcess.start(
+            module, spec, context=self._context, model_id=self._config.id, device=self._config.device
+        )
         logger.info("worker started", extra={"model": self._config.id, "pid": process.pid})
         return process
 

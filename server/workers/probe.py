@@ -7,7 +7,8 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from server.bindings.llama_context import DECODED, ContextOptions, LlamaContext
+from server.bindings.context_options import ContextOptions
+from server.bindings.llama_context import DECODED, LlamaContext
 from server.bindings.llama_model import LlamaModel
 from server.errors import LoadFailed
 from server.workers.tuning import OutOfTime, RuntimeSettings, Trial

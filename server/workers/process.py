@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import zmq
 
+from server.bindings.gpu import gpu_environment
+from server.bindings.gpu_failure import explain_gpu_failure
 from server.workers.channel import ParentChannel
 from server.workers.messages import LOAD_FAILED_EXIT_CODE, Shutdown, WorkerSpec
 
@@ -48,9 +50,15 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, module: str, spec: WorkerSpec, *, context: zmq.Context[zmq.Socket[bytes]], model_id: str
+        cls,
+        module: str,
+        spec: WorkerSpec,
+        *,
+        context: zmq.Context[zmq.Socket[bytes]],
+        model_id: str,
+        device: str = "auto",
     ) -> WorkerProcess:
-        """Start `python -m module` and hand it the spec.
+        """Start `python -m module` and hand it the spec. `device`: as in models.yaml.
 
         Raises:
             OSError: The operating system refuses another process.
@@ -66,7 +74,7 @@ class WorkerProcess:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 limit=_MAX_LOG_LINE_BYTES,
-                env=child_environment(os.environ, num_threads=spec.num_threads),
+                env=child_environment(os.environ, num_threads=spec.num_threads, device=device),
             )
         except BaseException:
             channel.close()
@@ -127,14 +135,16 @@ class WorkerProcess:
                 print(text if text.startswith("{") else f"[{self._model_id}] {text}", file=sys.stderr)
 
 
-def child_environment(environ: Mapping[str, str], *, num_threads: int) -> dict[str, str]:
-    """The environment for a worker: of the server's, what libraries need to run; offline, with bounded thread pools.
+def child_environment(environ: Mapping[str, str], *, num_threads: int, device: str = "auto") -> dict[str, str]:
+    """The environment for a worker: of the server's, what libraries need to run; offline, with bounded thread pools,
+    and with the GPUs that `device` of models.yaml names.
 
     What is not known to be needed stays away: a password may be in any variable, as in `HTTPS_PROXY`.
     """
     kept = {name: value for name, value in environ.items() if _PASSED_ON.fullmatch(name) and not _SECRET.search(name)}
     threads = str(num_threads)
-    return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    bounds = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    return kept | bounds | gpu_environment(device, environ)
 
 
 class _LogLine(msgspec.Struct):
@@ -143,7 +153,10 @@ class _LogLine(msgspec.Struct):
 
 
 def last_words(lines: Sequence[str]) -> str:
-    """The line that explains a death best: a failed assertion of llama.cpp, else the last error; empty if none."""
+    """The line that explains a death best: what a GPU's failure means, a failed assertion of llama.cpp, else the last
+    error; empty if none."""
+    if meaning := explain_gpu_failure([_gist(line) for line in lines]):
+        return meaning
     newest_first = list(reversed(lines))
     for sign in ("GGML_ASSERT", "rror"):
         if line := next((line for line in newest_first if sign in line), ""):

@@ -11,13 +11,15 @@ from pathlib import Path
 import msgspec
 
 from server.bindings.build_info import load_build_info
-from server.bindings.llama_model import LlamaModel, num_gpu_layers
+from server.bindings.llama_model import LlamaModel
 from server.config.schema import ModelConfig
 from server.encoders.kernel_choice import KernelFinding
 from server.errors import HearthError
 from server.telemetry.logs import configure_logs
+from server.workers.context_choice import choose_context
+from server.workers.gpu_placement import place_chat_model
 from server.workers.messages import LOAD_FAILED_EXIT_CODE, WorkerSpec
-from server.workers.runtime_choice import choose_context, measure
+from server.workers.runtime_choice import measure
 from server.workers.tuning import Tuning
 from server.workers.tuning_cache import open_kernel_cache
 
@@ -41,10 +43,10 @@ def main() -> None:
 
 def _tune_chat(config: ModelConfig, spec: WorkerSpec, weights: Path) -> Tuning:
     build = load_build_info()
-    gpu_layers = num_gpu_layers(config, has_gpu=build.cuda)
+    placement = place_chat_model(config, spec)
     with LlamaModel(
         weights,
-        gpu_layers=gpu_layers,
+        placement=placement,
         use_extra_bufts=build.use_extra_bufts and not spec.portable_kernels,
     ) as model:
         return measure(
@@ -52,7 +54,7 @@ def _tune_chat(config: ModelConfig, spec: WorkerSpec, weights: Path) -> Tuning:
             config,
             spec,
             context_length=choose_context(config.context, own=model.context_length),
-            has_gpu_layers=gpu_layers != 0,
+            has_gpu_layers=placement.uses_gpu,
             budget_s=BUDGET_S,
         )
 

@@ -33,7 +33,7 @@ _METHOD = 2
 """Changes with the way of measuring: what was found in another way is found again."""
 
 _CHAT_KEYS = (
-    *("context", "max_sequences", "kv_cells", "gpu_layers"),
+    *("context", "max_sequences", "kv_cells", "gpu_layers", "device", "split", "tensor_split"),
     *("kv", "kv_type", "flash_attention", "threads", "batch_tokens", "ubatch_tokens"),
 )
 _ENCODER_KEYS = ("kind", "context", "device", "threads")

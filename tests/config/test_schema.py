@@ -129,3 +129,39 @@ def test_every_key_is_described() -> None:
     keys = [key for section in (root, *root["$defs"].values()) for key in section["properties"].values()]
 
     assert [key for key in keys if not key.get("description") and "$ref" not in key] == []
+
+
+def on_gpu(**settings: object) -> ModelConfig:
+    values = {"id": "m", "kind": "chat", "backend": "llama_cpp", "source": "file:m.gguf", **settings}
+    return ModelConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
+def test_a_device_is_named_as_torch_names_it(device: str) -> None:
+    assert on_gpu(device=device).device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", ""])
+def test_a_device_of_another_name_is_refused(device: str) -> None:
+    with pytest.raises(ValidationError, match="device"):
+        on_gpu(device=device)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"device": "cpu", "gpu_layers": "all"}, "gpu_layers is all but device is 'cpu'"),
+        ({"device": "cpu", "gpu_layers": 3}, "gpu_layers is 3 but device is 'cpu'"),
+        ({"device": "cuda:1", "tensor_split": [1, 1]}, "device is 'cuda:1', so there is nothing to share out"),
+        ({"split": "none", "tensor_split": [1, 1]}, "split is 'none', so there is nothing to share out"),
+        ({"tensor_split": [0, 0]}, "all parts are 0"),
+    ],
+)
+def test_what_contradicts_itself_about_gpus_is_refused(settings: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        on_gpu(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"device": "cpu", "gpu_layers": 0}, {"split": "row", "tensor_split": [3, 1]}])
+def test_what_fits_together_about_gpus_is_taken(settings: dict[str, object]) -> None:
+    on_gpu(**settings)

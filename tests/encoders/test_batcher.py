@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.encoders.batcher import EncodeOutcome
-from server.encoders.encoder import Texts
+from server.encoders.encoder import Rows, Texts
 from server.encoders.vector_cache import BYTES_PER_ENTRY
 from server.errors import ContextLengthExceeded, InternalError, InvalidRequest, ModelUnavailable
 from server.types import Lane
@@ -75,6 +75,26 @@ def test_nan_from_the_model_is_an_error_and_not_an_answer(
     monkeypatch.setattr(harness.encoder, "forward", lambda items: np.full((len(items), 8), np.nan, dtype=np.float32))
 
     assert isinstance(harness.submit("r", ["a"]).result(TIMEOUT_S), InternalError)
+
+
+def test_an_input_that_a_gpu_has_no_memory_for_says_so(
+    make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As torch's."""
+
+    OutOfMemoryError.__module__ = "torch"
+
+    def forward(items: object) -> Rows:
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    harness = make_harness()
+    monkeypatch.setattr(harness.encoder, "forward", forward)
+
+    outcome = harness.submit("r", ["a"]).result(TIMEOUT_S)
+
+    assert isinstance(outcome, InternalError)
+    assert outcome.message.startswith("the model failed on input 0: the GPU has not enough free memory")
 
 
 def test_cancelled_items_are_never_computed(make_harness: MakeHarness) -> None:

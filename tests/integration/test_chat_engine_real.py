@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.bindings.llama_context import ContextOptions, LlamaContext
+from server.bindings.context_options import ContextOptions
+from server.bindings.llama_context import LlamaContext
 from server.bindings.llama_model import LlamaModel
 from server.engine.engine import Engine, TokenOutput
 from server.engine.kv_cache import KVCache

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from server.bindings.llama_context import DECODED, NO_KV_SLOT, ContextOptions, LlamaContext
+from server.bindings.context_options import ContextOptions
+from server.bindings.llama_context import DECODED, NO_KV_SLOT, LlamaContext
 from server.bindings.llama_model import LlamaModel
 from server.errors import LoadFailed
 

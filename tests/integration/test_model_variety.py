@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.bindings.llama_context import ContextOptions, LlamaContext
+from server.bindings.context_options import ContextOptions
+from server.bindings.llama_context import LlamaContext
 from server.bindings.llama_model import LlamaModel
 from server.engine.batch import Batch
 from server.engine.engine import Engine

@@ -19,7 +19,7 @@ CLANG = Compiler("clang", (19, 1, 7), "/bin/clang-19", "/bin/clang++-19")
 GCC_12 = Compiler("gcc", (12, 2, 0), "/bin/gcc", "/bin/g++")
 PLAIN = Cpu("plain", frozenset({"avx2"}))
 AMX = Cpu("amx", frozenset({"avx2", "amx_int8"}))
-H100 = Cuda("/opt/nvcc", "13.0", ("H100",))
+H100 = Cuda("/opt/nvcc", "13.0", ("H100",), ("90",))
 
 
 def plan(compiler: Compiler = CLANG, *, cpu: Cpu = PLAIN, cuda: Cuda | None = None, extra_args: str = "") -> Recipe:
@@ -55,7 +55,7 @@ def test_an_image_is_built_for_gpus_that_are_not_here(tmp_path: Path, monkeypatc
     cuda = cuda_for(("80", "90"))
 
     assert cuda == Cuda(str(nvcc), "12.9", (), ("80", "90"))
-    assert plan(cuda=cuda).cmake_args[-1] == "-DCMAKE_CUDA_ARCHITECTURES=80;90"
+    assert "-DCMAKE_CUDA_ARCHITECTURES=80;90" in plan(cuda=cuda).cmake_args
 
 
 def test_an_image_for_gpus_is_not_built_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +65,14 @@ def test_an_image_for_gpus_is_not_built_without_them(tmp_path: Path, monkeypatch
 
     with pytest.raises(SetupError, match="needs nvcc; install the CUDA toolkit"):
         cuda_for(("80", "90"))
+
+
+def test_cuda_code_is_made_for_the_cards_that_are_there_alone() -> None:
+    several = dataclasses.replace(H100, architectures=("86", "90"))
+    unknown = dataclasses.replace(H100, architectures=())
+
+    assert "-DCMAKE_CUDA_ARCHITECTURES=86;90" in plan(cuda=several).cmake_args
+    assert "-DCMAKE_CUDA_ARCHITECTURES=native" in plan(cuda=unknown).cmake_args
 
 
 def test_the_users_cmake_args_come_last() -> None:
@@ -92,6 +100,13 @@ def test_equal_recipes_have_one_key_and_it_can_be_read() -> None:
 )
 def test_whatever_changes_the_build_changes_the_key(other: Recipe) -> None:
     assert other.key != plan().key
+
+
+def test_wheels_for_other_cards_and_toolkits_are_kept_apart() -> None:
+    changes: list[dict[str, object]] = [{"architectures": ("86",)}, {"version": "12.9"}, {"host": "/bin/g++-13"}]
+    others = [dataclasses.replace(H100, **change) for change in changes]  # type: ignore[arg-type]  # of many types
+
+    assert len({plan(cuda=cuda).key for cuda in (None, H100, *others)}) == 5
 
 
 def test_ninja_steps_become_a_bar() -> None:

@@ -17,6 +17,7 @@ from server.encoders.kernel_choice import KernelFinding, KernelTrial
 from server.models.weights import WeightsStore
 from server.services.diagnosis import Finding, Machine, check_port, diagnose
 from server.workers.tuning import RuntimeSettings, Tuning
+from tests.fakes.nvml import H100
 
 BUILD = BuildInfo(
     llama_cpp_version=importlib.metadata.version("llama-cpp-python"),
@@ -179,11 +180,23 @@ def test_a_build_for_another_cpu_is_wrong(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_the_build_does_not_use_is_wrong(tmp_path: Path) -> None:
-    idle = dataclasses.replace(MACHINE, gpus=("H100",))
+    idle = dataclasses.replace(MACHINE, gpus=(H100,))
     used = dataclasses.replace(idle, build=dataclasses.replace(BUILD, cuda=True))
 
     assert not report(tmp_path, machine=idle)["gpu"].is_ok
-    assert report(tmp_path, machine=used)["gpu"] == Finding("gpu", "H100")
+    assert report(tmp_path, machine=used)["gpu"] == Finding(
+        "gpu", "NVIDIA H100 80GB HBM3, 78.6 GiB of 79.6 GiB free, driver 570.86.15"
+    )
+
+
+@pytest.mark.parametrize(("architectures", "is_ok"), [("90", True), ("89;90", True), ("native", True), ("86", False)])
+def test_a_build_for_another_gpu_is_wrong(tmp_path: Path, architectures: str, is_ok: bool) -> None:
+    build = dataclasses.replace(BUILD, cuda=True, cmake_args=(f"-DCMAKE_CUDA_ARCHITECTURES={architectures}",))
+
+    finding = report(tmp_path, machine=dataclasses.replace(MACHINE, gpus=(H100,), build=build))["gpu"]
+
+    assert finding.is_ok == is_ok
+    assert is_ok or finding.remedy == "run: make setup"
 
 
 def test_another_version_than_was_built_is_wrong(tmp_path: Path) -> None:

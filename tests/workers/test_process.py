@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from server.workers.messages import CRASHED_EXIT_CODE
-from server.workers.process import child_environment
+from server.workers.process import child_environment, last_words
 from tests.fakes.scripted import ends_within, scripted, spec_factory
 
 
@@ -35,6 +35,37 @@ def test_a_worker_stays_offline_and_has_bounded_pools() -> None:
     kept = child_environment({"OMP_NUM_THREADS": "64"}, num_threads=3)
 
     assert (kept["HF_HUB_OFFLINE"], kept["OMP_NUM_THREADS"]) == ("1", "3")
+
+
+def test_a_worker_sees_the_gpus_of_its_device_only() -> None:
+    kept = child_environment({"CUDA_VISIBLE_DEVICES": "4,5"}, num_threads=1, device="cuda:1")
+    none = child_environment({"CUDA_VISIBLE_DEVICES": "4,5"}, num_threads=1, device="cpu")
+
+    assert (kept["CUDA_VISIBLE_DEVICES"], kept["CUDA_DEVICE_ORDER"]) == ("5", "PCI_BUS_ID")
+    assert none["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_gpu_that_ran_out_of_memory_explains_a_death() -> None:
+    """What llama.cpp leaves behind: a line of its log, through the worker's JSON, and the abort of ggml."""
+    lines = [
+        '{"event": "CUDA error: out of memory", "level": "error", "logger": "llama.cpp"}',
+        '{"event": "current device: 0, in function alloc at ggml-cuda.cu:503", "level": "error"}',
+        "/llama.cpp/ggml/src/ggml-cuda/ggml-cuda.cu:109: CUDA error",
+        "Fatal Python error: Aborted",
+    ]
+
+    words = last_words(lines)
+
+    assert words.startswith("the GPU has not enough free memory; lower gpu_layers")
+    assert words.endswith("(CUDA error: out of memory)")
+
+
+def test_an_exception_of_torch_explains_a_death() -> None:
+    trace = 'Traceback (most recent call last):\n  File "x.py", line 1\n'
+    error = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+    line = msgspec.json.encode({"event": "worker failed", "exception": trace + error}).decode()
+
+    assert last_words([line]).startswith("the GPU has not enough free memory")
 
 
 def test_a_worker_whose_parent_died_early_does_not_live_on(tmp_path: Path) -> None:

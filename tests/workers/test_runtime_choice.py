@@ -12,16 +12,17 @@ import pytest
 from server.bindings.cpu import Cpu
 from server.config.schema import ModelConfig
 from server.errors import LoadFailed
-from server.workers import runtime_choice
+from server.workers import context_choice
+from server.workers.context_choice import choose_context
 from server.workers.messages import WorkerSpec
-from server.workers.runtime_choice import RuntimeChoice, choose_context, choose_runtime
+from server.workers.runtime_choice import RuntimeChoice, choose_runtime
 from server.workers.tuning import MAX_SEARCHES, RuntimeSettings, Trial, Tuning
 from server.workers.tuning_cache import MAX_ATTEMPTS, open_cache
 
 
 @pytest.fixture(autouse=True)
 def _without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime_choice, "read_cpu", lambda: Cpu("plain", frozenset({"avx2"})))
+    monkeypatch.setattr(context_choice, "read_cpu", lambda: Cpu("plain", frozenset({"avx2"})))
 
 
 @dataclass
@@ -68,7 +69,7 @@ def test_the_rule_is_streams_where_each_can_hold_a_context() -> None:
 def test_flash_attention_goes_by_the_device_without_a_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose().options.flash_attention
 
-    monkeypatch.setattr(runtime_choice, "read_cpu", lambda: Cpu("with AMX", frozenset({"amx_tile"})))
+    monkeypatch.setattr(context_choice, "read_cpu", lambda: Cpu("with AMX", frozenset({"amx_tile"})))
 
     assert not choose().options.flash_attention
     assert choose(gpu=True).options.flash_attention
