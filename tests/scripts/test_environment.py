@@ -66,9 +66,17 @@ def test_an_environment_for_serving_is_another_one() -> None:
     )
 
 
-@pytest.mark.parametrize(("is_serving", "project"), [(False, ["--editable", f"{ROOT}[dev]"]), (True, [str(ROOT)])])
+@pytest.mark.parametrize(
+    ("is_serving", "has_cuda", "project"),
+    [
+        (False, False, ["--editable", f"{ROOT}[dev]"]),
+        (False, True, ["--editable", f"{ROOT}[dev,gpu]"]),
+        (True, False, [str(ROOT)]),
+        (True, True, [f"{ROOT}[gpu]"]),
+    ],
+)
 def test_images_get_no_tests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_serving: bool, project: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_serving: bool, has_cuda: bool, project: list[str]
 ) -> None:
     installed: list[list[str]] = []
     monkeypatch.setattr("scripts.environment.VENV", tmp_path)
@@ -76,7 +84,7 @@ def test_images_get_no_tests(
     wheel = tmp_path / "llama_cpp_python.whl"
     wheel.touch()
 
-    install_packages(wheel, Steps(1, io.StringIO()), is_serving=is_serving)
+    install_packages(wheel, Steps(1, io.StringIO()), is_serving=is_serving, has_cuda=has_cuda)
 
     assert installed[0][-1] == str(wheel)
     assert installed[1] == ["--only-binary", "llama-cpp-python", *project]
