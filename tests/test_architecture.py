@@ -27,7 +27,7 @@ LAYERS = (
     ("models", "rag", "workers"),  # capabilities, joined through protocols
     ("engine", "encoders", "prompting", "storage"),  # mechanisms
     ("bindings",),
-    ("config", "telemetry", "protocols", "asked_child"),
+    ("config", "telemetry", "protocols", "asked_child", "faults"),
     ("types",),
     ("errors",),
     ("__init__",),
@@ -40,6 +40,7 @@ HOMES = {
     "typer": ("server.cli",),
     "rich": ("server.cli",),
     "uvicorn": ("server.cli",),
+    "httptools": ("server.cli.http_protocol",),
     "uvloop": ("server.cli",),
     "httpx": ("server.cli",),
     "starlette": ("server.api", "server.app"),
