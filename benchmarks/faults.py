@@ -1,15 +1,18 @@
-"""Faults: `kill -9` of each worker under traffic. How soon do clients hear of it, how soon does the model serve again?
+"""Faults: what becomes of requests, models and the server when something dies, hangs, is broken or is told to stop?
 
-    python -m benchmarks.faults                   # about two minutes on two cores
+    python -m benchmarks.faults                   # about five minutes on two cores
+    python -m benchmarks.faults --only 7 --repetitions 0
+    python -m benchmarks.faults --table           # what has been measured, into docs/performance.md
 
-Starts `hearth serve` with the default models. Each repetition kills each worker once, in turn, while four requests run
-in it and the other models answer requests of their own. Measured from the kill:
+First every row of `fault_rows.py`, each on a server of its own. Then `kill -9` of each worker under traffic, with the
+default models: each repetition kills each worker once, in turn, while four requests run in it and the other models
+answer requests of their own. Measured from the kill:
 
 - time to error: until the last of the four requests has ended with its error (the chats are streams, the others not);
 - time to serve again: until a new request, sent right after the errors, has its answer. Clients need not try again:
   the server holds that request while the model loads.
 
-Writes benchmarks/results/faults.json.
+Writes benchmarks/results/faults.json, and ends with 1 if something that must hold did not.
 """
 
 from __future__ import annotations
@@ -20,18 +23,25 @@ import json
 import os
 import secrets
 import signal
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import yaml
 
+from benchmarks import fault_rows
+from benchmarks.fault_rows import Row
 from benchmarks.machine import describe_machine, describe_versions, now, spread
+from benchmarks.results import FAULTS, load_results
 from benchmarks.server_process import ServerProcess
+from benchmarks.tables import PAGE, markdown, refill, significant
 from server.workers.keeper import SupervisionPolicy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,25 +192,85 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+ROWS: tuple[tuple[str, Callable[[Path], Awaitable[Row | list[Row]]]], ...] = (
+    ("1", fault_rows.queued_requests_wait),
+    ("2", fault_rows.abort_in_a_loop),
+    ("3", fault_rows.truncated_while_mapped),
+    ("4", fault_rows.no_memory_to_load),
+    ("5", fault_rows.victim_of_the_oom_killer),
+    ("6", fault_rows.broken_weights_at_start),
+    ("7", fault_rows.stopped_worker),
+    ("7", fault_rows.long_prefill),
+    ("8", fault_rows.slow_load),
+    ("9", fault_rows.killed_server),
+    ("16", fault_rows.terminated_with_streams),
+    ("16", partial(fault_rows.terminated_for_good, drain_s=5.0, signals=1)),
+    ("16", partial(fault_rows.terminated_for_good, drain_s=30.0, signals=2)),
+    ("28", fault_rows.refused_starts),
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "faults.json")
+    parser.add_argument("--repetitions", type=int, default=5, help="of the kills under traffic")
+    parser.add_argument("--only", action="append", help="number of a row; may be repeated")
+    parser.add_argument("--table", action="store_true", help="write the table, measure nothing")
+    parser.add_argument("--out", type=Path, default=FAULTS)
     arguments = parser.parse_args()
-    machine = describe_machine()
-    with tempfile.TemporaryDirectory() as folder, ServerProcess(_write_config(folder), Path(folder) / "log") as server:
-        server.wait_until_settled()
-        faults = asyncio.run(_measure(server, arguments.repetitions))
-    report = {
-        "made_at": now(),
-        "machine": machine,
-        "versions": describe_versions(),
-        "repetitions": arguments.repetitions,
-        "requests_running_in_the_worker": NUM_RUNNING,
-        "models": {model: _summarise(of_model) for model, of_model in faults.items()},
-    }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written to {arguments.out}")
+    if not arguments.table:
+        before = load_results(arguments.out)
+        report = {**before, **_measure_all(arguments.only, arguments.repetitions)}
+        if arguments.only:
+            kept = [row for row in before.get("rows", ()) if row["number"] not in arguments.only]
+            report["rows"] = sorted(kept + report["rows"], key=lambda row: int(row["number"]))
+        arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+        print(f"written to {arguments.out}")
+    results = load_results(arguments.out)
+    if arguments.out == FAULTS:
+        PAGE.write_text(refill(PAGE.read_text(encoding="utf-8"), {"faults": lambda: table(results)}), encoding="utf-8")
+    sys.exit(any(row["broken"] for row in results.get("rows", ())))
+
+
+def _measure_all(only: Sequence[str] | None, repetitions: int) -> dict[str, Any]:
+    report: dict[str, Any] = {"made_at": now(), "machine": describe_machine(), "versions": describe_versions()}
+    rows = [row for number, inject in ROWS if only is None or number in only for row in _inject(inject)]
+    if rows:
+        report["rows"] = [asdict(row) for row in rows]
+    if repetitions:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            ServerProcess(_write_config(folder), Path(folder) / "log") as server,
+        ):
+            server.wait_until_settled()
+            faults = asyncio.run(_measure(server, repetitions))
+        report["repetitions"] = repetitions
+        report["requests_running_in_the_worker"] = NUM_RUNNING
+        report["models"] = {model: _summarise(of_model) for model, of_model in faults.items()}
+    return report
+
+
+def _inject(inject: Callable[[Path], Awaitable[Row | list[Row]]]) -> list[Row]:
+    async def run(folder: Path) -> list[Row]:
+        rows = await inject(folder)
+        return rows if isinstance(rows, list) else [rows]
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = asyncio.run(run(Path(folder)))
+    for row in rows:
+        print(f"{row.number:>3} {row.fault}: {row.outcome} {row.figures}", *(f"BROKEN: {each}" for each in row.broken))
+    return rows
+
+
+def table(results: dict[str, Any]) -> str:
+    """The rows, as they stand in docs/performance.md."""
+
+    def cells(row: dict[str, Any]) -> tuple[str, ...]:
+        figures = ", ".join(f"{name} {significant(value)}" for name, value in row["figures"].items())
+        held = "yes" if not row["broken"] else f"**no**: {'; '.join(row['broken'])}"
+        return row["number"], row["fault"], row["outcome"], figures, held
+
+    head = ("Row", "Fault", "What happens", "Figures", "Holds")
+    return markdown(head, map(cells, results.get("rows", ())))
 
 
 def _write_config(folder: str) -> Path:

@@ -36,8 +36,11 @@ class ServerProcess:
         hello: The first line that it printed.
     """
 
-    def __init__(self, config: Path, log: Path, *, port: int = 0, own_session: bool = False) -> None:
+    def __init__(self, config: Path, log: Path, *, port: int = 0, own_session: bool = False, faults: str = "") -> None:
         """Start it with the models of `config`; returns as soon as it listens, while models load. Port 0: a free one.
+
+        Args:
+            faults: What shall go wrong in it; see `server/faults.py`.
 
         Raises:
             RuntimeError: It ended at once; the message has its log.
@@ -49,7 +52,7 @@ class ServerProcess:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=environment(),
+                env={**environment(), "FAULTS": faults},
                 start_new_session=own_session,
             )
         self.hello: str = self.process.stdout.readline()

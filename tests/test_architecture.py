@@ -27,7 +27,7 @@ LAYERS = (
     ("access", "models", "rag", "workers"),  # capabilities, joined through protocols
     ("engine", "encoders", "prompting", "storage"),  # mechanisms
     ("bindings",),
-    ("config", "telemetry", "protocols", "asked_child", "asker", "loadgen"),
+    ("config", "telemetry", "protocols", "asked_child", "asker", "faults", "loadgen"),
     ("types",),
     ("errors",),
     ("__init__",),
@@ -42,7 +42,7 @@ HOMES = {
     "uvicorn": ("server.cli",),
     "uvloop": ("server.cli",),
     "httpx": ("server.cli",),
-    "httptools": ("server.loadgen.connection",),
+    "httptools": ("server.cli.http_protocol", "server.loadgen.connection"),
     "matplotlib": ("server.cli.bench_chart",),
     "starlette": ("server.api", "server.app"),
     "orjson": ("server.api",),

@@ -15,8 +15,9 @@ from server.api.middleware.access_log import AccessLogMiddleware
 from server.api.middleware.authentication import AuthenticationMiddleware
 from server.api.middleware.browser_guard import BrowserGuardMiddleware
 from server.api.middleware.crash_guard import CrashGuardMiddleware
+from server.api.middleware.drain import Drain, DrainMiddleware
 from server.api.middleware.request_id import RequestIdMiddleware
-from server.api.routes import HEALTH_PATHS, build_routes
+from server.api.routes import HEALTH_PATHS, READY_PATHS, build_routes
 from server.config.schema import Limits
 from server.services import Services
 
@@ -30,12 +31,12 @@ def build_api(
     lifespan: Lifespan[Starlette] | None = None,
     policy: AccessPolicy | None = None,
 ) -> Starlette:
-    """Join services and HTTP. `lifespan` runs around the time in which requests are served.
+    """Join services and HTTP. `lifespan` runs around the time in which requests are served; `state.drain` ends it.
 
     Args:
         policy: Who is let in; default: anybody, as on a server without keys.
     """
-    policy = policy or AccessPolicy()
+    policy, drain = policy or AccessPolicy(), Drain()
     app = Starlette(
         routes=guard(build_routes(services, limits)),
         middleware=[
@@ -45,12 +46,14 @@ def build_api(
             Middleware(BrowserGuardMiddleware, policy=policy),
             *_cors(policy),
             Middleware(AuthenticationMiddleware, policy=policy, tries=FailedTries()),
+            Middleware(DrainMiddleware, drain, ready_paths=READY_PATHS, open_paths=HEALTH_PATHS),
         ],
         exception_handlers=exception_handlers(),
         lifespan=lifespan,
     )
     # A redirect would repeat the client's Host header; `/v1/models/` is simply not a route.
     app.router.redirect_slashes = False
+    app.state.drain = drain
     return app
 
 

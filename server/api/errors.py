@@ -109,8 +109,15 @@ INVALID_CODES = (
 FORBIDDEN_CODES = ("host_not_allowed", "origin_not_allowed")
 """Codes that `Forbidden` carries besides its own."""
 
-HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
-"""Codes for what the router refuses; it refuses nothing else.
+HTTP_CODES = {
+    400: "invalid_http",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    414: "uri_too_long",
+    431: "headers_too_large",
+}
+"""Codes for what the router refuses (404 and 405), and for what is refused before it is a request (`refusal.py`).
 
 `ERROR_TABLE`, `INVALID_CODES`, `FORBIDDEN_CODES` and this are all the codes that a client can get; a test looks for
 others in the source.

@@ -27,8 +27,12 @@ from server.api.vector_stores import BatchEndpoint, DocumentEndpoint, VectorStor
 from server.config.schema import Limits
 from server.services import Services
 
-HEALTH_PATHS = ("/health", "/health/live", "/livez", "/ready", "/health/ready", "/readyz")
+READY_PATHS = ("/ready", "/health/ready", "/readyz")
+HEALTH_PATHS = ("/health", "/health/live", "/livez", *READY_PATHS)
 """Asked every few seconds by machines, so not in the access log."""
+
+UPLOAD_PATHS = ("/v1/files", "/v1/vector_stores/import")
+"""Whose bodies are written to the disk as they come, however large."""
 
 RERANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/reranking", "/reranking")
 """Wherever a client of some API looks for rerank; see `rerank_dialects`."""

@@ -7,25 +7,33 @@ import errno
 import logging
 import math
 import os
+import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 import uvicorn
 import uvloop
 
 import server
+from server import faults
 from server.access.policy import has_keys, is_loopback
+from server.api.middleware.drain import Drain
+from server.api.routes import HEALTH_PATHS, UPLOAD_PATHS
 from server.app import build_app
+from server.cli.first_process import leave_first_process
+from server.cli.http_protocol import ConnectionBounds, HttpProtocol
+from server.cli.sd_notify import ServiceManager
 from server.cli.settings import ConfigOption, HostOption, PortOption, cache_dir, fail, load_or_exit
 from server.config.load import CLIENT_VARIABLES
-from server.config.schema import HearthConfig, ServerSettings
-from server.errors import StorageError
+from server.config.schema import HearthConfig, Limits, ServerSettings
+from server.errors import ConfigError, StorageError
 from server.models.weights import WeightsStore
 from server.storage.data_layout import DataLayout
 from server.storage.data_lock import data_lock
@@ -33,12 +41,17 @@ from server.telemetry.logs import configure_logs, resolve_format
 
 logger = logging.getLogger(__name__)
 
-DRAIN_S = 30.0
-"""How long running requests may take to end after SIGTERM or Ctrl-C; a second signal ends them at once. Meanwhile new
-connections are refused."""
-
 _LAST_WORDS_S = 1.0
-"""What is left of `DRAIN_S` to those that take longer, for an answer or an event that says so."""
+"""What is left of `drain_s` to those that take longer, for an answer or an event that says so."""
+
+_KEEP_ALIVE_S = 5
+"""How long a connection may stay open without a request."""
+
+MAX_OPEN_FILES = 65536
+"""More are not asked of the operating system: connections, `max_connections` of them, and a few hundred besides."""
+
+_FILES_BESIDES = 256
+"""Open files of the server that are no connections: pipes and sockets of workers, database, uploads, what is parsed."""
 
 _BACKLOG = 2048
 
@@ -58,6 +71,7 @@ def serve(
 
     Models load in the background: the server answers at once, and each model as soon as it is ready.
     """
+    leave_first_process()
     flags = {
         "host": host,
         "port": port,
@@ -69,6 +83,7 @@ def serve(
     configure_logs(settings.server.log_level, resolve_format(settings.server.log_format))
     for name in CLIENT_VARIABLES:  # not for us, and even less for the processes that we start
         os.environ.pop(name, None)
+    _arm_faults()
     with _data_dir_held(settings.server.data_dir):
         _check_exposure(settings.server)
         listener = _bind(settings.server)
@@ -83,25 +98,64 @@ async def _run(settings: HearthConfig, listener: socket.socket) -> None:
     app = build_app(settings, WeightsStore(settings.server.weights_dir, cache_dir()), holds_data_dir=True)
     uvicorn_config = uvicorn.Config(
         app,
-        http="httptools",
+        http=cast(Any, partial(HttpProtocol, bounds=_bounds(settings.server.limits))),
+        ws="none",
         log_config=None,
         access_log=False,  # the API writes one line per request itself
         server_header=False,
-        timeout_graceful_shutdown=math.ceil(DRAIN_S),  # then it cuts connections; by now only those that send slowly
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(_LAST_WORDS_S),  # then it cuts connections, those that send slowly
     )
-    await _Server(uvicorn_config, end_requests=app.state.supervisor.stop).serve(sockets=[listener])
+    server = _Server(
+        uvicorn_config,
+        settings=settings.server,
+        drain=app.state.drain,
+        end_requests=app.state.supervisor.stop,
+        manager=ServiceManager.of(os.environ),
+    )
+    await server.serve(sockets=[listener])
+
+
+def _bounds(limits: Limits) -> ConnectionBounds:
+    return ConnectionBounds(
+        receive_timeout_s=limits.receive_timeout_s,
+        max_connections=min(limits.max_connections, max(1, _allow_open_files() - _FILES_BESIDES)),
+        upload_paths=UPLOAD_PATHS,
+        always_open=HEALTH_PATHS,
+    )
+
+
+def _allow_open_files() -> int:
+    """Raise the limit of open files as far as it may be; return it. By default it is 1024, for programs of old."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, but what outlasts the drain, or a second signal, ends with an error instead of being cut.
+    """uvicorn's server, which drains before it shuts down, and ends with an error what outlasts the drain.
 
     Args:
         end_requests: Ends all requests at once; called at most once.
     """
 
-    def __init__(self, config: uvicorn.Config, *, end_requests: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        settings: ServerSettings,
+        drain: Drain,
+        end_requests: Callable[[], Awaitable[None]],
+        manager: ServiceManager,
+    ) -> None:
         super().__init__(config)
+        self._settings = settings
+        self._drain = drain
         self._end_requests = end_requests
+        self._manager = manager
         self._is_hurried = asyncio.Event()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -111,17 +165,42 @@ class _Server(uvicorn.Server):
         else:
             super().handle_exit(sig, frame)
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        ending = asyncio.create_task(self._end_in_time())
+    async def main_loop(self) -> None:
+        self._manager.say_ready()
+        feeding = asyncio.create_task(self._manager.keep_content())
         try:
-            await super().shutdown(sockets)
+            await super().main_loop()
+            await self._drain_requests()
         finally:
-            ending.cancel()
+            feeding.cancel()
 
-    async def _end_in_time(self) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._is_hurried.wait(), DRAIN_S - _LAST_WORDS_S)
+    async def _drain_requests(self) -> None:
+        """Let what runs come to its end, as long as it may, while what comes is served, and then refused.
+
+        The door stays open meanwhile: a refused connection tells nobody why, nor when to come back.
+        """
+        self._manager.say_stopping()
+        self._drain.has_begun = True
+        await self._unless_hurried(asyncio.sleep(self._settings.drain_delay_s), timeout_s=None)
+        self._drain.is_refusing = True
+        if running := set(self.server_state.tasks):
+            left_s = max(0.0, self._settings.drain_s - _LAST_WORDS_S)
+            await self._unless_hurried(asyncio.wait(running), timeout_s=left_s)
         await self._end_requests()
+
+    async def _unless_hurried(self, work: Coroutine[Any, Any, object], *, timeout_s: float | None) -> None:
+        """Await `work`, but no longer than until a second signal."""
+        working, hurrying = asyncio.create_task(work), asyncio.create_task(self._is_hurried.wait())
+        await asyncio.wait((working, hurrying), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        hurrying.cancel()
+
+
+def _arm_faults() -> None:
+    try:
+        faults.arm(os.environ)
+    except ConfigError as exc:
+        fail(exc.message)
 
 
 @contextmanager

@@ -103,6 +103,20 @@ class Limits(Section):
     load_wait_s: float = Field(
         60.0, ge=0, le=3600, description="How long a request waits for a model that is loading, before it gets 503."
     )
+    receive_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="How long a request may take to arrive, headers and body; later ones get 408. Files and imported "
+        "stores may take as long as they need, at 1 KiB/s or more.",
+    )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        le=65536,
+        description="Most connections at a time; requests on those above get 503 at once. Fewer where the operating "
+        "system allows fewer open files.",
+    )
 
 
 class ServerSettings(Section):
@@ -148,6 +162,20 @@ class ServerSettings(Section):
         le=1,
         description="Part of the time that bulk embedding and reranking (`priority: bulk`) may compute in while a chat "
         "model answers on the same processor; 1: they do not yield.",
+    )
+    drain_s: float = Field(
+        30.0,
+        ge=0,
+        le=3600,
+        description="How long running requests may take to end after SIGTERM or Ctrl-C; then, or at a second signal, "
+        "they end with an error.",
+    )
+    drain_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="How long new requests are served after SIGTERM or Ctrl-C, while `/ready` says 503: as long as a "
+        "load balancer takes to notice.",
     )
     limits: Limits = Field(default_factory=Limits, description="Bounds that protect the server from its clients.")
 

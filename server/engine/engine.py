@@ -36,6 +36,7 @@ class Engine:
 
     Args:
         is_end: Whether a token ends a text.
+        on_begin: Told the ids of requests before they are computed for the first time.
         clock: Seconds; what `Sequence.arrived_at` and `deadline_at` are measured by.
 
     Attributes:
@@ -51,6 +52,7 @@ class Engine:
         cost: StepCost,
         *,
         is_end: Callable[[int], bool],
+        on_begin: Callable[[list[str]], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
@@ -58,6 +60,7 @@ class Engine:
         self._sampler = sampler
         self._cost = cost
         self._is_end = is_end
+        self._on_begin = on_begin
         self._clock = clock
         self._masks = TokenMasks()
         self._batch = Batch(backend.max_batch_tokens)
@@ -95,7 +98,10 @@ class Engine:
         self._drain_inbox()
         now = self._clock()
         self._expire(now)
+        num_waiting = self.num_waiting
         runs = self._scheduler.schedule(now)
+        if self.num_waiting < num_waiting:
+            self._on_begin([each.request_id for each in self._scheduler.running if each.started_at == now])
         if runs:
             self._run(runs)
         return self._take_outputs()

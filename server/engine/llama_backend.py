@@ -7,6 +7,7 @@ import ctypes
 import numpy as np
 import numpy.typing as npt
 
+from server import faults
 from server.bindings.llama_context import DECODED, NO_KV_SLOT, LlamaContext, SequenceState
 from server.engine.backend import BatchFailed, CellStates, Logits, OutOfCells
 from server.engine.batch import Batch
@@ -51,6 +52,7 @@ class LlamaBackend:
         return logits
 
     def _compute(self, batch: Batch, part: slice | npt.NDArray[np.bool_]) -> None:
+        faults.reach("worker.decode")
         status = self._context.decode(
             batch.token_ids[part], batch.positions[part], batch.seq_ids[part], batch.wants_logits[part]
         )

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from server import faults
 from server.errors import StorageError
 from server.storage.disk_errors import disk_errors
 from server.storage.disk_room import check_room
@@ -130,6 +131,7 @@ class Database:
             self._version += 1
             try:
                 result = work(db)
+                faults.reach("db.commit")
                 db.execute("COMMIT")
             finally:
                 _roll_back(db)

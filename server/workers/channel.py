@@ -17,6 +17,7 @@ from collections.abc import Callable
 import msgspec
 import zmq
 
+from server import faults
 from server.workers.messages import (
     FromWorker,
     Heartbeat,
@@ -148,6 +149,7 @@ class ChildChannel:
         next_heartbeat = time.monotonic()
         while True:
             if time.monotonic() >= next_heartbeat:
+                faults.reach("worker.heartbeat")
                 self.send(self._heartbeat())
                 next_heartbeat = time.monotonic() + HEARTBEAT_INTERVAL_S
             wait_s = max(0.0, next_heartbeat - time.monotonic())

@@ -49,6 +49,7 @@ from server.workers.front import Asked, Front
 from server.workers.gpu_placement import place_chat_model
 from server.workers.messages import (
     Abort,
+    Begun,
     Generate,
     Heartbeat,
     PiecesTold,
@@ -140,6 +141,9 @@ class ChatWorker:
             # The loop must survive a bug: all live requests end, with the traceback in the log, and the next ones run.
             logger.exception("engine step failed")
             return self._engine.fail_all("internal error; the server's log has details")
+
+    def _say_begun(self, request_ids: list[str]) -> None:
+        self._send(Begun(request_ids))
 
     # ---- the text thread
 
@@ -262,7 +266,8 @@ class ChatWorker:
             ),
             cost,
         )
-        return Engine(backend, scheduler, Sampler(self._model.vocab.is_end), cost, is_end=self._is_end)
+        sampler = Sampler(self._model.vocab.is_end)
+        return Engine(backend, scheduler, sampler, cost, is_end=self._is_end, on_begin=self._say_begun)
 
     def _make_grammars(self) -> GrammarCompiler:
         vocab = self._model.vocab

@@ -18,6 +18,7 @@ from typing import NoReturn, Protocol
 
 import msgspec
 
+from server import faults
 from server.config.schema import ModelConfig
 from server.errors import HearthError
 from server.telemetry.logs import configure_logs
@@ -70,6 +71,7 @@ def run_child(load: Callable[[ModelConfig, WorkerSpec, Send], Worker]) -> None:
     spec = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSpec)
     config = ModelConfig.model_validate_json(spec.model_json)
     configure_logs(spec.log_level, spec.log_format, model=config.id)
+    faults.arm(os.environ, model=config.id)
     threading.excepthook = _die_of_thread
     worker: Worker | None = None
 
@@ -90,6 +92,7 @@ def run_child(load: Callable[[ModelConfig, WorkerSpec, Send], Worker]) -> None:
     exit_code = 0
     try:
         started = time.monotonic()
+        faults.reach("worker.load")
         loaded = load(config, spec, channel.send)
         facts = msgspec.structs.replace(loaded.facts, load_s=round(time.monotonic() - started, 3))
         worker = loaded

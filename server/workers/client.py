@@ -41,6 +41,7 @@ from server.workers.channel import ParentChannel
 from server.workers.cpu_split import CpuSplit
 from server.workers.messages import (
     Abort,
+    Begun,
     BulkShare,
     Embed,
     Embedded,
@@ -74,6 +75,10 @@ _OneAnswer = Embedded | Reranked | Tokenized | Reply | RequestFailed
 _Answer = StreamEvent | _OneAnswer | HearthError
 
 
+class _NeverBegun(WorkerCrashed):
+    """The worker died while the request waited in it: it had been read, and was not computed."""
+
+
 class WorkerClient:
     """Implements `ChatModel`, `EmbeddingModel` and `RerankModel` (whichever the model is) over one worker.
 
@@ -103,6 +108,9 @@ class WorkerClient:
             self._cpu_split.listen(self._send_bulk_share)
         self._channel: ParentChannel | None = None
         self._answers: dict[str, asyncio.Queue[_Answer]] = {}
+        # Generations that the worker has read, and that it has begun, as far as it has said so.
+        self._read: set[str] = set()
+        self._begun: set[str] = set()
         self._state_changed = asyncio.Event()
         self._ids = itertools.count()
         self._state: ModelState = "unloaded"
@@ -129,21 +137,27 @@ class WorkerClient:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         with self._admitted():
-            await self._wait_until_ready(deadline_at=_deadline_of(request))
-            answers = self._open(request.request_id)
-            is_over = False
-            try:
-                self._send(Generate(request))
-                while not is_over:
-                    event = await answers.get()
-                    if isinstance(event, HearthError | Failed):
-                        is_over = True
-                        raise event if isinstance(event, HearthError) else _error_of(event)
-                    assert isinstance(event, Started | Delta | Finished)
-                    is_over = isinstance(event, Finished)
-                    yield event
-            finally:
-                self._close(request.request_id, abort=not is_over)
+            is_over, num_told, may_begin_again = False, 0, True
+            while not is_over:
+                await self._wait_until_ready(deadline_at=_deadline_of(request))
+                answers = self._open(request.request_id)
+                try:
+                    self._send(Generate(request))
+                    while not is_over:
+                        event = await answers.get()
+                        if isinstance(event, _NeverBegun) and may_begin_again and num_told <= 1:
+                            may_begin_again = False  # in two crashes: then it may have its part in them
+                            break
+                        if isinstance(event, HearthError | Failed):
+                            is_over = True
+                            raise event if isinstance(event, HearthError) else _error_of(event)
+                        assert isinstance(event, Started | Delta | Finished)
+                        is_over = isinstance(event, Finished)
+                        if num_told == 0 or not isinstance(event, Started):
+                            num_told += 1
+                            yield event
+                finally:
+                    self._close(request.request_id, abort=not is_over)
 
     async def token_ids(self, inputs: Sequence[str | Prompt]) -> list[TokenIds]:
         request_id = f"token-ids-{next(self._ids)}"
@@ -226,19 +240,22 @@ class WorkerClient:
             self._send_bulk_share(self._cpu_split.share)
 
     def detach(self) -> None:
-        """The worker is gone: end all that it was working on, and let new requests wait for the next one, if any."""
+        """The worker is gone: end all that it was working on, and let new requests wait for the next one, if any.
+
+        Generations that only waited in it wait for the next one, too.
+        """
         self._channel = self.encoded = None
-        error: HearthError
         if self._state == "draining":
             error = ModelUnavailable(f"model {self._config.id!r} was stopped before this request was done; try again")
-        else:
-            self.set_state("loading")
-            error = WorkerCrashed(
-                f"the worker of model {self._config.id!r} ended while it ran this request; try again",
-                retry_after_s=RETRY_AFTER_S,
-            )
-        for answers in self._answers.values():
-            answers.put_nowait(error)
+            for answers in self._answers.values():
+                answers.put_nowait(error)
+            return
+        self.set_state("loading")
+        message = f"the worker of model {self._config.id!r} ended while it ran this request; try again"
+        for request_id, answers in self._answers.items():
+            only_waited = request_id in self._read and request_id not in self._begun
+            kind = _NeverBegun if only_waited else WorkerCrashed
+            answers.put_nowait(kind(message, retry_after_s=RETRY_AFTER_S))
 
     def dispatch(self, message: FromWorker) -> None:
         """Hand a worker's message to whoever waits for it. Those that nobody waits for any more are dropped."""
@@ -246,6 +263,10 @@ class WorkerClient:
             for output in message.outputs:
                 if answers := self._answers.get(output.request_id):
                     answers.put_nowait(output.event)
+                    if isinstance(output.event, Started):
+                        self._read.add(output.request_id)
+        elif isinstance(message, Begun):
+            self._begun.update(self._answers.keys() & message.request_ids)
         elif isinstance(message, _OneAnswer) and message.request_id in self._answers:
             self._answers[message.request_id].put_nowait(message)
 
@@ -318,6 +339,8 @@ class WorkerClient:
 
     def _close(self, request_id: str, *, abort: bool) -> None:
         del self._answers[request_id]
+        self._read.discard(request_id)
+        self._begun.discard(request_id)
         if self._is_chatting and not self._answers:
             self._is_chatting = False
             self._cpu_split.chat_ends()

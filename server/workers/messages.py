@@ -185,6 +185,12 @@ class StepOutput(msgspec.Struct, frozen=True, tag="step"):
     outputs: list[StreamOutput]
 
 
+class Begun(msgspec.Struct, frozen=True, tag="begun"):
+    """These generations are about to be computed: whatever becomes of the worker, they have been part of it."""
+
+    request_ids: list[str]
+
+
 class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
     """Answer to `Embed`: float32 [num_inputs, dimensions]."""
 
@@ -246,7 +252,9 @@ class RequestFailed(msgspec.Struct, frozen=True, tag="request_failed"):
     error: Failed
 
 
-FromWorker = Ready | LoadError | Heartbeat | StepOutput | Embedded | Reranked | Tokenized | Reply | RequestFailed
+FromWorker = (
+    Ready | LoadError | Heartbeat | StepOutput | Begun | Embedded | Reranked | Tokenized | Reply | RequestFailed
+)
 
 encoder = msgspec.msgpack.Encoder()
 to_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 
+from server import faults
 from server.config.schema import ModelConfig
 from server.engine.script import input_text, play, render, token_ids
 from server.errors import (
@@ -24,6 +25,7 @@ from server.types import Delta, Failed, GenerateRequest, ModelFacts, Started, St
 from server.workers.child import Send, run_child
 from server.workers.messages import (
     Abort,
+    Begun,
     Generate,
     Heartbeat,
     Question,
@@ -99,7 +101,9 @@ class ScriptWorker:
 
     async def _play(self, request: GenerateRequest) -> None:
         try:
-            self._say(request, Started(self._count_prompt(request)))
+            num_prompt_tokens = self._count_prompt(request)
+            self._send(Begun([request.request_id]))  # first: nothing waits here once it has been read
+            self._say(request, Started(num_prompt_tokens))
             if request.echoes:
                 self._say(request, Delta(input_text(request.prompt)))
             async with asyncio.timeout_at(self._deadline_of(request)):
@@ -117,6 +121,7 @@ class ScriptWorker:
         sampling = request.sampling
         for step in play(self._rules, request.prompt, max_tokens=sampling.max_tokens, stop=sampling.stop):
             await asyncio.sleep(step.delay_s)
+            faults.reach("worker.decode")
             if isinstance(step.event, Failed) and step.event.code == WorkerCrashed.code:
                 os.kill(os.getpid(), signal.SIGKILL)
             self._say(request, step.event)

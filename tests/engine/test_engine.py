@@ -175,6 +175,19 @@ def test_an_ending_says_where_the_time_went() -> None:
     assert ending.timings.decode_ms > ending.timings.prefill_ms
 
 
+def test_who_is_computed_for_the_first_time_is_told() -> None:
+    """So that a crash is known to be none of the others' doing."""
+    engine = EngineUnderTest(FakeBackend(), max_running=1)
+    engine.add("a", [1, 2])
+    engine.add("b", [3, 4])
+
+    engine.step()
+    first = list(engine.begun)
+    engine.run_until_idle()
+
+    assert (first, engine.begun) == (["a"], ["a", "b"])
+
+
 def test_stop_string_ends_the_text_before_it() -> None:
     prompt = [3, 1, 4]
     tokens = generate_alone(prompt, max_tokens=8, vocab_size=50)

@@ -47,8 +47,15 @@ class EngineUnderTest:
         ticks = itertools.count()
         kv_cache = KVCache(backend, parked=parked)
         scheduler = Scheduler(kv_cache, SchedulerOptions(**{**defaults, **options}), cost)  # type: ignore[arg-type]
+        self.begun: list[str] = []
         self.engine = Engine(
-            backend, scheduler, Sampler(is_end), cost, is_end=lambda token_id: token_id == 0, clock=lambda: next(ticks)
+            backend,
+            scheduler,
+            Sampler(is_end),
+            cost,
+            is_end=lambda token_id: token_id == 0,
+            on_begin=self.begun.extend,
+            clock=lambda: next(ticks),
         )
         self._late: list[TokenOutput] | None = [] if is_text_late else None
         self._texts = OutputProcessor(self.engine.abort, is_end=lambda token_id: token_id == 0, names=PIECES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +16,9 @@ import httpx
 import pytest
 import yaml
 
-from benchmarks import server_process
 from benchmarks.server_process import ServerProcess
 from tests.integration.conftest import RunHearth
-from tests.integration.live_models import ask
+from tests.integration.live_models import SCRIPT, ask
 
 pytestmark = pytest.mark.integration
 
@@ -55,11 +54,10 @@ ENDLESS = {"id": "script", "kind": "chat", "backend": "script", "script": [{"tex
     ids=["drain is over", "second SIGTERM", "second Ctrl-C"],
 )
 def test_requests_that_are_not_waited_for_end_with_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drain_s: int, signals: list[signal.Signals]
+    tmp_path: Path, drain_s: int, signals: list[signal.Signals]
 ) -> None:
-    monkeypatch.setattr(server_process, "HEARTH", _hearth_that_drains_for(drain_s, tmp_path / "hearth"))
     config = tmp_path / "models.yaml"
-    config.write_text(yaml.safe_dump({"models": [ENDLESS]}))
+    config.write_text(yaml.safe_dump({"server": {"drain_s": drain_s}, "models": [ENDLESS]}))
 
     with ServerProcess(config, tmp_path / "log") as server, _unanswered(server) as unanswered:
         started = time.monotonic()
@@ -75,16 +73,6 @@ def test_requests_that_are_not_waited_for_end_with_an_error(
         assert server.process.wait(10) == 0
 
 
-def _hearth_that_drains_for(drain_s: int, place: Path) -> str:
-    """Write the `hearth` command with less patience."""
-    place.write_text(
-        f"#!{sys.executable}\nfrom server.cli import serve\nfrom server.cli.main import app\n"
-        f"serve.DRAIN_S = {drain_s}\napp()\n"
-    )
-    place.chmod(0o700)
-    return str(place)
-
-
 @contextmanager
 def _unanswered(server: ServerProcess) -> Iterator[HTTPConnection]:
     """A chat request without stream, sent but not waited for."""
@@ -97,23 +85,19 @@ def _unanswered(server: ServerProcess) -> Iterator[HTTPConnection]:
 
 
 def _send(server: ServerProcess, signals: list[signal.Signals]) -> None:
-    """Send one signal after the other, each after the one before has taken effect: new connections are refused."""
+    """Send one signal after the other, each after the one before has taken effect."""
     for number, one in enumerate(signals):
         if number:
-            _wait_until_refused(server)
+            wait_until_draining(server)
         server.process.send_signal(one)
 
 
-def _wait_until_refused(server: ServerProcess) -> None:
+def wait_until_draining(server: ServerProcess) -> None:
     give_up_at = time.monotonic() + 10
     while time.monotonic() < give_up_at:
-        try:
-            httpx.get(f"{server.url}/health")
-        except httpx.ConnectError:
+        if httpx.get(f"{server.url}/ready").json()["status"] == "draining":
             return
-        except httpx.TransportError:
-            continue  # it connected at the very moment at which the server closed its door
-    raise AssertionError("the server still takes connections")
+    raise AssertionError("the server goes on as if nothing had been said")
 
 
 def _stream_and_interrupt(server: ServerProcess, interrupt: Callable[[], None]) -> str:
@@ -173,3 +157,36 @@ def test_a_killed_server_takes_its_workers_along_and_starts_again_on_its_port(
     with ServerProcess(script_config, tmp_path / "log", port=int(server.url.rpartition(":")[2])) as again:
         assert again.url == server.url
         assert httpx.post(f"{again.url}/v1/chat/completions", json=ask("hi"), timeout=30).status_code == 200
+
+
+def test_a_load_balancer_has_time_to_notice_that_the_server_leaves(tmp_path: Path) -> None:
+    config = tmp_path / "models.yaml"
+    config.write_text(yaml.safe_dump({"server": {"drain_delay_s": 1.0}, "models": [SCRIPT]}))
+
+    with ServerProcess(config, tmp_path / "log") as server:
+        server.wait_until_settled()
+        server.process.send_signal(signal.SIGTERM)
+        wait_until_draining(server)
+        served = httpx.post(f"{server.url}/v1/chat/completions", json=ask("hi"), timeout=30)
+
+        assert served.status_code == 200
+        assert served.headers["connection"] == "close"
+        assert server.process.wait(10) == 0
+
+
+def test_systemd_hears_that_it_is_ready_alive_and_stopping(
+    script_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "300000")
+
+        with ServerProcess(script_config, tmp_path / "log") as server:
+            heard = [manager.recv(100) for _ in range(3)]
+            assert server.stop() == 0
+        while heard[-1] != b"STOPPING=1":
+            heard.append(manager.recv(100))
+
+    assert heard[:3] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]

@@ -40,6 +40,7 @@ from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
 from server.workers.cpu_split import CpuSplit
 from server.workers.messages import (
     Abort,
+    Begun,
     BulkShare,
     Embed,
     Embedded,
@@ -183,6 +184,52 @@ async def test_after_a_crash_requests_wait_for_the_next_worker() -> None:
     stage.say(asked.request_id, Started(1), END)
 
     assert await task == [Started(1), END]
+
+
+async def test_a_request_that_only_waited_in_a_worker_waits_for_the_next_one() -> None:
+    stage, asked = make_stage(), request()
+    task = await begin(collect(stage, asked))
+    stage.say(asked.request_id, Started(1))
+    await begin(asyncio.sleep(0))
+
+    stage.client.detach()
+    await begin(asyncio.sleep(0))
+    stage.attach()
+    await begin(asyncio.sleep(0))
+    stage.say(asked.request_id, Started(1), Delta("a"), END)
+
+    assert await task == [Started(1), Delta("a"), END]
+    assert stage.channel.sent == [Generate(asked), Generate(asked)]
+
+
+@pytest.mark.parametrize("was_echoed", [False, True], ids=["begun", "echoed"])
+async def test_a_request_that_has_been_begun_or_said_something_is_not_repeated(*, was_echoed: bool) -> None:
+    stage, asked = make_stage(), request()
+    task = await begin(collect(stage, asked))
+    stage.say(asked.request_id, Started(1), *([Delta("the prompt")] if was_echoed else []))
+    if not was_echoed:
+        stage.client.dispatch(Begun([asked.request_id]))
+
+    stage.client.detach()
+
+    with pytest.raises(WorkerCrashed):
+        await task
+
+
+async def test_a_request_that_was_in_two_crashes_is_not_tried_again() -> None:
+    stage, asked = make_stage(), request()
+    task = await begin(collect(stage, asked))
+    for _ in range(2):
+        stage.say(asked.request_id, Started(1))
+        stage.client.detach()
+        await begin(asyncio.sleep(0))
+        stage.attach()
+        await begin(asyncio.sleep(0))
+
+    with pytest.raises(WorkerCrashed):
+        await task
+    assert stage.channel.sent == [Generate(asked), Generate(asked)]
+    assert stage.client.num_requests == 0
 
 
 async def test_closing_a_stream_early_aborts_it() -> None:

@@ -34,6 +34,7 @@ from server.types import (
 )
 from server.workers.messages import (
     Abort,
+    Begun,
     BulkShare,
     Embed,
     Embedded,
@@ -114,6 +115,7 @@ FROM_WORKER: list[FromWorker] = [
     LoadError("no such file"),
     Heartbeat(num_steps=3, busy_s=0.25, num_running=1, num_waiting=2, encoded=EncoderCounts(num_batches=3)),
     StepOutput([StreamOutput(str(n), event) for n, event in enumerate(EVENTS)]),
+    Begun(["r", "s"]),
     Embedded("e", b"\0\1\2\3", 1, 7, num_truncated=1, num_cached=2),
     Reranked("k", b"\0\1\2\3", 7, num_truncated=1, num_cached=2, num_cached_tokens=5),
     Tokenized("t", [[Token(101, "[CLS]"), Token(7, "a", 0, 1)], []]),

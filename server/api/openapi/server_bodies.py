@@ -49,7 +49,7 @@ class ReadyModel(Body):
 
 
 class Readiness(Body):
-    status: Literal["ready", "not_ready"]
+    status: Literal["ready", "not_ready", "draining"]
     models: dict[str, ReadyModel]
 
 
