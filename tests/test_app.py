@@ -97,10 +97,10 @@ async def test_a_disk_that_was_full_at_the_start_is_tried_again(
 ) -> None:
     errors: list[Exception] = [StorageFull("no room is left"), StorageFull("no room is left")]
 
-    def open_database(path: Path) -> Database:
-        if errors:
+    def open_database(path: Path, *migrations: str) -> Database:
+        if errors and path.name == "hearth.sqlite":
             raise errors.pop(0)
-        return REAL_OPEN(path)
+        return REAL_OPEN(path, *migrations)
 
     monkeypatch.setattr(Database, "open", open_database)
     monkeypatch.setattr(app, "RETRY_S", 0.01)
@@ -120,9 +120,9 @@ async def test_models_do_not_wait_for_a_data_directory_that_takes_long(
 ) -> None:
     may_open = threading.Event()
 
-    def open_database(path: Path) -> Database:
-        assert may_open.wait(10)
-        return REAL_OPEN(path)
+    def open_database(path: Path, *migrations: str) -> Database:
+        assert path.name != "hearth.sqlite" or may_open.wait(10)
+        return REAL_OPEN(path, *migrations)
 
     monkeypatch.setattr(Database, "open", open_database)
     monkeypatch.setattr(app, "OPENING_S", 0)
@@ -144,9 +144,9 @@ async def test_a_stop_waits_for_a_database_that_is_being_opened(
     may_open = threading.Event()
     closed: list[Database] = []
 
-    def open_database(path: Path) -> Database:
-        assert may_open.wait(10)
-        return REAL_OPEN(path)
+    def open_database(path: Path, *migrations: str) -> Database:
+        assert path.name != "hearth.sqlite" or may_open.wait(10)
+        return REAL_OPEN(path, *migrations)
 
     real_close = Database.close
     monkeypatch.setattr(Database, "open", open_database)
@@ -156,7 +156,7 @@ async def test_a_stop_waits_for_a_database_that_is_being_opened(
     async with serving(tmp_path / "data"):
         asyncio.get_running_loop().call_later(0.01, may_open.set)
 
-    assert len(closed) == 1
+    assert len(closed) == 2  # keys as well
 
 
 async def test_a_damaged_database_stops_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,7 +24,7 @@ LAYERS = (
     ("app",),
     ("api",),
     ("services",),
-    ("models", "rag", "workers"),  # capabilities, joined through protocols
+    ("models", "rag", "workers", "access"),  # capabilities, joined through protocols
     ("engine", "encoders", "prompting", "storage"),  # mechanisms
     ("bindings",),
     ("config", "telemetry", "protocols", "asked_child"),
@@ -72,6 +72,9 @@ HOMES = {
     "selectolax": ("server.rag.loaders.html_page",),
     "yaml": ("server.config", "server.cli.config"),
     "structlog": ("server.telemetry",),
+    "prometheus_client": ("server.telemetry",),
+    "opentelemetry": ("server.telemetry.tracing",),
+    "pynvml": ("server.bindings.gpu_load",),
 }
 
 MODEL_RUNTIMES = ("llama_cpp", "llguidance", "torch", "sentence_transformers", "transformers", "onnxruntime")

@@ -32,6 +32,7 @@ from server.errors import (
     ObjectNotFound,
     Overloaded,
     Reindexed,
+    RequestCancelled,
     RequestTooLarge,
     StorageError,
     StorageFull,
@@ -62,6 +63,7 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
     ModelNotFound: (404, INVALID),
     ObjectNotFound: (404, INVALID),
     Conflict: (409, INVALID),
+    RequestCancelled: (499, SERVER),
     StorageError: (500, SERVER),
     StorageFull: (507, SERVER),
     StorageUnavailable: (503, SERVER),
@@ -79,6 +81,7 @@ SHOULD_RETRY: dict[type[HearthError], bool] = {
     Reindexed: True,
     Conflict: False,
     DeadlineExceeded: False,
+    RequestCancelled: False,
     StorageFull: False,
 }
 """Whether the same request may succeed soon; of other classes, clients judge by the status."""

@@ -13,6 +13,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -54,6 +55,16 @@ class Ingestion:
         self._held: set[str] = set()  # stores whose waiting jobs wait on
         self._waits: dict[str, _Wait] = {}  # by store; the jobs of these, too
         self._is_stopped = False
+
+    @property
+    def num_running(self) -> int:
+        """Documents that are worked on."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Documents whose turn has not come."""
+        return len(self._jobs) - len(self._running)
 
     async def start(self) -> None:
         """Take up what an earlier process left unfinished."""
@@ -121,7 +132,8 @@ class Ingestion:
 
     def _fill(self) -> None:
         while not self._is_stopped and (job := self._take()):
-            task = asyncio.create_task(job.run(), name=f"ingestion of {job.document.file_id}")
+            # In a context of its own: whatever it asks of models is not done for the request that brought the document.
+            task = asyncio.create_task(job.run(), name=f"ingestion of {job.document.file_id}", context=Context())
             self._running[job.document.id] = task
             task.add_done_callback(partial(self._on_end, job))
 
@@ -181,7 +193,8 @@ class Ingestion:
         """Let no job of a store begin before its model is ready."""
         store_id = job.document.store_id
         if store_id not in self._waits and not self._is_stopped:
-            task = asyncio.create_task(job.wait_for_model(), name=f"ingestion of {job.document.file_id} waits")
+            waiting = job.wait_for_model()
+            task = asyncio.create_task(waiting, name=f"ingestion of {job.document.file_id} waits", context=Context())
             self._waits[store_id] = _Wait(job, task)
             task.add_done_callback(lambda _: self._end_wait(store_id))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import Context
 
 from server.rag.documents import ReindexRecord
 from server.rag.reindex_job import ReindexJob, ReindexTools
@@ -36,7 +37,8 @@ class Reindexing:
                 return
             self.cancel(store_id)
         job = ReindexJob(reindex, self._tools)
-        task = asyncio.create_task(self._run(job), name=f"reindex of {store_id}")
+        # In a context of its own: what it asks of models is not done for the request that began it.
+        task = asyncio.create_task(self._run(job), name=f"reindex of {store_id}", context=Context())
         self._jobs[store_id] = reindex, job, task
         task.add_done_callback(lambda task: self._forget(store_id, task))
 

@@ -101,7 +101,7 @@ class ScriptWorker:
         try:
             self._say(request, Started(self._count_prompt(request)))
             if request.echoes:
-                self._say(request, Delta(input_text(request.prompt)))
+                self._say(request, Delta(input_text(request.prompt), num_tokens=0))
             async with asyncio.timeout_at(self._deadline_of(request)):
                 await self._say_script(request)
         except TimeoutError:
