@@ -28,6 +28,7 @@ SCHEMAS = _FOLDER / "schemas.json"
 PARSERS = _FOLDER / "parsers.json"
 GPU = _FOLDER / "gpu.json"
 TEMPLATES = _FOLDER / "templates.json"
+LEDGER = _FOLDER / "ledger.json"
 
 
 def load_results(path: Path = CHAT) -> Section:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from starlette.applications import Starlette
 
 import server
 from server.access.accounts import Accounts
+from server.access.metered_model import MeteredModel
 from server.access.policy import policy_of
+from server.access.usage_ledger import UsageLedger
 from server.api.application import build_api
 from server.api.tenant import allowed_models
+from server.bindings.gpu_load import gpu_reader
 from server.config.rag_section import ParserSettings
 from server.config.schema import HearthConfig, ModelConfig
 from server.errors import StorageError, StorageFull, StorageUnavailable, WeightsError
@@ -42,7 +45,7 @@ from server.rag.store_export import StoreExport
 from server.rag.store_import import StoreImport
 from server.rag.sweeper import Sweeper
 from server.rag.transfer_store import TransferStore
-from server.services import build_services
+from server.services import Services, build_services
 from server.services.expiry import expire_for_ever
 from server.services.library import Library, LibraryDoor
 from server.services.store_models import StoreModels
@@ -52,6 +55,9 @@ from server.storage.database import Database
 from server.storage.file_store import FileStore
 from server.storage.response_store import ResponseStore
 from server.telemetry.logs import resolve_format
+from server.telemetry.loop_lag import watch_loop_lag
+from server.telemetry.metrics import Metrics, ServerReading
+from server.telemetry.tracing import open_tracing
 from server.workers.keeper import SpecFactory
 from server.workers.messages import WorkerSpec
 from server.workers.supervisor import Supervisor
@@ -73,13 +79,18 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
     Args:
         holds_data_dir: The caller has locked the data directory; else the lifespan does.
     """
-    supervisor = Supervisor(config.server.limits, bulk_share=config.server.bulk_share)
-    registry = ModelRegistry(
-        [ModelEntry(model, supervisor.add(model, spec_factory(model, config, weights))) for model in config.models],
-        config.rag.models,
-        allowed=allowed_models,
-    )
-    accounts = Accounts(DataLayout(config.server.data_dir).accounts)
+    settings, layout = config.server, DataLayout(config.server.data_dir)
+    supervisor, metrics = Supervisor(settings.limits, bulk_share=settings.bulk_share), Metrics()
+    tracing = open_tracing(settings.otlp_endpoint, version=server.__version__) if settings.otlp_endpoint else None
+
+    def served(model: ModelConfig) -> MeteredModel:
+        client = supervisor.add(model, spec_factory(model, config, weights))
+        return MeteredModel(client, model, metrics.of_model(model.id), traces_prompts=settings.trace_prompts)
+
+    entries = [ModelEntry(model, served(model)) for model in config.models]
+    registry = ModelRegistry(entries, config.rag.models, allowed=allowed_models)
+    accounts = Accounts(layout.accounts)
+    ledger = UsageLedger(lambda: accounts.database, layout.usage)
     door, store_models = LibraryDoor(), StoreModels(registry, config.rag)
     services = build_services(
         registry,
@@ -89,7 +100,10 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
         door=door,
         store_models=store_models,
         rag=config.rag,
+        usage=ledger,
+        metrics=metrics,
     )
+    metrics.read = server_reader(supervisor, services, door)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -97,14 +111,45 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
             if not model.lazy:
                 supervisor.load(model.id)
         try:
-            async with accounts.opened(), library_open(door, config, store_models, is_locked=holds_data_dir):
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(accounts.opened())
+                await stack.enter_async_context(ledger.opened(settings.usage_retention_days))
+                await stack.enter_async_context(_background(watch_loop_lag(metrics.loop_lag.observe)))
+                await stack.enter_async_context(library_open(door, config, store_models, is_locked=holds_data_dir))
                 yield
         finally:
             await supervisor.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
-    app = build_api(services, config.server.limits, lifespan, policy_of(config.server, accounts.ring))
+    app = build_api(
+        services,
+        settings.limits,
+        lifespan,
+        policy_of(settings, accounts.ring),
+        sender_header=settings.sender_header,
+        tracing=tracing,
+    )
     app.state.supervisor = supervisor
     return app
+
+
+def server_reader(supervisor: Supervisor, services: Services, door: LibraryDoor) -> Callable[[], ServerReading]:
+    """What tells the metrics of what is not counted but read."""
+    read_gpus = gpu_reader()
+
+    def read() -> ServerReading:
+        ingestion = door.library.ingestion if door.is_open else None
+        return ServerReading(
+            models=supervisor.readings(),
+            gpus=read_gpus(),
+            num_live_requests=services.requests.num_live,
+            num_lost_records=services.usage.num_lost,
+            num_documents_waiting=ingestion.num_waiting if ingestion else 0,
+            num_documents_running=ingestion.num_running if ingestion else 0,
+        )
+
+    return read
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@
     ├── ObjectNotFound            no file, vector store or other stored object of that id
     ├── Conflict                  it does not fit what is stored
     │   └── Reindexed                 a vector store got another model's vectors meanwhile
+    ├── RequestCancelled          somebody who runs the server has ended the request
     ├── StorageError              the data directory cannot be read or written
     │   ├── StorageFull               there is no room left in it
     │   └── StorageUnavailable        it is not open
@@ -124,6 +125,12 @@ class Conflict(HearthError):
 
 class Reindexed(Conflict):
     """A vector store has got another model's vectors since it was looked at: whoever begins anew succeeds."""
+
+
+class RequestCancelled(HearthError):
+    """Somebody who runs the server has ended the request."""
+
+    code = "cancelled"
 
 
 class StorageError(HearthError):

@@ -375,12 +375,14 @@ class Delta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True):
 
     Attributes:
         logprobs: The tokens that `text` begins or goes on with, if the request wants them; none of anything else.
+        num_tokens: That were generated since the one before, whether or not it has all of their text.
     """
 
     text: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     reasoning: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
+    num_tokens: int = 1
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished", omit_defaults=True):
@@ -423,6 +425,31 @@ class EncoderCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     num_tokens: int = 0
     num_padding_tokens: int = 0
     num_cached_inputs: int = 0
+
+
+class EngineCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the engine of a chat model has done since its start, and holds now.
+
+    Attributes:
+        num_steps, num_tokens: Steps, and the tokens that they computed.
+        num_running, num_waiting: Generations now.
+        num_cells, num_used_cells: Of the KV cache: all, and those that running generations hold now.
+        num_prefix_tokens, num_prefix_hits: Prompt tokens that were looked up in the prefix cache, and found.
+        num_preemptions: Generations that lost their cells to others, and were computed again.
+        num_drafted, num_accepted: Tokens that were computed ahead, and turned out right.
+    """
+
+    num_steps: int = 0
+    num_tokens: int = 0
+    num_running: int = 0
+    num_waiting: int = 0
+    num_cells: int = 0
+    num_used_cells: int = 0
+    num_prefix_tokens: int = 0
+    num_prefix_hits: int = 0
+    num_preemptions: int = 0
+    num_drafted: int = 0
+    num_accepted: int = 0
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True):

@@ -50,7 +50,7 @@ HOMES = {
     "watchfiles": ("server.cli.ingest",),
     "pydantic": ("server.api", "server.config"),
     "pydantic_core": ("server.api", "server.config"),
-    "pynvml": ("server.bindings.gpu",),
+    "pynvml": ("server.bindings",),
     "psutil": ("server.services.diagnosis",),
     "tiktoken": ("server.services.token_reader",),
     "zmq": ("server.workers",),
@@ -75,6 +75,8 @@ HOMES = {
     "selectolax": ("server.rag.loaders.html_page",),
     "yaml": ("server.config", "server.cli.config"),
     "structlog": ("server.telemetry",),
+    "prometheus_client": ("server.telemetry",),
+    "opentelemetry": ("server.telemetry.tracing",),
 }
 
 MODEL_RUNTIMES = ("llama_cpp", "llguidance", "torch", "sentence_transformers", "transformers", "onnxruntime")

@@ -1,1 +1,1 @@
-"""Keys: who may do what. Limits and usage of keys belong here too."""
+"""Who may use the server, how much of it, and what they have used."""

@@ -20,6 +20,8 @@ OPEN: Final[Scopes] = ()
 
 INFERENCE: Final[Scopes] = ("inference",)
 RAG: Final[Scopes] = ("rag",)
+ADMIN: Final[Scopes] = ("admin",)
+METRICS: Final[Scopes] = ("metrics",)
 ANY_USE: Final[Scopes] = ("inference", "rag", "admin")
 """One of these suffices."""
 
@@ -69,6 +71,10 @@ ACCESS: dict[str, Scopes] = {
     "/v1/vector_stores/{store_id}/file_batches/{batch_id}": RAG,
     "/v1/vector_stores/{store_id}/file_batches/{batch_id}/cancel": RAG,
     "/v1/vector_stores/{store_id}/file_batches/{batch_id}/files": RAG,
+    "/v1/usage": ANY_USE,
+    "/admin/requests": ADMIN,
+    "/admin/requests/{request_id}": ADMIN,
+    "/metrics": METRICS,
     "/v1/models": ANY_USE,
     "/v1/models/{model:path}": ANY_USE,
     "/health": OPEN,

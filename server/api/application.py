@@ -16,10 +16,12 @@ from server.api.middleware.authentication import AuthenticationMiddleware
 from server.api.middleware.browser_guard import BrowserGuardMiddleware
 from server.api.middleware.crash_guard import CrashGuardMiddleware
 from server.api.middleware.drain import Drain, DrainMiddleware
+from server.api.middleware.metering import MeteringMiddleware
 from server.api.middleware.request_id import RequestIdMiddleware
-from server.api.routes import HEALTH_PATHS, READY_PATHS, build_routes
+from server.api.routes import HEALTH_PATHS, QUIET_PATHS, READY_PATHS, build_routes
 from server.config.schema import Limits
 from server.services import Services
+from server.telemetry.tracing import Tracing
 
 PREFLIGHT_S = 600
 """Browsers ask so seldom again whether a page may use this server."""
@@ -30,18 +32,30 @@ def build_api(
     limits: Limits,
     lifespan: Lifespan[Starlette] | None = None,
     policy: AccessPolicy | None = None,
+    *,
+    sender_header: str = "x-hearth-sender",
+    tracing: Tracing | None = None,
 ) -> Starlette:
     """Join services and HTTP. `lifespan` runs around the time in which requests are served; `state.drain` ends it.
 
     Args:
         policy: Who is let in; default: anybody, as on a server without keys.
+        sender_header: In which clients say for whom they ask.
+        tracing: None: no traces are made.
     """
     policy, drain = policy or AccessPolicy(), Drain()
     app = Starlette(
         routes=guard(build_routes(services, limits)),
         middleware=[
             Middleware(RequestIdMiddleware),
-            Middleware(AccessLogMiddleware, quiet_paths=HEALTH_PATHS),
+            Middleware(AccessLogMiddleware, quiet_paths=QUIET_PATHS),
+            Middleware(
+                MeteringMiddleware,
+                register=services.requests,
+                sender_header=sender_header,
+                tracing=tracing,
+                quiet_paths=QUIET_PATHS,
+            ),
             Middleware(CrashGuardMiddleware),
             Middleware(BrowserGuardMiddleware, policy=policy),
             *_cors(policy),

@@ -33,6 +33,7 @@ from server.errors import (
     ObjectNotFound,
     Overloaded,
     Reindexed,
+    RequestCancelled,
     RequestTooLarge,
     StorageError,
     StorageFull,
@@ -71,6 +72,7 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
     ModelNotFound: (404, INVALID),
     ObjectNotFound: (404, INVALID),
     Conflict: (409, INVALID),
+    RequestCancelled: (499, SERVER),
     StorageError: (500, SERVER),
     StorageFull: (507, SERVER),
     StorageUnavailable: (503, SERVER),
@@ -89,6 +91,7 @@ SHOULD_RETRY: dict[type[HearthError], bool] = {
     Conflict: False,
     TooManyFailedKeys: False,
     DeadlineExceeded: False,
+    RequestCancelled: False,
     StorageFull: False,
 }
 """Whether the same request may succeed soon; of other classes, clients judge by the status."""

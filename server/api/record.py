@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from server.access.request_meter import RequestMeter
 from server.api.timings import timing_of, timing_so_far
 from server.api.usage import total_usage
 from server.services.generation import ChatEvent
@@ -27,6 +28,8 @@ class RequestRecord:
         num_sources: Of a grounded answer; 0: nothing relevant was found.
         num_removed_citations: Numbers of an answer that named no source, and did not reach the client.
         server_timing: The header of that name, as far as it is known.
+        meter: What models did for it; None of requests that are not measured.
+        trace_id: Of the trace that the client says it belongs to.
     """
 
     request_id: str
@@ -38,6 +41,8 @@ class RequestRecord:
     num_sources: int | None = None
     num_removed_citations: int | None = None
     server_timing: str | None = None
+    meter: RequestMeter | None = None
+    trace_id: str | None = None
 
     def note(self, event: ChatEvent) -> None:
         """Take down what an event of a chat says about it."""

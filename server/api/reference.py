@@ -24,6 +24,7 @@ from server.api.schemas.messages import MessageRequest
 from server.api.schemas.rerank import RerankRequest
 from server.api.schemas.responses import ResponseRequest
 from server.api.schemas.tokens import DetokenizeRequest, TokenizeRequest
+from server.api.schemas.usage import UsageReportQuery
 from server.api.schemas.vector_stores import StoreReindex, StoreSearch
 from server.api.schemas.wire import Ignored, Only
 
@@ -39,6 +40,7 @@ SCHEMAS: tuple[type[BaseModel], ...] = (
     StoreSearch,
     EvaluationRequest,
     StoreReindex,
+    UsageReportQuery,
 )
 """Those that have a table, in their order, between `<!-- parameters: NAME -->` and `<!-- end -->`."""
 

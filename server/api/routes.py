@@ -13,23 +13,29 @@ from server.api.evaluation import EvaluationEndpoint
 from server.api.files import FileEndpoint
 from server.api.health import HealthEndpoint
 from server.api.messages import MessageEndpoint
+from server.api.metrics import MetricsEndpoint
 from server.api.models import ModelEndpoint
 from server.api.ollama import OllamaEndpoint
 from server.api.openapi.endpoint import DescriptionEndpoint
 from server.api.reindexing import ReindexEndpoint
+from server.api.requests import RequestEndpoint
 from server.api.rerank import RerankEndpoint
 from server.api.responses import ResponseEndpoint
 from server.api.score import ScoreEndpoint
 from server.api.tei import TeiEndpoint
 from server.api.tokens import TokenEndpoint
 from server.api.transfers import TransferEndpoint
+from server.api.usage_report import UsageEndpoint
 from server.api.vector_stores import BatchEndpoint, DocumentEndpoint, VectorStoreEndpoint
 from server.config.schema import Limits
 from server.services import Services
 
 READY_PATHS = ("/ready", "/health/ready", "/readyz")
 HEALTH_PATHS = ("/health", "/health/live", "/livez", *READY_PATHS)
-"""Asked every few seconds by machines, so not in the access log."""
+"""Asked every few seconds by machines."""
+
+QUIET_PATHS = (*HEALTH_PATHS, "/metrics")
+"""Of these, the access log has no lines, and nothing is measured."""
 
 UPLOAD_PATHS = ("/v1/files", "/v1/vector_stores/import")
 """Whose bodies are written to the disk as they come, however large."""
@@ -51,6 +57,7 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
         *_vector_store_routes(services, body, limits),
         *_document_routes(services, body),
         *_model_routes(services),
+        *_operator_routes(services),
         *_health_routes(services),
         *_description_routes(services),
     ]
@@ -177,6 +184,16 @@ def _model_routes(services: Services) -> list[Route]:
     return [
         Route("/v1/models", models.list),
         Route("/v1/models/{model:path}", models.get),  # aliases may hold slashes
+    ]
+
+
+def _operator_routes(services: Services) -> list[Route]:
+    usage, requests = UsageEndpoint(services.usage), RequestEndpoint(services.requests)
+    return [
+        Route("/v1/usage", usage.report),
+        Route("/admin/requests", requests.list),
+        Route("/admin/requests/{request_id}", requests.cancel, methods=["DELETE"]),
+        Route("/metrics", MetricsEndpoint(services.metrics).page),
     ]
 
 

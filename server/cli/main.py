@@ -20,11 +20,13 @@ from server.cli import (
     ps,
     pull,
     reindex,
+    requests,
     rerank,
     search,
     serve,
     store,
     tune,
+    usage,
 )
 
 app = typer.Typer(
@@ -43,6 +45,8 @@ app.command()(ingest.ingest)
 app.command()(search.search)
 app.command()(reindex.reindex)
 app.command()(ps.ps)
+app.command()(requests.requests)
+app.command()(usage.usage)
 app.command()(doctor.doctor)
 app.command()(tune.tune)
 app.command()(bench.bench)

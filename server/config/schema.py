@@ -60,7 +60,7 @@ KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
 }
 """What may be configured: a backend with a kind that it serves, and the keys that do something for the two."""
 
-KEYS_OF_ALL = ("id", "kind", "backend", "aliases", "description", "display", "capabilities", "lazy")
+KEYS_OF_ALL = ("id", "kind", "backend", "aliases", "description", "display", "capabilities", "lazy", "prices")
 
 CAPABILITIES: dict[ModelKind, tuple[Capability, ...]] = {
     "chat": ("chat", "completion", "tools", "code", "reasoning"),
@@ -177,6 +177,26 @@ class ServerSettings(Section):
         description="How long new requests are served after SIGTERM or Ctrl-C, while `/ready` says 503: as long as a "
         "load balancer takes to notice.",
     )
+    sender_header: str = Field(
+        "x-hearth-sender",
+        pattern=r"^[a-z0-9-]{1,64}$",
+        description="Request header in which clients say for whom they ask, e.g. a user of theirs; usage can be "
+        "grouped by it.",
+    )
+    usage_retention_days: int = Field(
+        400, ge=1, le=36_500, description="How long it is kept who used what; older records are deleted."
+    )
+    trace_prompts: bool = Field(
+        False,
+        description="Write conversations and answers of chat models into the log, which otherwise never has any of "
+        "them. To find a fault, not to leave on.",
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="Where OpenTelemetry traces go, over HTTP, e.g. `http://localhost:4318/v1/traces`; needs "
+        "`pip install hearth[otel]`. Unset: none are made.",
+    )
     limits: Limits = Field(default_factory=Limits, description="Bounds that protect the server from its clients.")
 
 
@@ -186,6 +206,20 @@ class SamplingDefaults(Section):
     temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1 is off.")
     max_tokens: int | None = Field(None, ge=1, description="Most tokens to generate; unset: until the context is full.")
+
+
+class Prices(Section):
+    """Of a million tokens, in whatever unit you reckon in. Usage records keep those of their time."""
+
+    input: float = Field(0.0, ge=0, le=1_000_000, description="Tokens of prompts, and of an encoder's inputs.")
+    output: float = Field(0.0, ge=0, le=1_000_000, description="Tokens of answers.")
+    cached: float | None = Field(
+        None, ge=0, le=1_000_000, description="Prompt tokens that were not computed again; default: as `input`."
+    )
+
+    @property
+    def cached_or_input(self) -> float:
+        return self.input if self.cached is None else self.cached
 
 
 class Display(Section):
@@ -244,6 +278,7 @@ class ModelConfig(Section):
         None, description="What clients may expect, among what fits the kind; default by kind."
     )
     lazy: bool = Field(False, description="Load at the first request instead of at start.")
+    prices: Prices = Field(default_factory=Prices, description="What a million tokens cost, for usage reports.")
     context: int | None = Field(
         None,
         ge=64,

@@ -20,7 +20,7 @@ from server.engine.sequence import Sequence, SequenceStatus
 from server.engine.step_cost import StepCost
 from server.engine.token_mask import TokenMasks
 from server.errors import DeadlineExceeded, InternalError
-from server.types import Failed, Finished, FinishReason, TokenIds
+from server.types import EngineCounts, Failed, Finished, FinishReason, TokenIds
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._outputs: list[TokenOutput] = []  # of the step that runs: survives an exception in it
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._num_tokens = 0  # computed since start
         self.num_steps = 0
         self.step_started_at: float | None = None
         self.is_stopped = False
@@ -120,6 +121,23 @@ class Engine:
     def num_waiting(self) -> int:
         return len(self._scheduler.waiting)
 
+    def counts(self) -> EngineCounts:
+        """What there is to tell; any thread may ask, and gets numbers that belong together but for a step."""
+        scheduler = self._scheduler
+        return EngineCounts(
+            num_steps=self.num_steps,
+            num_tokens=self._num_tokens,
+            num_running=self.num_running,
+            num_waiting=self.num_waiting,
+            num_cells=scheduler.num_cells,
+            num_used_cells=scheduler.num_used_cells,
+            num_prefix_tokens=scheduler.num_prefix_tokens,
+            num_prefix_hits=scheduler.num_prefix_hits,
+            num_preemptions=scheduler.num_preemptions,
+            num_drafted=scheduler.num_drafted,
+            num_accepted=scheduler.num_accepted,
+        )
+
     def check_integrity(self) -> None:
         """Assert that everything has been given back: call when no request is live."""
         assert not self._sequences
@@ -141,6 +159,7 @@ class Engine:
         started_at = self.step_started_at = self._clock()
         try:
             logits = self._decode(runs)
+            self._num_tokens += self._batch.num_tokens
             picks = self._sample(logits, runs)
             ended_at = self._clock()
             self._learn_cost(runs, ended_at - started_at)

@@ -96,6 +96,16 @@ class KVCache:
         return self._backend.num_cells - self._prefixes.num_cells
 
     @property
+    def num_cells(self) -> int:
+        """All there are."""
+        return self._backend.num_cells * (self._backend.max_sequences if self._backend.has_streams else 1)
+
+    @property
+    def num_running_cells(self) -> int:
+        """Those that running sequences hold; of what they share, one."""
+        return self._prefixes.num_running_cells
+
+    @property
     def num_idle_cells(self) -> int:
         return self._prefixes.num_cells - self._prefixes.num_running_cells
 

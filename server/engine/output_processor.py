@@ -64,6 +64,7 @@ class _Stream:
     reader: AnswerReader | None
     trail: TokenTrail | None  # where the request wants log probabilities
     num_tokens: int = 0  # those seen here; the engine may be ahead
+    num_told: int = 0  # those that a delta has counted
     num_reasoning_tokens: int = 0
 
 
@@ -112,7 +113,7 @@ class OutputProcessor:
                 logger.exception("text could not be made", extra={"request_id": request_id})
                 deltas, end = [], Failed(InternalError.code, "internal error; the server's log has details")
                 self._abort(request_id)
-            events += [(request_id, delta) for delta in deltas if delta]
+            events += [(request_id, delta) for delta in deltas]
             if end:
                 events.append((request_id, end))
                 self.close(request_id)
@@ -124,15 +125,16 @@ class OutputProcessor:
 
     def _answer_all(
         self, stream: _Stream, token_ids: TokenIds, ending: Finished | Failed | None
-    ) -> tuple[list[Delta | None], Finished | Failed | None]:
+    ) -> tuple[list[Delta], Finished | Failed | None]:
         """What the tokens of a step add to the answer: together or, to tell whose text is whose, one by one."""
         if stream.trail is None:
-            return self._answer(stream, token_ids, ending)
-        all_deltas: list[Delta | None] = []
-        end: Finished | Failed | None = None
+            found, end = self._answer(stream, token_ids, ending)
+            return _counted(stream, found), end
+        all_deltas: list[Delta] = []
+        end = None
         for each, ending_then in _one_by_one(token_ids, ending):
-            deltas, end = self._answer(stream, each, ending_then)
-            all_deltas += deltas
+            found, end = self._answer(stream, each, ending_then)
+            all_deltas += _counted(stream, found)
             if end:
                 break
         return all_deltas, end
@@ -200,6 +202,16 @@ class OutputProcessor:
             self._abort(sequence.request_id)
         usage = structs.replace(sequence.usage, completion_tokens=stream.num_tokens)
         return Finished("stop", usage, stop_text=stream.detokenizer.stop_text, timings=sequence.timings)
+
+
+def _counted(stream: _Stream, found: list[Delta | None]) -> list[Delta]:
+    """What there is to say; its first delta counts the tokens that none has counted yet."""
+    deltas = [delta for delta in found if delta is not None]
+    for index, delta in enumerate(deltas):
+        num_tokens, stream.num_told = stream.num_tokens - stream.num_told, stream.num_tokens
+        if num_tokens != delta.num_tokens:
+            deltas[index] = structs.replace(delta, num_tokens=num_tokens)
+    return deltas
 
 
 def _one_by_one(

@@ -59,7 +59,7 @@ class Run:
 
 
 class Scheduler:
-    """Owns the waiting and the running sequences.
+    """Owns the waiting and the running sequences, and counts what becomes of them, as `EngineCounts` has it.
 
     Promises: a step never takes more cells than are free; when cells run out, somebody gives up its cells and is
     computed again later, so nobody fails because of a neighbour; whenever a sequence runs, one advances.
@@ -73,6 +73,11 @@ class Scheduler:
         self._answer_lengths = AnswerLengths()
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
+        self.num_prefix_tokens = 0
+        self.num_prefix_hits = 0
+        self.num_preemptions = 0
+        self.num_drafted = 0
+        self.num_accepted = 0
         # Cells ran out: until somebody has finished, only who fits in the worst case is admitted; else it would thrash.
         self._is_full = False
 
@@ -102,6 +107,8 @@ class Scheduler:
         self._kv_cache.grow(sequence.seq_id, sequence.token_ids[start:end])
         sequence.num_computed_tokens = end
         sequence.note_draft(num_drafted=len(run.draft), num_accepted=num_accepted)
+        self.num_drafted += len(run.draft)
+        self.num_accepted += num_accepted
 
     def drop_costly(self) -> None:
         """Let go of idle prefixes that cost more than they save: once after each step."""
@@ -121,6 +128,7 @@ class Scheduler:
         victim.status = SequenceStatus.WAITING
         self.waiting.append(victim)
         self._is_full = True
+        self.num_preemptions += 1
         return True
 
     def make_do_with_less(self) -> bool:
@@ -143,6 +151,14 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._drafter.forget(sequence)
         sequence.status = SequenceStatus.FINISHED
+
+    @property
+    def num_cells(self) -> int:
+        return self._kv_cache.num_cells
+
+    @property
+    def num_used_cells(self) -> int:
+        return self._kv_cache.num_running_cells
 
     def check_integrity(self) -> None:
         """Assert that nothing is left behind: call when idle."""
@@ -180,6 +196,8 @@ class Scheduler:
         sequence.seq_id, sequence.num_computed_tokens = self._kv_cache.open(prefix)
         if sequence.num_cached_tokens is None:
             sequence.num_cached_tokens = sequence.num_computed_tokens
+            self.num_prefix_tokens += sequence.num_prompt_tokens
+            self.num_prefix_hits += sequence.num_cached_tokens
         sequence.status = SequenceStatus.RUNNING
         self.waiting.remove(sequence)
         self.running.append(sequence)

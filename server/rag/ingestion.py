@@ -56,6 +56,16 @@ class Ingestion:
         self._waits: dict[str, _Wait] = {}  # by store; the jobs of these, too
         self._is_stopped = False
 
+    @property
+    def num_running(self) -> int:
+        """Documents that are worked on."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Documents whose turn has not come."""
+        return len(self._jobs) - len(self._running)
+
     async def start(self) -> None:
         """Take up what an earlier process left unfinished."""
         unfinished = await self._tools.documents.unfinished()
@@ -183,7 +193,8 @@ class Ingestion:
         """Let no job of a store begin before its model is ready."""
         store_id = job.document.store_id
         if store_id not in self._waits and not self._is_stopped:
-            task = asyncio.create_task(job.wait_for_model(), name=f"ingestion of {job.document.file_id} waits")
+            waiting = job.wait_for_model()
+            task = asyncio.create_task(waiting, name=f"ingestion of {job.document.file_id} waits", context=job_context(job.tenant))
             self._waits[store_id] = _Wait(job, task)
             task.add_done_callback(lambda _: self._end_wait(store_id))
 

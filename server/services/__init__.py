@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from server.access.request_register import RequestRegister
+from server.access.usage_ledger import UsageLedger
 from server.config.rag_section import RagSettings
 from server.config.schema import Limits
+from server.errors import StorageUnavailable
 from server.models.registry import ModelRegistry
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
@@ -22,6 +25,8 @@ from server.services.store_models import StoreModels
 from server.services.tokens import TokenService
 from server.services.transfers import TransferService
 from server.services.vector_stores import VectorStoreService
+from server.storage.database import Database
+from server.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,9 @@ class Services:
     reindexing: ReindexService
     transfers: TransferService
     evaluation: EvaluationService
+    usage: UsageLedger
+    requests: RequestRegister
+    metrics: Metrics
     version: str
 
 
@@ -52,6 +60,8 @@ def build_services(
     door: LibraryDoor | None = None,
     store_models: StoreModels | None = None,
     rag: RagSettings | None = None,
+    usage: UsageLedger | None = None,
+    metrics: Metrics | None = None,
 ) -> Services:
     """One of each over the same models.
 
@@ -60,7 +70,10 @@ def build_services(
         door: To the data directory; without one, files, vector stores and stored responses are not available.
         store_models: Which of the models vector stores use; default: the first ones.
         rag: As configured.
+        usage: Where it is kept who used what; by default it is not kept.
+        metrics: Those that the models count in.
     """
+    usage, metrics = usage or UsageLedger(no_accounts, None), metrics or Metrics()
     door, rag = door or LibraryDoor(), rag or RagSettings()
     store_models = store_models or StoreModels(registry, rag)
     vector_stores = VectorStoreService(door, store_models)
@@ -77,5 +90,13 @@ def build_services(
         reindexing=ReindexService(door, store_models),
         transfers=TransferService(door, store_models),
         evaluation=EvaluationService(door, vector_stores),
+        usage=usage,
+        requests=RequestRegister(usage, metrics),
+        metrics=metrics,
         version=version,
     )
+
+
+def no_accounts() -> Database:
+    """Raises StorageUnavailable: there is no data directory."""
+    raise StorageUnavailable("this server keeps neither keys nor usage")

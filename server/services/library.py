@@ -46,6 +46,10 @@ class LibraryDoor:
         self._reason: StorageError = StorageUnavailable("the data directory is not open yet; try again in a moment")
 
     @property
+    def is_open(self) -> bool:
+        return self._library is not None
+
+    @property
     def library(self) -> Library:
         """Raises StorageUnavailable, or whatever else it was shut with."""
         if self._library is None:

@@ -14,6 +14,7 @@ class DataLayout:
       lock            held by the server that uses the directory
       hearth.sqlite   all that is known; copies from before an upgrade lie beside it
       accounts.sqlite keys, and what they used
+      usage/          what was used lately, on its way into accounts.sqlite
       files/          the bytes of uploads, by id
       imports/        exported vector stores on their way in; empty before each start
       indexes/        vectors ready to be searched; made again from the database when lost
@@ -28,6 +29,10 @@ class DataLayout:
     @property
     def accounts(self) -> Path:
         return self.folder / "accounts.sqlite"
+
+    @property
+    def usage(self) -> Path:
+        return self.folder / "usage"
 
     @property
     def files(self) -> Path:

@@ -171,6 +171,7 @@ class ChatWorker:
             busy_s=time.monotonic() - started_at if started_at is not None else 0.0,
             num_running=engine.num_running,
             num_waiting=engine.num_waiting + self._front.num_waiting,
+            generated=engine.counts(),
         )
 
     def stop(self) -> None:
@@ -206,7 +207,7 @@ class ChatWorker:
         queue_s = max(0.0, begun_at - request.arrived_at)
         self._reply(request, Started(sequence.num_prompt_tokens, queue_s * 1000, tokenize_s * 1000))
         if request.echoes and not isinstance(request.prompt, ChatPrompt):
-            self._reply(request, Delta(self._prompts.text_of(request.prompt)))
+            self._reply(request, Delta(self._prompts.text_of(request.prompt), num_tokens=0))
         self._texts.open(sequence, Detokenizer(plan.pieces, request.sampling.stop), plan.reader)
         self._engine.add(sequence)
 

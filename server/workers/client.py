@@ -23,6 +23,7 @@ from server.types import (
     ChatPrompt,
     Delta,
     EncoderCounts,
+    EngineCounts,
     Failed,
     Finished,
     GenerateRequest,
@@ -47,6 +48,7 @@ from server.workers.messages import (
     Embedded,
     FromWorker,
     Generate,
+    Heartbeat,
     PiecesTold,
     Render,
     Rendered,
@@ -89,6 +91,8 @@ class WorkerClient:
 
     Attributes:
         num_requests: Requests in flight, those that wait for the model to load included.
+        generated: What the engine of a chat model has done since its worker was started; None without worker.
+        num_computing, num_waiting: What the worker has in hand.
     """
 
     def __init__(
@@ -116,7 +120,9 @@ class WorkerClient:
         self._state: ModelState = "unloaded"
         self._failure: str | None = None
         self._facts: ModelFacts | None = None
-        self.encoded: EncoderCounts | None = None  # as of the last heartbeat
+        self.encoded: EncoderCounts | None = None  # as of the last heartbeat, as is what follows
+        self.generated: EngineCounts | None = None
+        self.num_computing = self.num_waiting = 0
         self.num_requests = 0
 
     # ---- what everybody may see
@@ -244,7 +250,8 @@ class WorkerClient:
 
         Generations that only waited in it wait for the next one, too.
         """
-        self._channel = self.encoded = None
+        self._channel = self.encoded = self.generated = None
+        self.num_computing = self.num_waiting = 0
         if self._state == "draining":
             error = ModelUnavailable(f"model {self._config.id!r} was stopped before this request was done; try again")
             for answers in self._answers.values():
@@ -256,6 +263,10 @@ class WorkerClient:
             only_waited = request_id in self._read and request_id not in self._begun
             kind = _NeverBegun if only_waited else WorkerCrashed
             answers.put_nowait(kind(message, retry_after_s=RETRY_AFTER_S))
+
+    def note_heartbeat(self, beat: Heartbeat) -> None:
+        self.encoded, self.generated = beat.encoded, beat.generated
+        self.num_computing, self.num_waiting = beat.num_running, beat.num_waiting
 
     def dispatch(self, message: FromWorker) -> None:
         """Hand a worker's message to whoever waits for it. Those that nobody waits for any more are dropped."""

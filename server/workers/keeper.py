@@ -20,12 +20,14 @@ import zmq
 
 from server.config.schema import Backend, Limits, ModelConfig
 from server.errors import HearthError, LoadFailed
+from server.telemetry.metrics import ModelReading
 from server.types import ModelKind
 from server.workers.channel import HEARTBEAT_INTERVAL_S
 from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
 from server.workers.cpu_split import CpuSplit
 from server.workers.messages import FromWorker, Heartbeat, LoadError, Ready, WorkerSpec
 from server.workers.process import WorkerProcess
+from server.workers.readings import model_reading
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +109,17 @@ class Keeper:
         self._failed_at: float | None = None
         self._trial_ends_at = 0.0  # a crash before that fails the model again at once
         self._needs_portable_kernels = False
+        self._num_crashes = 0
         self.client = WorkerClient(config, limits, request_load=self.load, cpu_split=cpu_split)
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    def reading(self) -> ModelReading:
+        """The model and its worker as they are now."""
+        client, process = self.client, self._process
+        return model_reading(self._config, client, pid=process.pid if process else None, num_restarts=self._num_crashes)
 
     def load(self) -> None:
         """Start loading, unless the model is loading or loaded already, or has failed just now."""
@@ -228,6 +236,7 @@ class Keeper:
         while self._crashes and now - self._crashes[0] > self._policy.crash_window_s:
             self._crashes.popleft()
         self._crashes.append(now)
+        self._num_crashes += 1
         extra = {"model": self._config.id, "ending": ending, "crashes": len(self._crashes)}
         logger.error("worker died", extra=extra)
         if now < self._trial_ends_at:
@@ -287,7 +296,7 @@ class _Ears:
 
     def _hear_heartbeat(self, beat: Heartbeat) -> None:
         policy = self._policy
-        self._client.encoded = beat.encoded
+        self._client.note_heartbeat(beat)
         if beat.busy_s > policy.step_timeout_s:
             self._judge(f"one step has taken {beat.busy_s:.0f} s")
         elif (stalled_s := self._progress.stalled_s(beat)) > policy.step_timeout_s:

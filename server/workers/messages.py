@@ -14,6 +14,7 @@ from server.types import (
     ChatPrompt,
     Delta,
     EncoderCounts,
+    EngineCounts,
     Failed,
     Finished,
     GenerateRequest,
@@ -163,6 +164,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
             0 when idle.
         num_running, num_waiting: Work in hand, of whatever size. While there is some, `num_steps` must grow.
         encoded: What an encoder has computed so far; None of other models.
+        generated: What an engine has; None of other models.
     """
 
     num_steps: int
@@ -170,6 +172,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     num_running: int = 0
     num_waiting: int = 0
     encoded: EncoderCounts | None = None
+    generated: EngineCounts | None = None
 
 
 class StreamOutput(msgspec.Struct, frozen=True):

@@ -105,7 +105,7 @@ class ScriptWorker:
             self._send(Begun([request.request_id]))  # first: nothing waits here once it has been read
             self._say(request, Started(num_prompt_tokens))
             if request.echoes:
-                self._say(request, Delta(input_text(request.prompt)))
+                self._say(request, Delta(input_text(request.prompt), num_tokens=0))
             async with asyncio.timeout_at(self._deadline_of(request)):
                 await self._say_script(request)
         except TimeoutError:

@@ -7,6 +7,7 @@ import asyncio
 import zmq
 
 from server.config.schema import Limits, ModelConfig
+from server.telemetry.metrics import ModelReading
 from server.workers.client import WorkerClient
 from server.workers.cpu_split import CpuSplit
 from server.workers.keeper import Keeper, SpecFactory, SupervisionPolicy
@@ -50,6 +51,10 @@ class Supervisor:
     def pid(self, model_id: str) -> int | None:
         """Process id of the model's worker, if one runs."""
         return self._keepers[model_id].pid
+
+    def readings(self) -> tuple[ModelReading, ...]:
+        """All models and their workers as they are now."""
+        return tuple(keeper.reading() for keeper in self._keepers.values())
 
     async def stop(self) -> None:
         """End all requests, at once, and then all workers. Called again, waits for the same end."""

@@ -15,6 +15,8 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 from starlette.applications import Starlette
 
+from server.access.metered_model import MeteredModel
+from server.access.usage_ledger import UsageLedger
 from server.api.application import build_api
 from server.config.rag_section import RagModel, RagSettings
 from server.config.schema import Limits, ModelConfig, SamplingDefaults, ScriptRule
@@ -25,6 +27,7 @@ from server.services.grounded_chat import GroundedChat
 from server.services.library import LibraryDoor
 from server.services.responses import ResponseService
 from server.services.store_models import StoreModels
+from server.telemetry.metrics import Metrics
 from server.types import ModelFacts
 from tests.fakes.described import CheckedTransport
 from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker, saying
@@ -89,13 +92,24 @@ class Stack:
     evaluation: FakeEvaluationService = field(default_factory=FakeEvaluationService)
     responses: ResponseService = field(default_factory=lambda: ResponseService(LibraryDoor()))
     rag_models: tuple[RagModel, ...] = ()
+    metrics: Metrics = field(default_factory=Metrics)
+    usage: UsageLedger | None = None
 
     def app(self, without: tuple[str, ...] = ()) -> Starlette:
         """The application over all models but those whose ids are in `without`."""
         served = ((CHAT, self.chat), (SCRIPT, self.actor), (EMBEDDING, self.embedder), (RERANK, self.reranker))
-        entries = [ModelEntry(config, model) for config, model in served if config.id not in without]
+        entries = [
+            ModelEntry(config, self._metered(config, model)) for config, model in served if config.id not in without
+        ]
         registry = ModelRegistry(entries, self.rag_models)
-        services = build_services(registry, self.limits, started_at_s=1_700_000_000, version="1.2.3")
+        services = build_services(
+            registry,
+            self.limits,
+            started_at_s=1_700_000_000,
+            version="1.2.3",
+            usage=self.usage,
+            metrics=self.metrics,
+        )
         stores: Any = self.stores
         grounded = GroundedChat(stores, StoreModels(registry, RagSettings()), RagSettings())
         fakes: dict[str, Any] = {
@@ -106,6 +120,9 @@ class Stack:
             "evaluation": self.evaluation,
         }
         return build_api(dataclasses.replace(services, **fakes), self.limits)
+
+    def _metered(self, config: ModelConfig, model: Any) -> MeteredModel:
+        return MeteredModel(model, config, self.metrics.of_model(config.id))
 
 
 @pytest.fixture

@@ -124,6 +124,31 @@ async def test_one_line_tells_all_about_a_request(
     assert line["generation_id"].startswith("chatcmpl-")
 
 
+async def test_the_line_tells_who_asked_and_where_the_time_went(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"x-hearth-sender": "eve", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+
+    await client.post(URL, json=HELLO, headers=headers)
+
+    [line] = access_lines(caplog)
+    assert (line["tenant"], line["sender"], line["trace_id"]) == ("default", "eve", trace)
+    assert line["cached_tokens"] == 2
+    assert line["ttft_ms"] >= 0 and line["itl_ms"] >= 0 and line["queue_ms"] == 0
+    assert line["usage_id"].startswith("use_")
+
+
+@pytest.mark.parametrize("sent", ["junk", "00-xyz-00f067aa0ba902b7-01", "00-" + "a" * 32 + "-b-01\n"])
+async def test_a_trace_that_is_none_is_not_logged(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, sent: str
+) -> None:
+    await client.get("/version", headers={"traceparent": sent.strip()})
+
+    [line] = access_lines(caplog)
+    assert "trace_id" not in line
+
+
 async def test_a_failed_stream_is_an_error_in_the_log(
     client: httpx.AsyncClient, stack: Stack, caplog: pytest.LogCaptureFixture
 ) -> None:

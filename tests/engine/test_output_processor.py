@@ -58,20 +58,20 @@ class Stage:
 
 
 def test_tokens_of_one_step_are_one_text() -> None:
-    assert Stage().say(1, 2) == [("a", Delta("one two "))]
+    assert Stage().say(1, 2) == [("a", Delta("one two ", num_tokens=2))]
 
 
 def test_the_end_token_is_no_text() -> None:
     ending = Finished("stop", ENGINES_USAGE)
 
-    assert Stage().say(1, END, ending=ending) == [("a", Delta("one ")), ("a", ending)]
+    assert Stage().say(1, END, ending=ending) == [("a", Delta("one ", num_tokens=2)), ("a", ending)]
 
 
 def test_a_character_in_two_tokens_comes_with_the_second() -> None:
     stage = Stage()
 
     assert stage.say(4) == []
-    assert stage.say(5) == [("a", Delta("é"))]
+    assert stage.say(5) == [("a", Delta("é", num_tokens=2))]
 
 
 def test_only_the_beginning_and_the_ending_of_an_answer_are_awaited() -> None:
@@ -90,7 +90,7 @@ def test_a_stop_string_ends_the_stream_and_tells_the_engine() -> None:
     events = stage.say(1, 2) + stage.say(3, 1)
 
     assert events == [
-        ("a", Delta("one ")),
+        ("a", Delta("one ", num_tokens=2)),
         ("a", Finished("stop", Usage(prompt_tokens=2, completion_tokens=3), stop_text="two three")),
     ]
     assert stage.aborted == ["a"]
@@ -110,7 +110,7 @@ def test_what_begins_like_a_stop_string_is_said_at_the_end_after_all() -> None:
     stage.say(1, 2)
     ending = Finished("length", ENGINES_USAGE)
 
-    assert stage.say(ending=ending) == [("a", Delta("two ")), ("a", ending)]
+    assert stage.say(ending=ending) == [("a", Delta("two ", num_tokens=0)), ("a", ending)]
 
 
 @pytest.mark.parametrize("ends_by", ["stop string", "abort", "engine"])
@@ -145,7 +145,7 @@ def test_log_probabilities_come_with_the_text_of_their_tokens() -> None:
     stage = Stage("two three", num_logprobs=1)
 
     assert stage.say_ranked(1, 2) == [("a", Delta("one ", logprobs=ranked(1)))]
-    assert stage.say_ranked(1) == [("a", Delta("two one ", logprobs=ranked(2, 1)))]
+    assert stage.say_ranked(1) == [("a", Delta("two one ", logprobs=ranked(2, 1), num_tokens=2))]
     assert stage.sequence.sampler_state.rankings == {}
 
 
@@ -153,7 +153,7 @@ def test_a_character_of_two_tokens_has_two_log_probabilities() -> None:
     stage = Stage(num_logprobs=1)
 
     assert stage.say_ranked(4) == []
-    assert stage.say_ranked(5) == [("a", Delta("é", logprobs=ranked(4, 5)))]
+    assert stage.say_ranked(5) == [("a", Delta("é", logprobs=ranked(4, 5), num_tokens=2))]
 
 
 def test_neither_the_end_token_nor_a_stop_string_has_log_probabilities() -> None:
@@ -212,7 +212,7 @@ def test_a_reader_makes_the_deltas_and_gives_up_what_it_held_at_the_end() -> Non
 
     events = stage.say(1) + stage.say(3) + stage.say(END, ending=Finished("stop", ENGINES_USAGE))
 
-    assert [event for _, event in events[:2]] == [Delta(reasoning="one "), Delta("three ")]
+    assert [event for _, event in events[:2]] == [Delta(reasoning="one "), Delta("three ", num_tokens=2)]
     ending = events[-1][1]
     assert isinstance(ending, Finished)
     assert (ending.reason, ending.usage.reasoning_tokens) == ("stop", 2)  # the second was read while it lasted

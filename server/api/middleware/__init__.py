@@ -1,1 +1,2 @@
-"""Pure ASGI middleware, outermost first: request id, access log, crash guard, browser guard, authentication."""
+"""Pure ASGI middleware, outermost first: request id, access log, metering, crash guard, browser guard,
+authentication, drain."""

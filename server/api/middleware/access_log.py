@@ -10,6 +10,7 @@ from urllib.parse import quote
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.access.request_meter import RequestMeter
 from server.api.record import RequestRecord, record_of
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,10 @@ def _facts(record: RequestRecord) -> dict[str, object]:
     facts = {
         "model": record.model[:128] if record.model else None,
         "generation_id": record.generation_id,
+        "trace_id": record.trace_id,
+        **(_measured(record.meter) if record.meter else {}),
         "prompt_tokens": usage.prompt_tokens if usage else None,
+        "cached_tokens": usage.cached_tokens if usage else None,
         "completion_tokens": usage.completion_tokens if usage else None,
         "finish_reason": record.finish_reason,
         "num_sources": record.num_sources,
@@ -79,6 +83,17 @@ def _facts(record: RequestRecord) -> dict[str, object]:
         "error": record.error,
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _measured(meter: RequestMeter) -> dict[str, object]:
+    facts = {"usage_id": meter.id, "sender": meter.sender} if meter.calls else {}
+    times = {"queue_ms": meter.queue_ms, "ttft_ms": meter.ttft_ms, "itl_ms": meter.itl_ms}
+    return {
+        "tenant": meter.caller.tenant,
+        "key_id": meter.caller.key_id,
+        **facts,
+        **{name: None if value is None else round(value, 1) for name, value in times.items()},
+    }
 
 
 def _ms_since(started_s: float) -> int:

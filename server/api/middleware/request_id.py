@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.api.record import start_record
 
 _SAFE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TRACE = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C's `traceparent`."""
 
 
 class RequestIdMiddleware:
@@ -23,8 +25,11 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        offered = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        offered = headers.get("x-request-id", "")
         record = start_record(scope, offered if _SAFE.fullmatch(offered) else f"req-{uuid.uuid4().hex}")
+        if trace := _TRACE.fullmatch(headers.get("traceparent", "")):
+            record.trace_id = trace[1]
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

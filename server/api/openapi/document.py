@@ -31,6 +31,7 @@ STATUSES = {
     413: "More bytes, texts or documents than the server accepts.",
     415: "The body is of another media type, or compressed.",
     429: "The address has sent too many wrong keys.",
+    499: "Whoever runs the server has cancelled the request.",
     500: "The data directory cannot be read or written.",
     503: "The model, or the data directory, cannot answer now; try again later.",
     504: "It was not answered within its `timeout_s`.",

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from server.api.openapi.body import ErrorBody
 from server.api.schemas.wire import WireModel
 
-Topic = Literal["generation", "tokens", "embeddings", "rerank", "files", "vector stores", "models", "server"]
+Topic = Literal["generation", "tokens", "embeddings", "rerank", "files", "vector stores", "models", "usage", "server"]
 
 # Statuses that a route may fail with, by what it does.
 BODY = frozenset({400, 413, 415})
-MODEL = frozenset({404, 503})
+MODEL = frozenset({404, 499, 503})
 ASKS_MODEL = BODY | MODEL
 GENERATES = ASKS_MODEL | {504}
 READS = frozenset({404, 500, 503})

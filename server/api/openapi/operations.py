@@ -9,7 +9,7 @@ from __future__ import annotations
 from server.api.openapi.encoder_operations import EMBEDDINGS, RERANK
 from server.api.openapi.generation_operations import GENERATION, MESSAGES, RESPONSES, TOKENS
 from server.api.openapi.operation import Operation
-from server.api.openapi.server_operations import MODELS, SERVER
+from server.api.openapi.server_operations import MODELS, OPERATORS, SERVER
 from server.api.openapi.store_operations import FILES, VECTOR_STORES
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -22,5 +22,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *FILES,
     *VECTOR_STORES,
     *MODELS,
+    *OPERATORS,
     *SERVER,
 )

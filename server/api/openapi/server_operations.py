@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from server.api.openapi.operation import Operation
+from server.api.openapi.operation import READS, Operation
+from server.api.openapi.operator_bodies import RequestList, RequestsCancelled, UsageReport
 from server.api.openapi.server_bodies import Alive, Model, ModelList, Readiness, Version
+from server.api.schemas.usage import UsageReportQuery
 
 MODELS = (
     Operation(method="GET", path="/v1/models", topic="models", summary="List the models", answer=ModelList),
@@ -14,6 +16,40 @@ MODELS = (
         summary="Look at a model, by id or alias",
         answer=Model,
         errors=frozenset({404}),
+    ),
+)
+
+OPERATORS = (
+    Operation(
+        method="GET",
+        path="/v1/usage",
+        topic="usage",
+        summary="Tell who used which model for how much",
+        query=UsageReportQuery,
+        answer=UsageReport,
+        errors=(READS - {404}) | {400},
+    ),
+    Operation(
+        method="GET",
+        path="/admin/requests",
+        topic="server",
+        summary="List requests that are live, and the last that were",
+        answer=RequestList,
+    ),
+    Operation(
+        method="DELETE",
+        path="/admin/requests/{request_id}",
+        topic="server",
+        summary="Cancel live requests, by their id",
+        answer=RequestsCancelled,
+        errors=frozenset({404}),
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        topic="server",
+        summary="Tell Prometheus how the server does",
+        media_type="text/plain",
     ),
 )
 
