@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 HOST = "127.0.0.1"
@@ -31,16 +31,20 @@ class Answer:
     Attributes:
         body: What was asked.
         due_s: When it was to be sent. Latencies count from here, so that a client that is late helps nobody.
+        headers: What is sent with it.
         sent_s: When it was written.
         chunk_s: When each chunk with text arrived.
         num_tokens: Completion tokens, as the server counts them.
         num_sources: Of a grounded answer, which Hearth tells before its first word.
         finding_s: What the server says that finding them and writing the prompt took.
+        status: Of the answer; 0 if none came.
+        retry_after_s: When the server wants to be asked again, where it says so.
         error: Why the request failed; empty when it ended well.
     """
 
     body: Body
     due_s: float
+    headers: Mapping[str, str] = field(default_factory=dict)
     sent_s: float = 0.0
     chunk_s: list[float] = field(default_factory=list)
     done_s: float = 0.0
@@ -50,6 +54,8 @@ class Answer:
     num_sources: int = 0
     finding_s: float = 0.0
     text: str = ""
+    status: int = 0
+    retry_after_s: float | None = None
     error: str = ""
 
     @property
@@ -86,7 +92,7 @@ def run_traffic(sending: Coroutine[None, None, list[Answer]]) -> Traffic:
     return Traffic(answers, wall_s, (time.process_time() - cpu_started) / wall_s)
 
 
-async def closed_loop(port: int, bodies: Sequence[Body], *, num_clients: int) -> list[Answer]:
+async def closed_loop(port: int, bodies: Iterable[Body], *, num_clients: int) -> list[Answer]:
     """`num_clients` clients send all the bodies, each its next one when its last is answered."""
     waiting = iter(bodies)
     answers: list[Answer] = []
@@ -99,14 +105,16 @@ async def closed_loop(port: int, bodies: Sequence[Body], *, num_clients: int) ->
     return answers
 
 
-async def open_loop(port: int, bodies: Sequence[Body], arrivals_s: Sequence[float]) -> list[Answer]:
+async def open_loop(
+    port: int, bodies: Sequence[Body], arrivals_s: Sequence[float], *, headers: Mapping[str, str] | None = None
+) -> list[Answer]:
     """Send each body at its time after the start, however many are being answered: users do not wait for each other."""
     started = time.perf_counter()
 
     async def client(body: Body, arrival_s: float) -> Answer:
         due_s = started + arrival_s
         await asyncio.sleep(due_s - time.perf_counter())
-        return await ask(port, Answer(body, due_s))
+        return await ask(port, Answer(body, due_s, headers or {}))
 
     return await asyncio.gather(*(client(*each) for each in zip(bodies, arrivals_s, strict=True)))
 
@@ -126,7 +134,7 @@ async def ask(port: int, answer: Answer) -> Answer:
         async with asyncio.timeout(TIMEOUT_S):
             reader, writer = await asyncio.open_connection(HOST, port, limit=_MAX_LINE_BYTES)
             try:
-                writer.write(_request(answer.body))
+                writer.write(_request(answer))
                 answer.sent_s = time.perf_counter()
                 await _read_stream(reader, answer)
             finally:
@@ -139,10 +147,11 @@ async def ask(port: int, answer: Answer) -> Answer:
     return answer
 
 
-def _request(body: Body) -> bytes:
-    payload = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}}).encode()
+def _request(answer: Answer) -> bytes:
+    payload = json.dumps({**answer.body, "stream": True, "stream_options": {"include_usage": True}}).encode()
+    more = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n{more}"
         f"Content-Length: {len(payload)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + payload
@@ -153,11 +162,13 @@ async def _read_stream(reader: asyncio.StreamReader, answer: Answer) -> None:
     if not status_line:
         answer.error = "the server closed the connection without an answer"
         return
-    status = int(status_line.split()[1])
-    while (await reader.readline()).strip():
-        pass
-    if status != 200:
-        answer.error = f"status {status}: {(await reader.read(2000)).decode(errors='replace')}"
+    answer.status = int(status_line.split()[1])
+    while line := (await reader.readline()).strip():
+        name, _, value = line.partition(b":")
+        if name.lower() == b"retry-after":
+            answer.retry_after_s = float(value)
+    if answer.status != 200:
+        answer.error = f"status {answer.status}: {(await reader.read(2000)).decode(errors='replace')}"
         return
     is_done = False
     while line := await reader.readline():  # chunk sizes and blank lines do not begin with "data: "

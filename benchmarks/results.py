@@ -24,6 +24,7 @@ CHUNKS = _FOLDER / "chunks.json"
 HOSTILE = _FOLDER / "hostile.json"
 SCHEMAS = _FOLDER / "schemas.json"
 PARSERS = _FOLDER / "parsers.json"
+OVERLOAD = _FOLDER / "overload.json"
 TEMPLATES = _FOLDER / "templates.json"
 
 

@@ -24,10 +24,10 @@ LAYERS = (
     ("app",),
     ("api",),
     ("services",),
-    ("models", "rag", "workers"),  # capabilities, joined through protocols
+    ("access", "models", "rag", "workers"),  # capabilities, joined through protocols
     ("engine", "encoders", "prompting", "storage"),  # mechanisms
     ("bindings",),
-    ("config", "telemetry", "protocols", "asked_child"),
+    ("config", "telemetry", "protocols", "asked_child", "asker", "fair_shares"),
     ("types",),
     ("errors",),
     ("__init__",),

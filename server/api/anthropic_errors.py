@@ -8,7 +8,7 @@ PATH = "/v1/messages"
 OVERLOADED = 529
 """Anthropic's status for it, which its SDKs have a class for."""
 
-_TYPES = {404: "not_found_error", 504: "timeout_error", OVERLOADED: "overloaded_error"}
+_TYPES = {404: "not_found_error", 429: "rate_limit_error", 504: "timeout_error", OVERLOADED: "overloaded_error"}
 _NAMES = {"reasoning_effort": "thinking", ".function.parameters": ".input_schema"}
 """What is called otherwise here than in OpenAI's API, whose names come from below."""
 

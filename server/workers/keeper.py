@@ -286,6 +286,7 @@ class _Ears:
     def _hear_heartbeat(self, beat: Heartbeat) -> None:
         policy = self._policy
         self._client.encoded = beat.encoded
+        self._client.set_pace(s_per_token=beat.s_per_token, s_per_answer_token=beat.s_per_answer_token)
         if beat.busy_s > policy.step_timeout_s:
             self._judge(f"one step has taken {beat.busy_s:.0f} s")
         elif (stalled_s := self._progress.stalled_s(beat)) > policy.step_timeout_s:

@@ -15,6 +15,7 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 from starlette.applications import Starlette
 
+from server.access.key_limiter import KeyLimiter
 from server.api.application import build_api
 from server.config.rag_section import RagModel, RagSettings
 from server.config.schema import Limits, ModelConfig, SamplingDefaults, ScriptRule
@@ -89,6 +90,7 @@ class Stack:
     evaluation: FakeEvaluationService = field(default_factory=FakeEvaluationService)
     responses: ResponseService = field(default_factory=lambda: ResponseService(LibraryDoor()))
     rag_models: tuple[RagModel, ...] = ()
+    limiter: KeyLimiter = field(default_factory=KeyLimiter)
 
     def app(self, without: tuple[str, ...] = ()) -> Starlette:
         """The application over all models but those whose ids are in `without`."""
@@ -105,7 +107,7 @@ class Stack:
             "vector_stores": stores,
             "evaluation": self.evaluation,
         }
-        return build_api(dataclasses.replace(services, **fakes), self.limits)
+        return build_api(dataclasses.replace(services, **fakes), self.limits, limiter=self.limiter)
 
 
 @pytest.fixture

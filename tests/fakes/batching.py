@@ -9,7 +9,7 @@ from server.encoders.batcher import Batcher, EncodeOutcome
 from server.encoders.encoded import Encoded
 from server.encoders.encoder import Texts
 from server.encoders.vector_cache import VectorCache
-from server.types import Lane, Truncate
+from server.types import DEFAULT_TENANT, Lane, Truncate
 from tests.fakes.encoders import FakeEncoder
 
 TIMEOUT_S = 10
@@ -42,10 +42,16 @@ class Harness:
         truncate: Truncate = "error",
         lane: Lane = "interactive",
         timeout_s: float | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> Future[EncodeOutcome]:
         future: Future[EncodeOutcome] = Future()
         self.batcher.submit(
-            request_id, Texts(texts, truncate), lane=lane, timeout_s=timeout_s, on_done=future.set_result
+            request_id,
+            Texts(texts, truncate),
+            lane=lane,
+            timeout_s=timeout_s,
+            tenant=tenant,
+            on_done=future.set_result,
         )
         return future
 

@@ -1,1 +1,1 @@
-"""Pure ASGI middleware, outermost first: request id, access log, crash guard."""
+"""Pure ASGI middleware, outermost first: request id, access log, crash guard, asker, key limits."""
