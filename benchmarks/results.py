@@ -27,6 +27,7 @@ HOSTILE = _FOLDER / "hostile.json"
 SCHEMAS = _FOLDER / "schemas.json"
 PARSERS = _FOLDER / "parsers.json"
 GPU = _FOLDER / "gpu.json"
+OVERLOAD = _FOLDER / "overload.json"
 TEMPLATES = _FOLDER / "templates.json"
 LEDGER = _FOLDER / "ledger.json"
 

@@ -47,6 +47,7 @@ from server.rag.sweeper import Sweeper
 from server.rag.transfer_store import TransferStore
 from server.services import Services, build_services
 from server.services.expiry import expire_for_ever
+from server.services.key_spending import make_key_limiter
 from server.services.library import Library, LibraryDoor
 from server.services.store_models import StoreModels
 from server.storage.data_layout import DataLayout
@@ -127,6 +128,7 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
         settings.limits,
         lifespan,
         policy_of(settings, accounts.ring),
+        limiter=make_key_limiter(registry, ledger),
         sender_header=settings.sender_header,
         tracing=tracing,
     )
