@@ -378,12 +378,12 @@ async def stopped_worker(folder: Path) -> Row:
     return row
 
 
-async def long_prefill(folder: Path, *, num_prompts: int = 4) -> Row:
+async def long_prefill(folder: Path, *, num_prompts: int = 4, num_sentences: int = 1200) -> Row:
     row = Row("7", "prompts that take long to compute")
     with served(folder, small={"kv_cells": 8192 * num_prompts}) as server:
         before = server.worker_pids()
         async with client_of(server) as client, neighbour_watched(client, row):
-            prompts = [f"{number} " + "The quick brown fox jumps. " * 1200 for number in range(num_prompts)]
+            prompts = [f"{number} " + "The quick brown fox jumps. " * num_sentences for number in range(num_prompts)]
             answers = await asyncio.gather(*(ask(client, SMALL, text, max_tokens=1) for text in prompts))
         row.require(server.worker_pids() == before, "the worker was replaced")
     row.figures["longest prefill s"] = round(max(each.took_s for each in answers), 1)
