@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from benchmarks.overload import Memory
 from benchmarks.overload_table import ROWS, fill_tables
 from benchmarks.results import OVERLOAD, load_results
 from benchmarks.tables import PAGE
-from tests.benchmarks.test_load_generator import serving
+from tests.fakes.upstream import CLOSE, upstream
 
 
 def test_the_tables_of_the_page_are_what_was_measured() -> None:
@@ -46,11 +45,12 @@ def test_growth_is_from_the_first_to_the_last_fifth(end_mb: float, growth_mb: fl
 
 
 async def test_a_refusal_is_told_from_a_failure_and_says_when_to_come_back() -> None:
-    body = json.dumps({"error": {"code": "overloaded"}})
-    async with serving(f"HTTP/1.1 503 X\r\nRetry-After: 7\r\n\r\n{body}".encode) as port:
-        refused = await ask(port, Answer({}, due_s=0.0, headers={"x-tenant": "a"}))
-    async with serving(lambda: b"") as port:
-        cut = await ask(port, Answer({}, due_s=0.0))
+    refusal = b"HTTP/1.1 503 X\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\n{}"
+    async with upstream(lambda _: [refusal]) as server:
+        refused = await ask(server.port, Answer({}, due_s=0.0, headers={"x-tenant": "a"}))
+    async with upstream(lambda _: [CLOSE]) as silent:
+        cut = await ask(silent.port, Answer({}, due_s=0.0))
 
+    assert server.requests[0].headers["x-tenant"] == "a"
     assert (refused.status, refused.retry_after_s) == (503, 7.0)
     assert (cut.status, cut.retry_after_s) == (0, None)
