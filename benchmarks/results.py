@@ -25,6 +25,7 @@ HOSTILE = _FOLDER / "hostile.json"
 SCHEMAS = _FOLDER / "schemas.json"
 PARSERS = _FOLDER / "parsers.json"
 TEMPLATES = _FOLDER / "templates.json"
+LIFECYCLE = _FOLDER / "lifecycle.json"
 
 
 def load_results(path: Path = CHAT) -> Section:

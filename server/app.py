@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,13 @@ from starlette.applications import Starlette
 
 import server
 from server.api.application import build_api
-from server.config.rag_section import ParserSettings
+from server.config.rag_section import ParserSettings, RagSettings
 from server.config.schema import HearthConfig, ModelConfig
 from server.errors import StorageError, StorageFull, StorageUnavailable, WeightsError
-from server.models.cache_folder import tuning_folder
+from server.models.cache_folder import footprint_folder, tuning_folder
+from server.models.file_estimate import estimate_by_files
+from server.models.footprints import Footprints
+from server.models.memory_needs import MemoryEstimator, MemoryNeeds
 from server.models.registry import ModelEntry, ModelRegistry
 from server.models.weights import WeightsStore
 from server.rag.contexts import ContextWriter
@@ -42,6 +45,9 @@ from server.rag.transfer_store import TransferStore
 from server.services import build_services
 from server.services.expiry import expire_for_ever
 from server.services.library import Library, LibraryDoor
+from server.services.loading import LoadingService
+from server.services.reloading import Reloading
+from server.services.residency import Residency
 from server.services.store_models import StoreModels
 from server.storage.data_layout import DataLayout
 from server.storage.data_lock import data_lock
@@ -62,20 +68,47 @@ RETRY_S = 30.0
 """Between two tries to open a data directory whose disk is full."""
 
 
-def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bool = False) -> Starlette:
+def build_app(
+    config: HearthConfig,
+    weights: WeightsStore,
+    *,
+    holds_data_dir: bool = False,
+    read_config: Callable[[], HearthConfig] | None = None,
+) -> Starlette:
     """Join everything. Workers start with the application's lifespan and end with it.
 
     Call it with the event loop running, or from a lifespan: workers' channels belong to the loop.
 
     Args:
         holds_data_dir: The caller has locked the data directory; else the lifespan does.
+        read_config: Reads the configuration again, on a thread; raises ConfigError. None: it cannot be reloaded.
     """
-    supervisor = Supervisor(config.server.limits, bulk_share=config.server.bulk_share)
+    residency = Residency(
+        MemoryNeeds(weights, Footprints(footprint_folder()), memory_estimator()),
+        budget_mb=config.server.memory_budget_mb,
+        default_ttl_s=config.server.model_ttl_s,
+    )
+    supervisor = Supervisor(config.server.limits, bulk_share=config.server.bulk_share, make_room=residency.room)
     registry = ModelRegistry(
         [ModelEntry(model, supervisor.add(model, spec_factory(model, config, weights))) for model in config.models],
         config.rag.models,
     )
     door, store_models = LibraryDoor(), StoreModels(registry, config.rag)
+
+    def on_rag(rag: RagSettings) -> None:
+        store_models.configure(rag)
+        services.chat.configure(rag)
+
+    reloading = Reloading(
+        config,
+        read=read_config or (lambda: config),
+        registry=registry,
+        supervisor=supervisor,
+        residency=residency,
+        spec_of=lambda model: spec_factory(model, config, weights),
+        on_rag=on_rag,
+    )
+
     services = build_services(
         registry,
         config.server.limits,
@@ -84,6 +117,9 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
         door=door,
         store_models=store_models,
         rag=config.rag,
+        loading=LoadingService(registry, supervisor.keeper, supervisor.lines),
+        reload=reloading.reload if read_config else None,
+        ttl_s=residency.ttl_s,
     )
 
     @asynccontextmanager
@@ -92,14 +128,23 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
             if not model.lazy:
                 supervisor.load(model.id)
         try:
-            async with library_open(door, config, store_models, is_locked=holds_data_dir):
+            async with (
+                _background(residency.keep_for_ever()),
+                library_open(door, config, store_models, is_locked=holds_data_dir),
+            ):
                 yield
         finally:
             await supervisor.stop()
 
     app = build_api(services, config.server.limits, lifespan)
     app.state.supervisor = supervisor
+    app.state.reload = services.reload
     return app
+
+
+def memory_estimator() -> MemoryEstimator:
+    """What tells from a model's files how much memory it will take on this machine."""
+    return estimate_by_files
 
 
 @asynccontextmanager

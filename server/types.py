@@ -425,6 +425,34 @@ class EncoderCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     num_cached_inputs: int = 0
 
 
+class LoadProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a model that is loading has come.
+
+    Attributes:
+        elapsed_s: Since its load began.
+        expected_s: What the whole load took the last time; None if it is not known.
+        weights_fraction: Of the weights, what has been read, 0..1; None where the runtime does not tell.
+    """
+
+    elapsed_s: float
+    expected_s: float | None = None
+    weights_fraction: float | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """0..1; never 1, as long as it is loading; None if nothing is known."""
+        if self.weights_fraction is not None and self.weights_fraction < 1:
+            return self.weights_fraction
+        return min(self.elapsed_s / self.expected_s, 0.99) if self.expected_s else None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """About how long it will take yet; None if that cannot be told."""
+        if self.expected_s is not None:
+            return max(0.0, self.expected_s - self.elapsed_s)
+        return self.elapsed_s * (1 / self.fraction - 1) if self.fraction else None
+
+
 class Token(msgspec.Struct, frozen=True, array_like=True):
     """One token of a text.
 
@@ -468,3 +496,69 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Return the prompt of this name, or of another name for the same in `INPUT_TYPES`; empty if there is none."""
         synonyms = next((names for names in INPUT_TYPES.values() if input_type in names), ())
         return next((self.prompts[name] for name in (input_type, *synonyms) if name in self.prompts), "")
+
+
+class DeviceNeed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a model takes of one device's memory, in bytes.
+
+    Attributes:
+        device: `cpu` for the machine's own memory, `cuda:0` and so on for a GPU, numbered as nvidia-smi does.
+        weights: The network.
+        kv: Cells of the KV cache, and the states of recurrent layers.
+        compute: What a step or batch of the largest size needs meanwhile.
+        runtime: Of the process itself: interpreter, libraries, vocabulary, a GPU's context.
+    """
+
+    device: str
+    weights: int = 0
+    kv: int = 0
+    compute: int = 0
+    runtime: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.compute + self.runtime
+
+
+class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a model will take, told before it is loaded.
+
+    Attributes:
+        needs: One for each device, the machine's own memory (`cpu`) first, which every model takes some of.
+        caches: What its caches in the machine's memory may grow to besides, by use; it can do without.
+        gpu_layers: Of a GGUF model, the layers that were counted as on a GPU.
+        source: `header`: computed from what the files say. `llama.cpp`: asked of the library, which laid everything out
+            without taking the memory. `none`: a model that has no weights.
+    """
+
+    needs: tuple[DeviceNeed, ...]
+    caches: int = 0
+    gpu_layers: int = 0
+    source: Literal["header", "llama.cpp", "none"] = "header"
+
+    def of(self, device: str) -> DeviceNeed:
+        """What it takes of a device; nothing of one that it does not use."""
+        return next((need for need in self.needs if need.device == device), DeviceNeed(device=device))
+
+    @property
+    def ram(self) -> int:
+        """Of the machine's memory, caches left out."""
+        return self.of("cpu").total
+
+    @property
+    def vram(self) -> int:
+        """Of all GPUs together."""
+        return sum(need.total for need in self.needs) - self.ram
+
+    @property
+    def weights(self) -> int:
+        return sum(need.weights for need in self.needs)
+
+    @property
+    def kv(self) -> int:
+        return sum(need.kv for need in self.needs)
+
+    @property
+    def compute(self) -> int:
+        """What computing takes, and the process itself: all that is neither weights nor KV."""
+        return self.ram + self.vram - self.weights - self.kv

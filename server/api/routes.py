@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
+from server.api.admin import AdminEndpoint
 from server.api.body import JsonBody
 from server.api.chat import ChatEndpoint
 from server.api.cohere import CohereEndpoint
@@ -47,6 +48,7 @@ def build_routes(services: Services, limits: Limits) -> list[Route]:
         *_vector_store_routes(services, body, limits),
         *_document_routes(services, body),
         *_model_routes(services),
+        *_admin_routes(services),
         *_health_routes(services),
         *_description_routes(services),
     ]
@@ -169,10 +171,20 @@ def _document_routes(services: Services, body: JsonBody) -> list[Route]:
 
 
 def _model_routes(services: Services) -> list[Route]:
-    models = ModelEndpoint(services.models)
+    models = ModelEndpoint(services.models, services.loading)
     return [
         Route("/v1/models", models.list),
+        Route("/v1/models/{model:path}/load", models.load, methods=["POST"]),
+        Route("/v1/models/{model:path}/unload", models.unload, methods=["POST"]),
         Route("/v1/models/{model:path}", models.get),  # aliases may hold slashes
+    ]
+
+
+def _admin_routes(services: Services) -> list[Route]:
+    admin = AdminEndpoint(services.loading, services.reload)
+    return [
+        Route("/admin/reload", admin.reload, methods=["POST"]),
+        Route("/admin/logs", admin.logs),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,17 +22,37 @@ ALL_LAYERS = -1  # llama.cpp: a negative number of GPU layers means all
 class LlamaModel:
     """Owns a `llama_model`. Contexts made from it must be closed first.
 
+    Args:
+        on_progress: Told how much of the weights has been read, 0..1, each time that it is a percent more.
+
     Raises:
         LoadFailed: The file is missing, no GGUF, damaged, of an unknown architecture or too large for the memory.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0, use_extra_bufts: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        gpu_layers: int = 0,
+        use_extra_bufts: bool = True,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
         llama_log.capture_log()
         llama_cpp.llama_backend_init()
         check_header(path)
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.use_extra_bufts = use_extra_bufts
+        told = 0.0
+
+        def tell(fraction: float, _data: object) -> bool:
+            nonlocal told
+            if on_progress is not None and fraction >= told + 0.01:
+                told = fraction
+                on_progress(fraction)
+            return True  # go on
+
+        params.progress_callback = llama_cpp.llama_progress_callback(tell)  # llama.cpp prints dots where there is none
         llama_log.recent_errors.clear()
         self.handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:

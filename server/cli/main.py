@@ -15,9 +15,13 @@ from server.cli import (
     embed,
     eval,
     ingest,
+    loading,
+    logs,
+    plan,
     ps,
     pull,
     reindex,
+    reload,
     rerank,
     search,
     serve,
@@ -41,6 +45,11 @@ app.command()(ingest.ingest)
 app.command()(search.search)
 app.command()(reindex.reindex)
 app.command()(ps.ps)
+app.command()(loading.load)
+app.command()(loading.unload)
+app.command()(reload.reload)
+app.command()(logs.logs)
+app.command()(plan.plan)
 app.command()(doctor.doctor)
 app.command()(tune.tune)
 app.command()(backup.backup)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import math
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,11 +22,14 @@ import uvloop
 import server
 from server.app import build_app
 from server.cli.settings import ConfigOption, HostOption, PortOption, cache_dir, fail, load_or_exit
+from server.config.load import load_config
 from server.config.schema import HearthConfig, ServerSettings
-from server.errors import StorageError
+from server.errors import HearthError, StorageError
 from server.models.weights import WeightsStore
 from server.storage.data_lock import data_lock
 from server.telemetry.logs import configure_logs, resolve_format
+
+logger = logging.getLogger(__name__)
 
 DRAIN_S = 30.0
 """How long running requests may take to end after SIGTERM or Ctrl-C; a second signal ends them at once. Meanwhile new
@@ -48,7 +53,12 @@ def serve(
     Models load in the background: the server answers at once, and each model as soon as it is ready.
     """
     flags = {"host": host, "port": port, "weights_dir": weights_dir, "log_level": log_level}
-    settings = load_or_exit(config, flags=flags, require_files=False).config
+    loaded = load_or_exit(config, flags=flags, require_files=False)
+    settings = loaded.config
+
+    def read_again() -> HearthConfig:
+        return load_config(loaded.path, flags=flags, environ=os.environ, require_files=False).config
+
     configure_logs(settings.server.log_level, resolve_format(settings.server.log_format))
     with _data_dir_held(settings.server.data_dir):
         listener = _bind(settings.server)
@@ -56,11 +66,12 @@ def serve(
         # uvicorn ends with raising the signal that stopped it once more; an orderly end is exit code 0 all the same.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(settings, listener))
+            runner.run(_run(settings, listener, read_again))
 
 
-async def _run(settings: HearthConfig, listener: socket.socket) -> None:
-    app = build_app(settings, WeightsStore(settings.server.weights_dir, cache_dir()), holds_data_dir=True)
+async def _run(settings: HearthConfig, listener: socket.socket, read_config: Callable[[], HearthConfig]) -> None:
+    weights = WeightsStore(settings.server.weights_dir, cache_dir())
+    app = build_app(settings, weights, holds_data_dir=True, read_config=read_config)
     uvicorn_config = uvicorn.Config(
         app,
         http="httptools",
@@ -69,7 +80,36 @@ async def _run(settings: HearthConfig, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(DRAIN_S),  # then it cuts connections; by now only those that send slowly
     )
-    await _Server(uvicorn_config, end_requests=app.state.supervisor.stop).serve(sockets=[listener])
+    with _reloading_on_hangup(app.state.reload):
+        await _Server(uvicorn_config, end_requests=app.state.supervisor.stop).serve(sockets=[listener])
+
+
+@contextmanager
+def _reloading_on_hangup(reload: Callable[[], Awaitable[object]]) -> Iterator[None]:
+    """Put models.yaml in force at each SIGHUP; its report, or what is wrong with the file, is in the log."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def report() -> None:
+        try:
+            await reload()
+        except HearthError:
+            pass  # logged where it was found
+        except Exception:
+            logger.exception("models.yaml could not be reloaded")
+
+    def begin() -> None:
+        task = asyncio.create_task(report(), name="reload")
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, begin)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in running:
+            task.cancel()
 
 
 class _Server(uvicorn.Server):

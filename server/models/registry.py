@@ -32,7 +32,14 @@ class ModelRegistry:
         rag_models: Names under which chat models among them answer from vector stores.
     """
 
+    entries: tuple[ModelEntry, ...]
+    rag_models: tuple[RagModel, ...]
+
     def __init__(self, entries: Sequence[ModelEntry], rag_models: Sequence[RagModel] = ()) -> None:
+        self.replace(entries, rag_models)
+
+    def replace(self, entries: Sequence[ModelEntry], rag_models: Sequence[RagModel]) -> None:
+        """Have other models from now on, at once for everybody; what was found before is not changed by that."""
         self.entries = tuple(entries)
         self.rag_models = tuple(rag_models)
         self._by_name = {name: entry for entry in entries for name in (entry.config.id, *entry.config.aliases)}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from server.config.rag_section import RagSettings
-from server.config.schema import Limits
+from server.config.schema import Limits, ModelConfig
+from server.errors import InvalidRequest
 from server.models.registry import ModelRegistry
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
@@ -14,14 +16,18 @@ from server.services.evaluation import EvaluationService
 from server.services.files import FileService
 from server.services.grounded_chat import GroundedChat
 from server.services.library import LibraryDoor
+from server.services.loading import LoadingService
 from server.services.models import ModelService
 from server.services.reindexing import ReindexService
+from server.services.reloading import ReloadReport
 from server.services.rerank import RerankService
 from server.services.responses import ResponseService
 from server.services.store_models import StoreModels
 from server.services.tokens import TokenService
 from server.services.transfers import TransferService
 from server.services.vector_stores import VectorStoreService
+from server.workers.keeper import Keeper
+from server.workers.recent_lines import RecentLines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,8 @@ class Services:
     reindexing: ReindexService
     transfers: TransferService
     evaluation: EvaluationService
+    loading: LoadingService
+    reload: Callable[[], Awaitable[ReloadReport]]
     version: str
 
 
@@ -52,6 +60,9 @@ def build_services(
     door: LibraryDoor | None = None,
     store_models: StoreModels | None = None,
     rag: RagSettings | None = None,
+    loading: LoadingService | None = None,
+    reload: Callable[[], Awaitable[ReloadReport]] | None = None,
+    ttl_s: Callable[[ModelConfig], float] | None = None,
 ) -> Services:
     """One of each over the same models.
 
@@ -60,6 +71,9 @@ def build_services(
         door: To the data directory; without one, files, vector stores and stored responses are not available.
         store_models: Which of the models vector stores use; default: the first ones.
         rag: As configured.
+        loading: Over the keepers of the models; without it, none can be loaded or unloaded.
+        reload: Reads models.yaml again; default: there is none.
+        ttl_s: After how long without a request a model is unloaded.
     """
     door, rag = door or LibraryDoor(), rag or RagSettings()
     store_models = store_models or StoreModels(registry, rag)
@@ -71,11 +85,22 @@ def build_services(
         embeddings=EmbeddingService(registry, limits),
         rerank=RerankService(registry, limits),
         tokens=TokenService(registry),
-        models=ModelService(registry, started_at_s=started_at_s),
+        models=ModelService(registry, started_at_s=started_at_s, ttl_s=ttl_s or (lambda _config: 0)),
         files=FileService(door),
         vector_stores=vector_stores,
         reindexing=ReindexService(door, store_models),
         transfers=TransferService(door, store_models),
         evaluation=EvaluationService(door, vector_stores),
+        loading=loading or LoadingService(registry, _no_keeper, RecentLines()),
+        reload=reload or _nothing_to_reload,
         version=version,
     )
+
+
+def _no_keeper(model_id: str) -> Keeper:
+    message = f"model {model_id!r} is not run by this server, which can neither load nor unload it"
+    raise InvalidRequest(message, param="model", code="unsupported_value")
+
+
+async def _nothing_to_reload() -> ReloadReport:
+    raise InvalidRequest("this server was not started from a models.yaml", code="invalid_config")

@@ -61,6 +61,7 @@ from server.workers.messages import (
     TellTokenIds,
     TokenIdsTold,
     ToWorker,
+    WeightsRead,
     WorkerSpec,
 )
 from server.workers.output_queue import OutputQueue
@@ -88,7 +89,12 @@ class ChatWorker:
         build = load_build_info()
         use_extra_bufts = build.use_extra_bufts and not spec.portable_kernels
         gpu_layers = num_gpu_layers(config, has_gpu=build.cuda)
-        self._model = LlamaModel(Path(spec.weights_path), gpu_layers=gpu_layers, use_extra_bufts=use_extra_bufts)
+        self._model = LlamaModel(
+            Path(spec.weights_path),
+            gpu_layers=gpu_layers,
+            use_extra_bufts=use_extra_bufts,
+            on_progress=lambda fraction: send(WeightsRead(fraction)),
+        )
         context_length = choose_context(config.context, own=self._model.context_length)
         runtime = choose_runtime(
             self._model,

@@ -218,7 +218,7 @@ def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
         (
             "server: {prot: 1}" + ECHO,
             "models.yaml:1: server.prot is not a known key; expected one of host, port, data_dir, weights_dir,"
-            " log_level, log_format, tune, bulk_share, limits; did you mean 'port'?",
+            " log_level, log_format, tune, bulk_share, memory_budget_mb, model_ttl_s, limits; did you mean 'port'?",
         ),
         (
             "server: {port: 1, port: 2}" + ECHO,
