@@ -29,6 +29,7 @@ PARSERS = _FOLDER / "parsers.json"
 GPU = _FOLDER / "gpu.json"
 TEMPLATES = _FOLDER / "templates.json"
 LEDGER = _FOLDER / "ledger.json"
+LIFECYCLE = _FOLDER / "lifecycle.json"
 
 
 def load_results(path: Path = CHAT) -> Section:
