@@ -67,7 +67,7 @@ def serving(config: Path) -> Serving:
         app = build_app(settings, weights, read_config=read)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=CheckedTransport(app), base_url="http://test", timeout=30) as client,
+            httpx.AsyncClient(transport=CheckedTransport(app), base_url="http://localhost", timeout=30) as client,
         ):
             yield client
 
@@ -197,7 +197,7 @@ async def test_what_workers_have_logged_can_be_read() -> None:
     loading = LoadingService(registry, _no_keeper, lines)
     services = build_services(registry, limits, started_at_s=1, version="1", loading=loading)
     transport = CheckedTransport(build_api(services, limits))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         page, of_one, newer, unknown, wrong = [
             await client.get(f"/admin/logs{query}")
             for query in ("", "?model=actor", "?after=1", "?model=nobody", "?limit=0")
