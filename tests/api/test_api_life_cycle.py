@@ -177,6 +177,26 @@ async def test_models_yaml_is_put_in_force(serving: Serving, rewrite: Callable[[
     assert [model["id"] for model in models] == ["shy"]
 
 
+async def test_new_prices_and_new_models_are_reckoned_with_after_a_reload(
+    serving: Serving, rewrite: Callable[[str], int]
+) -> None:
+    new = "  - {id: new, kind: chat, backend: script, prices: {output: 300}, script: [{text: one two}]}\n"
+    async with serving() as client:
+        await model_when(client, "talker", "ready")
+        rewrite(MODELS.replace("aliases:", "prices: {output: 500}\n    aliases:") + new)
+        report = (await client.post("/admin/reload")).json()
+        for name in ("talker", "new"):
+            body = {"model": name, "messages": [{"role": "user", "content": "hi"}]}
+            assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
+        lines = (await client.get("/v1/usage", params={"group_by": "model"})).json()["data"]
+        metrics = (await client.get("/metrics")).text
+
+    assert (report["added"], report["updated"], report["replaced"]) == (["new"], ["talker"], [])
+    for line, price in zip(sorted(lines, key=lambda line: str(line["model"])), (300, 500), strict=True):
+        assert line["cost"] == pytest.approx(line["completion_tokens"] * price / 1e6) != 0
+    assert 'hearth_generation_tokens_total{model="new"} ' in metrics
+
+
 async def test_a_wrong_file_is_refused_with_line_and_key_and_changes_nothing(
     serving: Serving, config: Path, rewrite: Callable[[str], int]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from server.config.rag_section import RagModel, RagSettings
 from server.config.schema import HearthConfig, Limits, ModelConfig, ScriptRule, ServerSettings
-from server.errors import ConfigError, InvalidRequest, ModelNotFound
+from server.errors import ConfigError, InvalidRequest, ModelNotFound, ModelUnavailable
 from server.models.footprints import Footprints
 from server.models.memory_needs import MemoryNeeds
 from server.models.registry import ModelEntry, ModelRegistry
@@ -40,6 +40,7 @@ class Rig:
     config: HearthConfig
     wanted: HearthConfig | ConfigError
     rag: list[RagSettings] = field(default_factory=list)
+    allowed: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         store = WeightsStore(self.folder / "weights", self.folder / "cache")
@@ -48,7 +49,8 @@ class Rig:
         policy = SupervisionPolicy(first_backoff_s=0.01)
         self.supervisor = Supervisor(Limits(load_wait_s=20), policy, make_room=self.residency.room)
         self.registry = ModelRegistry(
-            [ModelEntry(each, self.supervisor.add(each, spec_factory(each))) for each in self.config.models]
+            [ModelEntry(each, self.supervisor.add(each, spec_factory(each))) for each in self.config.models],
+            allowed=lambda: self.allowed,
         )
         self.reloading = Reloading(
             self.config,
@@ -121,6 +123,29 @@ async def test_what_changes_changes_and_the_rest_goes_on(make_rig: MakeRig) -> N
     assert [entry.config.id for entry in rig.registry.entries] == ["new", "same", "other", "labels"]
     with pytest.raises(ModelNotFound):
         await rig.ask("gone")
+
+
+async def test_models_that_whoever_reloads_may_not_ask_stay(make_rig: MakeRig) -> None:
+    mine, other = says("mine", "before"), says("other", "other")
+    rig = make_rig([mine, other], [says("mine", "after"), other])
+    await rig.loaded()
+
+    rig.allowed = frozenset({"mine"})
+    report = await rig.reloading.reload()
+    rig.allowed = None
+
+    assert (report.replaced, report.unchanged, report.removed) == (["mine"], ("other",), ())
+    assert [await rig.ask(name) for name in ("mine", "other")] == ["after", "other"]
+
+
+async def test_a_server_that_is_stopping_does_not_reload(make_rig: MakeRig) -> None:
+    rig = make_rig([says("m", "a")], [says("n", "b")])
+
+    rig.reloading.close()
+
+    with pytest.raises(ModelUnavailable, match="the server is stopping"):
+        await rig.reloading.reload()
+    assert [entry.config.id for entry in rig.registry.entries] == ["m"]
 
 
 @pytest.mark.parametrize("budget_mb", [1000, 15])  # for both workers, and for one at a time
