@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from server.app import memory_estimator
@@ -82,7 +83,7 @@ def _print(report: MemoryReport, *, origin: str) -> None:
             f"{loads}, pinned" if model.config.pinned else loads,
             *parts,
             gib(measured.memory_bytes) if measured else "",
-            f"[{color}]{model.verdict}[/{color}]",
+            f"[{color}]{escape(model.verdict)}[/{color}]",
         )
     console = Console(highlight=False)
     console.print(table)

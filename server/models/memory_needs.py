@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +12,6 @@ from server.models.footprints import Footprint, Footprints
 from server.models.memory_plan import Memory
 from server.models.weights import WeightsStore
 from server.types import MemoryEstimate
-
-logger = logging.getLogger(__name__)
 
 WORTH_REMEMBERING = 1.05
 """A model that takes no more than so many times what was remembered is not written down again."""
@@ -38,10 +35,12 @@ class MemoryNeed:
     Attributes:
         estimate: From its files; None where they are not there, or cannot be read.
         measured: From an earlier load, configured as it is now; None before the first.
+        problem: Why there is no estimate, though the files are there.
     """
 
     estimate: MemoryEstimate | None
     measured: Footprint | None
+    problem: str | None = None
 
     @property
     def memory(self) -> Memory:
@@ -62,17 +61,13 @@ class MemoryNeeds:
 
     def find(self, config: ModelConfig) -> MemoryNeed:
         path = self._weights.path_of(config)
-        return MemoryNeed(self.estimate(config), self._footprints.find(config, path))
-
-    def estimate(self, config: ModelConfig) -> MemoryEstimate | None:
-        path = self._weights.path_of(config)
+        measured = self._footprints.find(config, path)
         if path is not None and not path.exists():
-            return None
+            return MemoryNeed(None, measured)
         try:
-            return self._estimate(config, path)
+            return MemoryNeed(self._estimate(config, path), measured)
         except HearthError as exc:
-            logger.warning("memory cannot be estimated", extra={"model": config.id, "reason": exc.message})
-            return None
+            return MemoryNeed(None, measured, exc.message)
 
     def remember(self, config: ModelConfig, *, memory_bytes: int, load_s: float) -> None:
         """Take note of what a loaded model takes, unless that is known. The most that it ever took counts."""

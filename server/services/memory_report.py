@@ -59,14 +59,14 @@ def report_memory(config: HearthConfig, needs: MemoryNeeds, *, budget_bytes: int
         else:
             evicts = ()
             room_bytes = budget_bytes - sum(each.memory.ram for each in residents if each.is_pinned)
-            verdict = _what_does_not(model, room_bytes, needs.estimate)
+            verdict = _what_does_not(model, room_bytes, lambda smaller: needs.find(smaller).estimate)
         planned[model.id] = PlannedModel(model, need, plan.outcome == "fits", evicts, verdict)
     return MemoryReport(budget_bytes, tuple(planned[model.id] for model in config.models))
 
 
 def _what_fits(model: ModelConfig, need: MemoryNeed, evicts: Sequence[str]) -> str:
     if need.estimate is None and need.measured is None:
-        return f"not known; run `hearth pull {model.id}`"
+        return f"not known: {need.problem}" if need.problem else f"not known; run `hearth pull {model.id}`"
     return f"evicts {', '.join(evicts)}" if evicts else "fits"
 
 

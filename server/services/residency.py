@@ -90,6 +90,8 @@ class Residency:
             NoRoom: It does not fit. The message has the numbers.
         """
         need = await asyncio.to_thread(self._needs.find, keeper.config)
+        if need.problem:
+            logger.warning("memory cannot be estimated", extra={"model": keeper.config.id, "reason": need.problem})
         keeper.client.expect_load(need.measured.load_s if need.measured else None)
         keeper.client.on_idle = self._changed.set
         try:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from server.cli import plan as plan_module
 from server.cli.plan import plan
 from server.config.schema import ModelConfig
+from server.errors import LoadFailed
 from server.models.cache_folder import footprint_folder
 from server.models.footprints import Footprint, Footprints
 from server.types import DeviceNeed, MemoryEstimate
@@ -78,6 +79,15 @@ def test_what_was_measured_goes_before_estimates_and_tells_who_goes_for_whom(fol
 
     assert [(model["measured_bytes"], model["last_load_s"]) for model in report["models"]] == [(1500 << 20, 2.5)] * 2
     assert [model["verdict"] for model in report["models"]] == ["fits", "evicts first"]
+
+
+def test_what_cannot_be_estimated_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object, **_options: object) -> MemoryEstimate:
+        raise LoadFailed("the header of m.gguf is broken [at 17]")
+
+    monkeypatch.setattr(plan_module, "memory_estimator", lambda _settings: refuse)
+
+    assert "not known: the header of m.gguf is broken [at 17]" in run().stdout
 
 
 def test_weights_that_are_not_there_are_unknown() -> None:

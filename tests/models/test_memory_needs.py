@@ -75,7 +75,7 @@ def test_weights_that_are_not_there_or_cannot_be_read_need_nothing_yet(
     unreadable = MemoryNeeds(store, Footprints(tmp_path / "footprints"), refuse)
     missing = model.model_copy(update={"source": "file:/nowhere.gguf"})
 
-    assert unreadable.find(model) == MemoryNeed(None, None)
+    assert unreadable.find(model) == MemoryNeed(None, None, "the header of m.gguf is broken")
     assert needs.find(missing).memory == Memory()
 
 
