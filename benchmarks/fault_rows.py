@@ -53,6 +53,7 @@ class Row:
         outcome: What happened, for people.
         figures: Seconds, counts, and what else was measured.
         broken: What must hold and did not.
+        late: What must be so soon and was not.
     """
 
     number: str
@@ -60,10 +61,16 @@ class Row:
     outcome: str = ""
     figures: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
 
     def require(self, holds: bool, what: str) -> None:
         if not holds:
             self.broken.append(what)
+
+    def require_within(self, seconds: float, most_s: float, what: str) -> None:
+        """What only a machine that does nothing else can be held to."""
+        if seconds >= most_s:
+            self.late.append(f"{what} took {seconds:.2f} s, not less than {most_s:g}")
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ async def neighbour_watched(client: httpx.AsyncClient, row: Row) -> AsyncIterato
     row.figures["requests to others"] = statuses.total()
     row.figures["slowest /health s"] = round(slowest_s, 3)
     row.require(set(statuses) == {200}, f"requests to others got {dict(statuses)}")
-    row.require(slowest_s < 1, f"/health took {slowest_s:.2f} s")
+    row.require_within(slowest_s, 1, "/health")
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -206,7 +213,7 @@ async def queued_requests_wait(folder: Path) -> Row:
     whole = [each for each in answers if each.text.endswith(DONE)]
     row.figures |= {"ended with an error": len(crashed), "served by the next worker": len(whole)}
     row.require(len(crashed) == 2 and len(whole) == 6, f"{len(crashed)} ended with an error, {len(whole)} were served")
-    row.require(row.figures["first error s"] < 2, "the first error took 2 s or more")
+    row.require_within(row.figures["first error s"], 2, "the first error")
     row.require(not any("[DONE]" in each.text for each in crashed), "a broken stream says [DONE]")
     row.outcome = "those in work end with one `worker_crashed` event and no `[DONE]`; the others never notice"
     return row
@@ -333,7 +340,7 @@ async def broken_weights_at_start(folder: Path) -> Row:
             ready = await client.get("/ready")
             answer = await ask(client, NEIGHBOUR)
     states = {name: model["state"] for name, model in ready.json()["models"].items()}
-    row.require(row.figures["start s"] < 5, "the start took 5 s or more")
+    row.require_within(row.figures["start s"], 5, "the start")
     row.require(ready.status_code == 503, f"/ready says {ready.status_code}")
     row.require({name for name, state in states.items() if state == "failed"} == set(broken), f"{states}")
     row.require(answer.status == 200, "the other model does not answer")
@@ -363,19 +370,20 @@ async def stopped_worker(folder: Path) -> Row:
                 again = await ask(client, SMALL)
                 row.figures["serves again s"] = round(time.perf_counter() - started, 2)
     row.require(answer.error.get("code") == "worker_crashed", f"the stream ended with {answer.text[-200:]}")
-    row.require(9 <= row.figures["error s"] < 12, "the error did not come after 10 s")
+    row.require(row.figures["error s"] >= 9, "the error came before 10 s")
+    row.require_within(row.figures["error s"], 12, "the error")
     row.require(again.status == 200, f"then {again.status}")
     row.require(not worker.is_running(), "the stopped worker is still there")
     row.outcome = "killed after 10 s without a heartbeat and started again; the stream ends with `worker_crashed`"
     return row
 
 
-async def long_prefill(folder: Path, *, num_prompts: int = 4) -> Row:
+async def long_prefill(folder: Path, *, num_prompts: int = 4, num_sentences: int = 1200) -> Row:
     row = Row("7", "prompts that take long to compute")
     with served(folder, small={"kv_cells": 8192 * num_prompts}) as server:
         before = server.worker_pids()
         async with client_of(server) as client, neighbour_watched(client, row):
-            prompts = [f"{number} " + "The quick brown fox jumps. " * 1200 for number in range(num_prompts)]
+            prompts = [f"{number} " + "The quick brown fox jumps. " * num_sentences for number in range(num_prompts)]
             answers = await asyncio.gather(*(ask(client, SMALL, text, max_tokens=1) for text in prompts))
         row.require(server.worker_pids() == before, "the worker was replaced")
     row.figures["longest prefill s"] = round(max(each.took_s for each in answers), 1)
@@ -434,7 +442,8 @@ async def killed_server(folder: Path) -> Row:
         async with client_of(again) as client:
             await until(lambda: _says(client, "/ready", 200), "the server does not get ready again")
             row.figures["next start s"] = round(time.perf_counter() - started, 2)
-    row.require(not left and row.figures["workers gone s"] < 2, f"{len(left)} processes are left")
+    row.require(not left, f"{len(left)} processes are left")
+    row.require_within(row.figures["workers gone s"], 2, "the end of the workers")
     row.outcome = "no process is left; the next server takes the same port and data directory"
     return row
 
@@ -484,7 +493,7 @@ async def terminated_for_good(folder: Path, *, drain_s: float, signals: int) -> 
     codes = {each.error.get("code") for each in answers}
     most_s = 2.0 if signals > 1 else drain_s + 1
     row.require(codes == {"model_unavailable"}, f"the streams ended with {codes}")
-    row.require(row.figures["streams ended s"] < most_s, f"the streams took {row.figures['streams ended s']} s to end")
+    row.require_within(row.figures["streams ended s"], most_s, "the end of the streams")
     row.require(code == 0, f"exit code {code}")
     row.outcome = "each stream ends with one error event; exit code 0"
     return row
@@ -527,5 +536,5 @@ def _try_to_start(row: Row, config: Path, flags: list[str], variables: dict[str,
     row.figures["ended s"] = round(min(took), 2)
     row.require((done.returncode, done.stdout) == (1, ""), f"exit code {done.returncode}, printed {done.stdout!r}")
     row.require(done.stderr.count("\n") == 1 and words in done.stderr, f"said {done.stderr!r}")
-    row.require(min(took) < 2, f"it took {min(took):.1f} s")
+    row.require_within(min(took), 2, "the refusal")
     row.outcome = "one line that names it, exit code 1"

@@ -228,7 +228,7 @@ def main() -> None:
     results = load_results(arguments.out)
     if arguments.out == FAULTS:
         PAGE.write_text(refill(PAGE.read_text(encoding="utf-8"), {"faults": lambda: table(results)}), encoding="utf-8")
-    sys.exit(any(row["broken"] for row in results.get("rows", ())))
+    sys.exit(any(row["broken"] or row["late"] for row in results.get("rows", ())))
 
 
 def _measure_all(only: Sequence[str] | None, repetitions: int) -> dict[str, Any]:
@@ -257,7 +257,10 @@ def _inject(inject: Callable[[Path], Awaitable[Row | list[Row]]]) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         rows = asyncio.run(run(Path(folder)))
     for row in rows:
-        print(f"{row.number:>3} {row.fault}: {row.outcome} {row.figures}", *(f"BROKEN: {each}" for each in row.broken))
+        print(
+            f"{row.number:>3} {row.fault}: {row.outcome} {row.figures}",
+            *(f"BROKEN: {each}" for each in row.broken + row.late),
+        )
     return rows
 
 
@@ -266,7 +269,8 @@ def table(results: dict[str, Any]) -> str:
 
     def cells(row: dict[str, Any]) -> tuple[str, ...]:
         figures = ", ".join(f"{name} {significant(value)}" for name, value in row["figures"].items())
-        held = "yes" if not row["broken"] else f"**no**: {'; '.join(row['broken'])}"
+        failings = [*row["broken"], *row["late"]]
+        held = f"**no**: {'; '.join(failings)}" if failings else "yes"
         return row["number"], row["fault"], row["outcome"], figures, held
 
     head = ("Row", "Fault", "What happens", "Figures", "Holds")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from server.loadgen import answer, loops
 from server.loadgen.answer import Body, Event
@@ -38,10 +38,12 @@ class Answer(answer.Answer):
     """What one streamed request experienced.
 
     Attributes:
+        headers: What `ask` sends with it.
         num_sources: Of a grounded answer, which Hearth tells before its first word.
         finding_s: What the server says that finding them and writing the prompt took.
     """
 
+    headers: Mapping[str, str] = field(default_factory=dict)
     num_sources: int = 0
     finding_s: float = 0.0
 
@@ -73,7 +75,7 @@ def run_traffic(sending: Coroutine[None, None, list[Answer]]) -> Traffic:
     return Traffic(answers, wall_s, (time.process_time() - cpu_started) / wall_s)
 
 
-async def closed_loop(port: int, bodies: Sequence[Body], *, num_clients: int) -> list[Answer]:
+async def closed_loop(port: int, bodies: Iterable[Body], *, num_clients: int) -> list[Answer]:
     """`num_clients` clients send all the bodies, each its next one when its last is answered."""
     answers: list[Answer] = []
     await loops.closed_loop(
@@ -82,9 +84,11 @@ async def closed_loop(port: int, bodies: Sequence[Body], *, num_clients: int) ->
     return answers
 
 
-async def open_loop(port: int, bodies: Sequence[Body], arrivals_s: Sequence[float]) -> list[Answer]:
+async def open_loop(
+    port: int, bodies: Sequence[Body], arrivals_s: Sequence[float], *, headers: Mapping[str, str] | None = None
+) -> list[Answer]:
     """Send each body at its time after the start, however many are being answered: users do not wait for each other."""
-    return await loops.open_loop(Target(HOST, port), iter(bodies), _send, arrivals_s)
+    return await loops.open_loop(_target(port, headers or {}), iter(bodies), _send, arrivals_s)
 
 
 async def ask(port: int, answer: Answer) -> Answer:
@@ -92,7 +96,7 @@ async def ask(port: int, answer: Answer) -> Answer:
 
     Never raises: failures are in `error`. When cancelled, the answer holds what had come until then.
     """
-    async with connected(Target(HOST, port), is_kept=False) as connection:
+    async with connected(_target(port, answer.headers), is_kept=False) as connection:
         return await _fill(connection, answer)
 
 
@@ -103,3 +107,7 @@ async def _send(connection: Connection, body: Body, due_s: float) -> Answer:
 async def _fill(connection: Connection, each: Answer) -> Answer:
     await answer.ask(connection, each)
     return each
+
+
+def _target(port: int, headers: Mapping[str, str]) -> Target:
+    return Target(HOST, port, more_headers=tuple(headers.items()))

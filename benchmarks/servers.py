@@ -55,20 +55,23 @@ class RunningServer:
 
 @contextlib.contextmanager
 def hearth(
-    *models: Mapping[str, object], data_dir: Path | None = None, rag: Mapping[str, object] | None = None
+    *models: Mapping[str, object],
+    data_dir: Path | None = None,
+    rag: Mapping[str, object] | None = None,
+    limits: Mapping[str, object] | None = None,
 ) -> Iterator[RunningServer]:
     """Serve models, given as their entries in models.yaml; `runtime` is that of the first.
 
     Args:
         data_dir: Of files and vector stores; default: an empty one.
-        rag: The section of that name.
+        rag, limits: The sections of these names.
 
     Raises:
         ServerFailed: It cannot serve one of them.
     """
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "models.yaml"
-        write_config(config, models, data_dir=data_dir or Path(folder) / "data", rag=rag)
+        write_config(config, models, data_dir=data_dir or Path(folder) / "data", rag=rag, limits=limits)
         with _as_server_failed(RuntimeError):
             server = ServerProcess(config, Path(folder) / "log")
         with server:
@@ -88,9 +91,15 @@ def write_config(
     *,
     data_dir: Path,
     rag: Mapping[str, object] | None = None,
+    limits: Mapping[str, object] | None = None,
 ) -> None:
     """Write a models.yaml for benchmarks: weights of the repository, nothing said but what is wrong."""
-    settings = {"weights_dir": str(ROOT / "weights"), "data_dir": str(data_dir), "log_level": "warning"}
+    settings = {
+        "weights_dir": str(ROOT / "weights"),
+        "data_dir": str(data_dir),
+        "log_level": "warning",
+        "limits": dict(limits or {}),
+    }
     sections = {"server": settings, "rag": dict(rag or {}), "models": [dict(model) for model in models]}
     path.write_text(yaml.safe_dump(sections))
 

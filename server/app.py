@@ -50,6 +50,7 @@ from server.rag.sweeper import Sweeper
 from server.rag.transfer_store import TransferStore
 from server.services import Services, build_services
 from server.services.expiry import expire_for_ever
+from server.services.key_spending import make_key_limiter
 from server.services.library import Library, LibraryDoor
 from server.services.loading import LoadingService
 from server.services.reloading import Reloading
@@ -171,6 +172,7 @@ def build_app(
         settings.limits,
         lifespan,
         policy_of(settings, accounts.ring),
+        limiter=make_key_limiter(registry, ledger),
         sender_header=settings.sender_header,
         tracing=tracing,
     )

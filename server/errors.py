@@ -10,6 +10,8 @@
     ├── InvalidRequest            the client must change the request
     │   ├── ContextLengthExceeded     more tokens than the model accepts
     │   └── RequestTooLarge           more bytes or items than the server accepts
+    ├── LimitExceeded             the caller has used up what its key may use for now; try again later
+    │   └── QuotaExceeded             and for today
     ├── ModelNotFound             no model of that name
     ├── ObjectNotFound            no file, vector store or other stored object of that id
     ├── Conflict                  it does not fit what is stored
@@ -105,6 +107,26 @@ class RequestTooLarge(InvalidRequest):
     """The request has more bytes or items than the server accepts."""
 
     code = "request_too_large"
+
+
+class LimitExceeded(HearthError):
+    """The caller's key may not use more for now, however idle the server is.
+
+    Attributes:
+        retry_after_s: When it may, as far as that can be told.
+    """
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QuotaExceeded(LimitExceeded):
+    """The caller's key may not use more today."""
+
+    code = "insufficient_quota"
 
 
 class ModelNotFound(HearthError):

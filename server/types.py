@@ -249,10 +249,12 @@ class Urgency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         priority: Lower runs first.
         timeout_s: Counted from its arrival; what is not answered by then fails. None waits for ever.
+        weight: Share of a busy model that its tenant gets, against the weights of the others who want it.
     """
 
     priority: int = 0
     timeout_s: float | None = None
+    weight: float = 1.0
 
 
 NO_HURRY = Urgency()

@@ -101,7 +101,13 @@ class UsageLedger:
         self._write(to_line(record), is_held=True)
 
     def used_today(self, key_id: str | None) -> tuple[int, float]:
-        """Tokens and cost of a key's requests that are over, of those that came since midnight, UTC."""
+        """Tokens and cost of a key's requests that are over, of those that came since midnight, UTC.
+
+        Raises:
+            StorageUnavailable: What was used before this process began could not be read yet.
+        """
+        if self._today < 0 and self._journal is not None:
+            raise StorageUnavailable("what keys have used today cannot be read yet; try again later")
         if self._day_of(self._clock()) != self._today or key_id is None:
             return 0, 0.0
         return self._used.get(key_id, (0, 0.0))

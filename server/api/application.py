@@ -8,20 +8,29 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Lifespan
 
 from server.access.failed_tries import FailedTries
+from server.access.key_limiter import KeyLimiter
 from server.access.policy import AccessPolicy
 from server.api.access import guard
 from server.api.errors import exception_handlers
 from server.api.middleware.access_log import AccessLogMiddleware
+from server.api.middleware.asker import AskerMiddleware
 from server.api.middleware.authentication import AuthenticationMiddleware
 from server.api.middleware.browser_guard import BrowserGuardMiddleware
 from server.api.middleware.crash_guard import CrashGuardMiddleware
 from server.api.middleware.drain import Drain, DrainMiddleware
+from server.api.middleware.key_limits import KeyLimitsMiddleware, UsedBy, used_by_record
 from server.api.middleware.metering import MeteringMiddleware
 from server.api.middleware.request_id import RequestIdMiddleware
 from server.api.routes import HEALTH_PATHS, QUIET_PATHS, READY_PATHS, build_routes
 from server.config.schema import Limits
 from server.services import Services
 from server.telemetry.tracing import Tracing
+
+EXPOSED_HEADERS = (
+    *("x-request-id", "retry-after", "retry-after-ms", "server-timing"),
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+)
+"""What pages of allowed origins may read."""
 
 PREFLIGHT_S = 600
 """Browsers ask so seldom again whether a page may use this server."""
@@ -33,6 +42,8 @@ def build_api(
     lifespan: Lifespan[Starlette] | None = None,
     policy: AccessPolicy | None = None,
     *,
+    limiter: KeyLimiter | None = None,
+    used_by: UsedBy = used_by_record,
     sender_header: str = "x-hearth-sender",
     tracing: Tracing | None = None,
 ) -> Starlette:
@@ -40,6 +51,8 @@ def build_api(
 
     Args:
         policy: Who is let in; default: anybody, as on a server without keys.
+        limiter: Holds keys to their limits; default: one that finds nothing in any ledger, and everything free.
+        used_by: What requests have used.
         sender_header: In which clients say for whom they ask.
         tracing: None: no traces are made.
     """
@@ -61,6 +74,8 @@ def build_api(
             *_cors(policy),
             Middleware(AuthenticationMiddleware, policy=policy, tries=FailedTries()),
             Middleware(DrainMiddleware, drain, ready_paths=READY_PATHS, open_paths=HEALTH_PATHS),
+            Middleware(AskerMiddleware),
+            Middleware(KeyLimitsMiddleware, limiter=limiter or KeyLimiter(), used_by=used_by),
         ],
         exception_handlers=exception_handlers(),
         lifespan=lifespan,
@@ -84,7 +99,7 @@ def _cors(policy: AccessPolicy) -> list[Middleware]:
             allow_origins=sorted(policy.allowed_origins),
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),
-            expose_headers=("x-request-id", "retry-after", "server-timing"),
+            expose_headers=EXPOSED_HEADERS,
             max_age=PREFLIGHT_S,
         )
     ]

@@ -17,6 +17,7 @@ import orjson
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from server.api.claims import claim_tokens
 from server.api.errors import UnsupportedMediaType
 from server.api.schemas.wire import WireModel
 from server.api.validation import field_name, to_invalid_request
@@ -54,6 +55,7 @@ class JsonBody:
             UnsupportedMediaType: Not `application/json`, or compressed.
             RequestTooLarge: More than `max_bytes`; noticed before that much is held.
             InvalidRequest: Not strict JSON, or not the schema; `param` names the field.
+            LimitExceeded: The request may take more tokens than its key has left.
             ClientDisconnect: The client went away meanwhile.
         """
         check_headers(request, "application/json")
@@ -61,8 +63,11 @@ class JsonBody:
             raise self._too_large()
         body = await self._read_bytes(request)
         if len(body) > MAX_INLINE_BYTES:
-            return await asyncio.to_thread(parse_body, body, schema)
-        return parse_body(body, schema)
+            parsed = await asyncio.to_thread(parse_body, body, schema)
+        else:
+            parsed = parse_body(body, schema)
+        claim_tokens(request, parsed, len(body))
+        return parsed
 
     async def _read_bytes(self, request: Request) -> bytes:
         body = bytearray()

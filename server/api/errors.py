@@ -7,6 +7,7 @@ paths of Anthropic's API it is as `anthropic_errors.py` has it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,12 +29,14 @@ from server.errors import (
     HearthError,
     InternalError,
     InvalidRequest,
+    LimitExceeded,
     ModelLoading,
     ModelNotFound,
     ModelUnavailable,
     NoRoom,
     ObjectNotFound,
     Overloaded,
+    QuotaExceeded,
     Reindexed,
     RequestCancelled,
     RequestTooLarge,
@@ -57,6 +60,9 @@ class UnsupportedMediaType(InvalidRequest):
 MAX_DRAINED_BYTES = 64 * 1024
 """Of a body that was refused unread."""
 
+MAX_RETRY_AFTER_S = 120
+"""The SDKs of OpenAI do not wait for longer, but try again at once."""
+
 INVALID = "invalid_request_error"
 SERVER = "server_error"
 AUTHENTICATION = "authentication_error"
@@ -71,6 +77,8 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
     ContextLengthExceeded: (400, INVALID),
     RequestTooLarge: (413, INVALID),
     UnsupportedMediaType: (415, INVALID),
+    LimitExceeded: (429, "rate_limit_error"),
+    QuotaExceeded: (429, "insufficient_quota"),
     ModelNotFound: (404, INVALID),
     ObjectNotFound: (404, INVALID),
     Conflict: (409, INVALID),
@@ -97,6 +105,8 @@ SHOULD_RETRY: dict[type[HearthError], bool] = {
     DeadlineExceeded: False,
     RequestCancelled: False,
     StorageFull: False,
+    LimitExceeded: True,
+    QuotaExceeded: False,
 }
 """Whether the same request may succeed soon; of other classes, clients judge by the status."""
 
@@ -166,8 +176,11 @@ def _is_small(scope: Scope) -> bool:
 def _retry_headers(exc: Exception) -> dict[str, str]:
     """What the SDKs of OpenAI and Anthropic go by; without a word they repeat whatever has 409 or a 5xx."""
     headers = {}
-    if isinstance(exc, ModelUnavailable | StorageUnavailable | TooManyFailedKeys):
-        headers["retry-after"] = str(exc.retry_after_s)
+    if isinstance(exc, ModelUnavailable | StorageUnavailable | TooManyFailedKeys | LimitExceeded):
+        retry_after_s = min(exc.retry_after_s, MAX_RETRY_AFTER_S)
+        headers["retry-after"] = str(max(1, math.ceil(retry_after_s)))
+        if isinstance(exc, LimitExceeded):
+            headers["retry-after-ms"] = str(max(1, math.ceil(retry_after_s * 1000)))
     if isinstance(exc, Unauthenticated):
         headers["www-authenticate"] = "Bearer"
     if (kind := next((cls for cls in type(exc).__mro__ if cls in SHOULD_RETRY), None)) is not None:

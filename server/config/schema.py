@@ -108,6 +108,18 @@ class Limits(Section):
     max_queued_requests: int = Field(
         512, ge=1, le=65536, description="Most requests that one model holds at a time; more get 503 at once."
     )
+    max_queued_tokens: int = Field(
+        4_000_000,
+        ge=1,
+        description="Most tokens of prompts and inputs, about, that wait for one model; more get 503 at once.",
+    )
+    max_wait_s: float = Field(
+        120.0,
+        ge=0.1,
+        le=3600,
+        description="Longest time that a request may be expected to wait before its model works on it; beyond that it "
+        "gets 503 at once, with the time to try again. Inputs with `priority: bulk` may wait longer.",
+    )
     load_wait_s: float = Field(
         60.0, ge=0, le=3600, description="How long a request waits for a model that is loading, before it gets 503."
     )

@@ -40,6 +40,9 @@ NUM_TOKENIZER_THREADS = 2
 """Of each lane. Two, so that one huge request does not hold up the small ones behind it; tokenising is far cheaper than
 computing. A lane has its own, so that a bulk job's texts never stand before an interactive one."""
 
+PACE_MEMORY = 0.9
+"""Share of what is known of the pace that a new batch leaves standing: the last ten or so count."""
+
 EncodeOutcome = Encoded | HearthError
 
 
@@ -65,7 +68,7 @@ class _Request:
     """A live request. Once tokenised it has a place in `rows` for each item, None until that is there.
 
     Attributes:
-        tenant: On whose account it is computed.
+        tenant, weight: On whose account it is computed, and which share that one gets.
         deadline: When it is answered with what there is; None: when all is there.
         is_cached: Of each item, whether no forward pass was made for it.
     """
@@ -74,6 +77,7 @@ class _Request:
     inputs: Sized
     lane: Lane
     tenant: str
+    weight: float
     deadline: float | None
     on_done: Callable[[EncodeOutcome], None]
     items: list[EncodedItem] = field(default_factory=list)
@@ -130,6 +134,7 @@ class Batcher:
         self._forward_started_at: float | None = None
         self._num_operations = 0  # of the encoder, as last seen, and when that was
         self._saw_operations_at = clock()
+        self._recent_s = self._recent_tokens = 0.0  # of forward passes, fading with each
         self._is_closed = False
         self._pools: dict[Lane, ThreadPoolExecutor] = {
             "interactive": ThreadPoolExecutor(num_tokenizer_threads, thread_name_prefix="encoder-tokenizer"),
@@ -150,6 +155,7 @@ class Batcher:
         lane: Lane = "interactive",
         timeout_s: float | None = None,
         tenant: str = DEFAULT_TENANT,
+        weight: float = 1.0,
     ) -> None:
         """Queue a request and return at once.
 
@@ -161,11 +167,12 @@ class Batcher:
             lane: Bulk inputs wait while interactive ones do, up to a bound.
             timeout_s: Compute inputs in the order given, and answer after so long with the rows that are there, at
                 least one: when the batch that then runs is done.
-            tenant: Only requests of one tenant share what is computed, or was: nobody can tell by counts, or by how
-                long it takes, what another one has asked.
+            tenant: On whose account it is computed. Only requests of one tenant share what is computed, or was: nobody
+                can tell by counts, or by how long it takes, what another one has asked.
+            weight: How large the tenant's share of the batches is against those of the others who want one.
         """
         deadline = None if timeout_s is None else self._clock() + timeout_s
-        request = _Request(request_id, inputs, lane, tenant, deadline, on_done)
+        request = _Request(request_id, inputs, lane, tenant, weight, deadline, on_done)
         with self._changed:
             assert request_id not in self._requests, f"request id {request_id!r} is in use"
             self._requests[request_id] = request
@@ -196,6 +203,12 @@ class Batcher:
                 num_running=self._num_running,
                 num_waiting=self._flights.num_queued + self._num_untokenized,
             )
+
+    @property
+    def s_per_token(self) -> float:
+        """What a token of an item has cost lately, padding and all; 0 before the first batch."""
+        with self._changed:
+            return self._recent_s / self._recent_tokens if self._recent_tokens else 0.0
 
     def counts(self) -> EncoderCounts:
         with self._changed:
@@ -255,7 +268,16 @@ class Batcher:
                 row = stored.get(key, self._cache.get(key))
                 if row is None:
                     in_order = request.deadline is not None
-                    has_joined = self._flights.join(request, position, key, item, request.lane, in_order=in_order)
+                    has_joined = self._flights.join(
+                        request,
+                        position,
+                        key,
+                        item,
+                        request.lane,
+                        in_order=in_order,
+                        tenant=request.tenant,
+                        weight=request.weight,
+                    )
                     request.is_cached[position] = has_joined
                 else:
                     request.fill(position, row)
@@ -270,8 +292,20 @@ class Batcher:
         while batch := self._next_batch():
             started_at = self._clock()
             self._compute(batch)
-            self._keep_pace(batch, started_at)
+            self._note_pace(batch, started_at)
             self._answer_late()
+
+    def _note_pace(self, batch: list[Flight[_Request]], started_at: float) -> None:
+        """A batch has been computed: what does a token cost, and how long have bulk items had the processor?"""
+        with self._changed:
+            now = self._clock()
+            self._recent_s = PACE_MEMORY * self._recent_s + now - started_at
+            num_tokens = sum(flight.encoded.num_tokens for flight in batch)
+            self._recent_tokens = PACE_MEMORY * self._recent_tokens + num_tokens
+            if all(flight.is_bulk for flight in batch):
+                self._bulk_pace.record(now - started_at, num_tokens=num_tokens, now=now)
+            else:
+                self._bulk_pace.record_interactive(now)
 
     def _next_batch(self) -> list[Flight[_Request]]:
         """Wait for work that may begin; empty means that the batcher is closed."""
@@ -285,16 +319,6 @@ class Batcher:
                     )
                 self._changed.wait(rest_s if self._flights.num_queued else None)
             return []
-
-    def _keep_pace(self, batch: list[Flight[_Request]], started_at: float) -> None:
-        """Note what the batch that began at `started_at`, and has ended, says about the bulk batches to come."""
-        with self._changed:
-            now = self._clock()
-            if all(flight.is_bulk for flight in batch):
-                num_tokens = sum(flight.encoded.num_tokens for flight in batch)
-                self._bulk_pace.record(now - started_at, num_tokens=num_tokens, now=now)
-            else:
-                self._bulk_pace.record_interactive(now)
 
     def _compute(self, batch: list[Flight[_Request]]) -> None:
         """Answer the items of a batch. If it fails, halve it until the item at fault stands alone."""

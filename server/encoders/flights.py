@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from server.encoders.encoder import EncodedItem, TokenBudget
 from server.encoders.item_queue import ItemQueue, QueuedItem
-from server.types import Lane
+from server.types import DEFAULT_TENANT, Lane
 
 OwnerT = TypeVar("OwnerT")
 
@@ -47,16 +47,30 @@ class Flights(Generic[OwnerT]):
         return len(self._queue)
 
     def join(
-        self, owner: OwnerT, position: int, key: bytes, encoded: EncodedItem, lane: Lane, *, in_order: bool = False
+        self,
+        owner: OwnerT,
+        position: int,
+        key: bytes,
+        encoded: EncodedItem,
+        lane: Lane,
+        *,
+        in_order: bool = False,
+        tenant: str = DEFAULT_TENANT,
+        weight: float = 1.0,
     ) -> bool:
         """Let `owner` wait for an item's row; true if it joins a flight and false if one begins."""
         flight = self._by_key.get(key)
         has_joined = flight is not None
         if flight is None:
             flight = self._by_key[key] = Flight(key, encoded)
-            flight.queued = self._queue.add(flight, encoded, lane, position=position, in_order=in_order)
-        elif flight.queued and flight.queued.lane == "bulk" and lane == "interactive":
-            self._queue.promote(flight.queued)
+            flight.queued = self._queue.add(
+                flight, encoded, lane, position=position, in_order=in_order, tenant=tenant, weight=weight
+            )
+        elif flight.queued:
+            if flight.queued.lane == "bulk" and lane == "interactive":
+                self._queue.promote(flight.queued)
+            if flight.queued.lane == lane:
+                self._queue.adopt(flight.queued, tenant, weight)
         flight.waiting.setdefault(owner, []).append(position)
         self._by_owner.setdefault(owner, {})[flight] = None
         return has_joined

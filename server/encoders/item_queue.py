@@ -9,6 +9,9 @@ batches.
 The first item is the one that is due first. Requests are due when they arrive, but only with their first item: the
 others follow at a distance, so that short requests need not wait for the end of a long one, and the long one gets on
 however many of them there are.
+
+Where several tenants want something in a lane, all that holds for each tenant's items alone: the first item is of the
+tenant that has had fewest tokens, and the batch is filled with its own items before others'.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from server.encoders.encoder import EncodedItem, TokenBudget
-from server.types import Lane
+from server.fair_shares import FairShares
+from server.types import DEFAULT_TENANT, Lane
 
 MAX_PADDING = 0.1
 """Most of a batch that may be padding. A batch of few short items costs less than one that is filled with air."""
@@ -39,14 +43,17 @@ class QueuedItem(Generic[OwnerT]):
     """A waiting item.
 
     Attributes:
+        tenant: On whose account it is computed.
         in_order: Whether it keeps its place among others of the kind, and is never picked for its length.
-        due: How many items will have left its lane when its turn comes, if it is not taken before.
+        due: How many items will have left its tenant's queue when its turn comes, if it is not taken before.
         rank: Counts items in the order in which they arrived.
     """
 
     owner: OwnerT
     encoded: EncodedItem
     lane: Lane
+    tenant: str
+    weight: float
     in_order: bool
     due: int
     rank: int
@@ -69,14 +76,22 @@ class ItemQueue(Generic[OwnerT]):
         self._num_passed_over = 0
 
     def __len__(self) -> int:
-        return sum(len(lane.by_turn) for lane in self._lanes.values())
+        return sum(map(len, self._lanes.values()))
 
     def add(
-        self, owner: OwnerT, encoded: EncodedItem, lane: Lane, *, position: int = 0, in_order: bool = False
+        self,
+        owner: OwnerT,
+        encoded: EncodedItem,
+        lane: Lane,
+        *,
+        position: int = 0,
+        in_order: bool = False,
+        tenant: str = DEFAULT_TENANT,
+        weight: float = 1.0,
     ) -> QueuedItem[OwnerT]:
         """Queue an item; `position` says how many items of the same request were added before it."""
-        due = self._lanes[lane].num_taken + position * TURN_SPACING
-        item = QueuedItem(owner, encoded, lane, in_order, due, self._next_rank)
+        due = self._lanes[lane].num_taken(tenant) + position * TURN_SPACING
+        item = QueuedItem(owner, encoded, lane, tenant, weight, in_order, due, self._next_rank)
         self._next_rank += 1
         self._lanes[lane].add(item)
         return item
@@ -86,10 +101,18 @@ class ItemQueue(Generic[OwnerT]):
         self._lanes[item.lane].remove(item)
 
     def promote(self, item: QueuedItem[OwnerT]) -> None:
-        """Let a waiting item go with the interactive ones, after those that are waiting."""
+        """Let a waiting item go with the interactive ones, after those of its tenant that are waiting."""
         self.drop(item)
-        item.lane, item.due = "interactive", self._lanes["interactive"].num_taken
+        item.lane, item.due = "interactive", self._lanes["interactive"].num_taken(item.tenant)
         self._lanes[item.lane].add(item)
+
+    def adopt(self, item: QueuedItem[OwnerT], tenant: str, weight: float) -> None:
+        """Let a waiting item go on account of another tenant that wants it too, if that one has not had more."""
+        lane = self._lanes[item.lane]
+        if tenant != item.tenant and lane.had(tenant) <= lane.had(item.tenant):
+            self.drop(item)
+            item.tenant, item.weight, item.due = tenant, weight, lane.num_taken(tenant)
+            lane.add(item)
 
     def put_first(self, item: QueuedItem[OwnerT]) -> None:
         """Begin the next batch with this waiting item, unless it is the bulk lane's turn."""
@@ -98,7 +121,7 @@ class ItemQueue(Generic[OwnerT]):
         self._lanes[item.lane].add(item)
 
     def has_items(self, *, with_bulk: bool = True) -> bool:
-        return bool(self._lanes["interactive"].by_turn or (with_bulk and self._lanes["bulk"].by_turn))
+        return bool(self._lanes["interactive"] or (with_bulk and self._lanes["bulk"]))
 
     def take_batch(
         self, budget: TokenBudget, *, with_bulk: bool = True, max_bulk_tokens: int | None = None
@@ -112,34 +135,91 @@ class ItemQueue(Generic[OwnerT]):
             max_bulk_tokens: Budget of a batch that begins with a bulk item; None: as of the others.
         """
         lane = self._next_lane(with_bulk=with_bulk)
+        own = lane.next_queue()
         if max_bulk_tokens is not None and lane is self._lanes["bulk"]:
             budget = replace(budget, max_tokens=min(budget.max_tokens, max_bulk_tokens))
-        batch = _Batch(budget, first=lane.by_turn[0])
+        batch = _Batch(budget, first=own.by_turn[0])
         if batch.first.in_order:
-            batch.fill_in_order(lane)
+            batch.fill_in_order(own)
         else:
-            batch.fill_by_length(self._lanes["interactive"])
-            if with_bulk:
-                batch.fill_by_length(self._lanes["bulk"])
+            for name in ("interactive", "bulk") if with_bulk else ("interactive",):
+                for queue in self._lanes[name].in_turn(first=own):
+                    batch.fill_by_length(queue)
         for item in batch.items:
-            self._lanes[item.lane].remove(item)
-            self._lanes[item.lane].num_taken += 1
+            self._lanes[item.lane].take(item)
         return sorted(batch.items, key=lambda item: item.num_tokens)
 
     def _next_lane(self, *, with_bulk: bool) -> _Lane[OwnerT]:
         interactive, bulk = self._lanes["interactive"], self._lanes["bulk"]
         if not with_bulk:
             return interactive
-        if bulk.by_turn and (not interactive.by_turn or self._num_passed_over == MAX_BULK_PASSED_OVER):
+        if bulk and (not interactive or self._num_passed_over == MAX_BULK_PASSED_OVER):
             self._num_passed_over = 0
             return bulk
-        self._num_passed_over += bool(bulk.by_turn)
+        self._num_passed_over += bool(bulk)
         return interactive
 
 
-@dataclass(slots=True)
 class _Lane(Generic[OwnerT]):
-    """Waiting items of one lane, sorted by their turn, and by length at once; `lengths` are those that there are."""
+    """Waiting items of one lane, in a queue for each tenant that has some."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, _Queue[OwnerT]] = {}
+        self._shares = FairShares()
+
+    def __len__(self) -> int:
+        return sum(len(queue.by_turn) for queue in self._queues.values())
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def add(self, item: QueuedItem[OwnerT]) -> None:
+        self._shares.enter(item.tenant, item.weight)
+        if item.tenant not in self._queues:
+            self._queues[item.tenant] = _Queue()
+        self._queues[item.tenant].add(item)
+
+    def remove(self, item: QueuedItem[OwnerT]) -> None:
+        queue = self._queues[item.tenant]
+        queue.remove(item)
+        if not queue.by_turn:
+            del self._queues[item.tenant]
+        self._shares.leave(item.tenant)
+
+    def take(self, item: QueuedItem[OwnerT]) -> None:
+        """Remove an item, because it is computed now."""
+        self._shares.charge(item.tenant, item.num_tokens)
+        self._queues[item.tenant].num_taken += 1
+        self.remove(item)
+
+    def num_taken(self, tenant: str) -> int:
+        """Of the items of a tenant, so many have been computed since it last had none waiting."""
+        queue = self._queues.get(tenant)
+        return queue.num_taken if queue else 0
+
+    def had(self, tenant: str) -> float:
+        return self._shares.had(tenant)
+
+    def next_queue(self) -> _Queue[OwnerT]:
+        """That of the tenant whose turn it is."""
+        return self.in_turn()[0]
+
+    def in_turn(self, *, first: _Queue[OwnerT] | None = None) -> list[_Queue[OwnerT]]:
+        """All queues: `first` if it is one of them, then those with an item that was put first, then by turn."""
+        if len(self._queues) == 1:
+            return list(self._queues.values())
+
+        def rank(tenant: str) -> tuple[bool, bool, float, int]:
+            queue = self._queues[tenant]
+            # Whoever has just come has had as much as whoever had least: then it is the one that wants less.
+            return queue is not first, queue.by_turn[0].due >= 0, self._shares.had(tenant), len(queue.by_turn)
+
+        return [self._queues[tenant] for tenant in sorted(self._queues, key=rank)]
+
+
+@dataclass(slots=True)
+class _Queue(Generic[OwnerT]):
+    """One tenant's items of a lane, sorted by their turn, and by length at once; `lengths` are those that there are."""
 
     by_turn: list[QueuedItem[OwnerT]] = field(default_factory=list)
     by_length: dict[int, list[QueuedItem[OwnerT]]] = field(default_factory=dict)
@@ -186,17 +266,17 @@ class _Batch(Generic[OwnerT]):
         self._budget = budget
         self._num_tokens = self._longest = first.num_tokens
 
-    def fill_in_order(self, lane: _Lane[OwnerT]) -> None:
-        """Add the lane's next items that are to stay in order, whatever their padding."""
-        for item in lane.by_turn:
+    def fill_in_order(self, queue: _Queue[OwnerT]) -> None:
+        """Add the queue's next items that are to stay in order, whatever their padding."""
+        for item in queue.by_turn:
             if item.in_order and item is not self.first:
                 if not self._fits(item, max_padding=1.0):
                     return
                 self._add(item)
 
-    def fill_by_length(self, lane: _Lane[OwnerT]) -> None:
-        """Add the lane's items whose length is nearest to the first's."""
-        below, above = lane.shorter(self.first.num_tokens), lane.not_shorter(self.first.num_tokens)
+    def fill_by_length(self, queue: _Queue[OwnerT]) -> None:
+        """Add the queue's items whose length is nearest to the first's."""
+        below, above = queue.shorter(self.first.num_tokens), queue.not_shorter(self.first.num_tokens)
         shorter, longer = next(below, None), next(above, None)
         while shorter or longer:
             if shorter and (longer is None or self._distance(shorter) < self._distance(longer)):

@@ -138,6 +138,16 @@ class Engine:
             num_accepted=scheduler.num_accepted,
         )
 
+    @property
+    def s_per_token(self) -> float:
+        """What a prompt's token costs; 0 before that is known."""
+        return self._cost.prefill_s_per_token
+
+    @property
+    def s_per_answer_token(self) -> float:
+        """What a generated token costs, while as many sequences run as may."""
+        return self._scheduler.s_per_answer_token
+
     def check_integrity(self) -> None:
         """Assert that everything has been given back: call when no request is live."""
         assert not self._sequences

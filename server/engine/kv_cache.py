@@ -82,10 +82,15 @@ class KVCache:
         return self._backend.can_share
 
     @property
+    def num_cells(self) -> int:
+        """All there are."""
+        return self._backend.num_cells * (self._backend.max_sequences if self._backend.has_streams else 1)
+
+    @property
     def num_available_cells(self) -> int:
         """Cells that running sequences do not hold: free, or idle and evictable. In streams, each finds its own."""
         if self._backend.has_streams:
-            return self._backend.num_cells * self._backend.max_sequences
+            return self.num_cells
         return self._backend.num_cells - self._prefixes.num_running_cells
 
     @property
@@ -94,11 +99,6 @@ class KVCache:
         if self._backend.has_streams:
             return self.num_available_cells
         return self._backend.num_cells - self._prefixes.num_cells
-
-    @property
-    def num_cells(self) -> int:
-        """All there are."""
-        return self._backend.num_cells * (self._backend.max_sequences if self._backend.has_streams else 1)
 
     @property
     def num_running_cells(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from server.engine.answer_lengths import AnswerLengths
 from server.engine.drafter import Drafter
@@ -10,6 +11,8 @@ from server.engine.kv_cache import CachedPrefix, KVCache
 from server.engine.order import urgency
 from server.engine.sequence import Sequence, SequenceStatus
 from server.engine.step_cost import StepCost
+from server.engine.tenant_shares import TenantShares
+from server.engine.turns import Turns
 from server.types import TokenIds
 
 
@@ -40,6 +43,10 @@ class SchedulerOptions:
 MAX_LOOKED_AT = 32
 """Waiting sequences that a step considers, the most urgent: looking up a prompt takes time."""
 
+CONTESTED_STEP_SHARE = 0.25
+"""Of `max_step_s` and `min_prefill_tokens`, while several tenants are here: a newcomer waits for the step that runs, in
+which it has no part."""
+
 MIN_WAITED_SHARE = 4
 """A prompt waits for what is at least a quarter of what it still needs: for less it would rather begin."""
 
@@ -62,7 +69,8 @@ class Scheduler:
     """Owns the waiting and the running sequences, and counts what becomes of them, as `EngineCounts` has it.
 
     Promises: a step never takes more cells than are free; when cells run out, somebody gives up its cells and is
-    computed again later, so nobody fails because of a neighbour; whenever a sequence runs, one advances.
+    computed again later, so nobody fails because of a neighbour; whenever a sequence runs, one advances; a tenant
+    that has less than its share of the places does not wait for answers of one that has more to end.
     """
 
     def __init__(self, kv_cache: KVCache, options: SchedulerOptions, cost: StepCost) -> None:
@@ -78,11 +86,13 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_drafted = 0
         self.num_accepted = 0
+        self._tenants = TenantShares(self.running, kv_cache, self._answer_lengths, max_running=options.max_running)
         # Cells ran out: until somebody has finished, only who fits in the worst case is admitted; else it would thrash.
         self._is_full = False
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
+        self._tenants.enter(sequence)
 
     def schedule(self, now: float) -> list[Run]:
         """Decide the next step: one token for each decoding sequence, the rest of the budget for prompts.
@@ -105,6 +115,7 @@ class Scheduler:
         if num_accepted < len(run.draft):
             self._kv_cache.trim(sequence.seq_id, end)
         self._kv_cache.grow(sequence.seq_id, sequence.token_ids[start:end])
+        self._tenants.charge(sequence, end - start)
         sequence.num_computed_tokens = end
         sequence.note_draft(num_drafted=len(run.draft), num_accepted=num_accepted)
         self.num_drafted += len(run.draft)
@@ -117,18 +128,18 @@ class Scheduler:
     def preempt(self) -> bool:
         """Take the cells of the cheapest victim; it waits to be computed again. False if fewer than two run.
 
-        That is one of the lowest priority, and of these the one that loses least; never the most urgent of all.
+        That is one of the lowest priority, of the tenant that has most of its share, and of these the one that loses
+        least; never the most urgent of all.
         """
         if len(self.running) < 2:
             return False
         spared = min(self.running, key=lambda each: (each.priority, each.arrived_at))
         candidates = [each for each in self.running if each is not spared]
-        victim = max(candidates, key=lambda each: (each.priority, -self._num_own_cells(each)))
-        self._release(victim, keep=True)
-        victim.status = SequenceStatus.WAITING
-        self.waiting.append(victim)
+        excess = {each.tenant: self._tenants.excess(each.tenant) for each in candidates}
+        self._put_back(
+            max(candidates, key=lambda each: (each.priority, excess[each.tenant], -self._num_own_cells(each)))
+        )
         self._is_full = True
-        self.num_preemptions += 1
         return True
 
     def make_do_with_less(self) -> bool:
@@ -150,6 +161,7 @@ class Scheduler:
         elif sequence.status is SequenceStatus.WAITING:
             self.waiting.remove(sequence)
         self._drafter.forget(sequence)
+        self._tenants.leave(sequence)
         sequence.status = SequenceStatus.FINISHED
 
     @property
@@ -160,6 +172,11 @@ class Scheduler:
     def num_used_cells(self) -> int:
         return self._kv_cache.num_running_cells
 
+    @property
+    def s_per_answer_token(self) -> float:
+        """What a generated token costs, while as many sequences run as may."""
+        return self._cost.of_decode_step(self._options.max_running) / self._options.max_running
+
     def check_integrity(self) -> None:
         """Assert that nothing is left behind: call when idle."""
         assert not self.running
@@ -169,24 +186,45 @@ class Scheduler:
     # ---- admission
 
     def _admit(self, now: float) -> None:
-        """Let waiting sequences run, the most urgent first, while their tokens and everybody's growth fit."""
-        if not self.waiting or not self._has_place:
+        """Let waiting sequences run, tenants in turn, of each the most urgent first, while there is room for them."""
+        if not self.waiting or not (self._has_place or self._tenants.is_contested):
             return
+        turns = Turns(self._in_order(self.waiting, now), self._tenants.standing)
+        for sequence in islice(turns, MAX_LOOKED_AT):
+            if not self._admit_one(sequence, now):
+                turns.end(sequence.tenant)
+
+    def _admit_one(self, sequence: Sequence, now: float) -> bool:
+        """Let it run if there is room, or others have to make it. False if none of its tenant's may pass it by.
+
+        Room is what its tokens, its growth and everybody's growth fit in.
+        """
+        if not self._has_place and not (self._tenants.is_contested and self._tenants.is_due(sequence)):
+            return False
+        prefix = self._kv_cache.match(sequence.token_ids, tenant=sequence.tenant)
+        if self._is_being_computed(sequence, prefix.num_tokens, now):
+            return True
         promised = sum(map(self._expected_cells, self.running))
-        for sequence in self._in_order(self.waiting, now)[:MAX_LOOKED_AT]:
-            if not self._has_place:
-                return
-            prefix = self._kv_cache.match(sequence.token_ids, tenant=sequence.tenant)
-            if self._is_being_computed(sequence, prefix.num_tokens, now):
-                continue
-            needed = self._expected_cells(sequence) - prefix.num_tokens
-            if self.running and promised + needed + prefix.num_cells > self._kv_cache.num_available_cells:
-                if self._is_full:
-                    continue  # whoever was preempted waits for a finish anyway; smaller ones need not
-                return  # alone, any sequence fits: the cache holds at least one full context
+        needed = promised + self._expected_cells(sequence) - prefix.num_tokens + prefix.num_cells
+        # Alone, any sequence fits: the cache holds at least one full context.
+        num_missing = needed - self._kv_cache.num_available_cells if self.running else 0
+        if self._has_place and num_missing <= 0:
             self._start(sequence, prefix)
-            promised += needed + prefix.num_tokens - sequence.num_computed_tokens
             sequence.note_start(now)
+            return True
+        if self._make_way(sequence, num_missing):
+            return self._admit_one(sequence, now)
+        # Whoever was preempted waits for a finish anyway; smaller ones need not.
+        return self._has_place and self._is_full
+
+    def _make_way(self, newcomer: Sequence, num_missing: int) -> bool:
+        """Put back sequences of tenants that have more than their shares, if the newcomer's has less than its."""
+        if not self._tenants.is_contested or not self._tenants.is_due(newcomer):
+            return False
+        victims = self._tenants.victims_for(newcomer, num_cells=num_missing)
+        for victim in victims:
+            self._put_back(victim)
+        return bool(victims)
 
     @property
     def _has_place(self) -> bool:
@@ -246,8 +284,9 @@ class Scheduler:
 
     def _plan_prefills(self, now: float, *, num_decodes: int, num_cells: int) -> list[Run]:
         """Deal out the step's prompt tokens, the most urgent first: half of them at most to each, then what is left."""
-        prompts = self._in_order([sequence for sequence in self.running if not sequence.is_decoding], now)
         budget = min(self._num_prefill_tokens(num_decodes), num_cells)
+        in_order = self._in_order([sequence for sequence in self.running if not sequence.is_decoding], now)
+        prompts = self._in_this_step(list(Turns(in_order, self._tenants.standing)), budget)
         shares = [0] * len(prompts)
         for most in ((budget + 1) // 2, budget):
             for index, sequence in enumerate(prompts):
@@ -260,15 +299,24 @@ class Scheduler:
             if share
         ]
 
+    def _in_this_step(self, prompts: list[Sequence], budget: int) -> list[Sequence]:
+        """Those that get tokens: no other tenant's beside one whose turn it is, and which ends its prompt in this step.
+
+        They would only delay its first word, and come next.
+        """
+        own = [prompt for prompt in prompts if prompt.tenant == prompts[0].tenant]
+        return own if own and own[0].num_remaining <= budget else prompts
+
     def _num_prefill_tokens(self, num_decodes: int) -> int:
         """Prompt tokens that a step can take beside its decodes without taking too long."""
         options = self._options
         room = options.max_step_tokens - num_decodes
         if not self._cost.prefill_s_per_token:
             return min(options.first_prefill_tokens, room)
-        left_s = options.max_step_s - self._cost.of_decode_step(num_decodes)
+        share = CONTESTED_STEP_SHARE if self._tenants.is_contested else 1
+        left_s = share * options.max_step_s - self._cost.of_decode_step(num_decodes)
         in_time = int(left_s / self._cost.prefill_s_per_token)
-        return min(max(in_time, options.min_prefill_tokens), room)
+        return min(max(in_time, int(share * options.min_prefill_tokens), 1), room)
 
     def _in_order(self, sequences: list[Sequence], now: float) -> list[Sequence]:
         return sorted(sequences, key=lambda sequence: self._urgency(sequence, now))
@@ -277,6 +325,13 @@ class Scheduler:
         return urgency(sequence, now, s_per_token=self._cost.prefill_s_per_token)
 
     # ---- letting go
+
+    def _put_back(self, victim: Sequence) -> None:
+        """Take a running sequence's cells; it waits to be computed again, or to find them as an idle prefix."""
+        self._release(victim, keep=True)
+        self.num_preemptions += 1
+        victim.status = SequenceStatus.WAITING
+        self.waiting.append(victim)
 
     def _num_own_cells(self, sequence: Sequence) -> int:
         assert sequence.seq_id is not None

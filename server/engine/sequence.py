@@ -27,7 +27,8 @@ class Sequence:
         prompt: At least one token.
         max_tokens: Generated tokens after which it ends, at least 1; prompt and they fit into one context.
         mask: Which tokens may be generated; None: all.
-        tenant: Whose cells it may share.
+        tenant: Whose cells it may share, and on whose account it runs.
+        weight: Share that the tenant gets, against the weights of the others who want it.
         priority: Lower runs first, whatever the rest says.
         arrived_at, deadline_at: Seconds of the engine's clock; after `deadline_at` it fails.
         tokenize_s: How long it took to make the prompt.
@@ -52,6 +53,7 @@ class Sequence:
         max_tokens: int,
         mask: TokenMask | None = None,
         tenant: str = DEFAULT_TENANT,
+        weight: float = 1.0,
         priority: int = 0,
         arrived_at: float = 0.0,
         deadline_at: float = float("inf"),
@@ -64,6 +66,7 @@ class Sequence:
         self.request_id = request_id
         self.max_tokens = max_tokens
         self.tenant = tenant
+        self.weight = weight
         self.priority = priority
         self.arrived_at = arrived_at
         self.deadline_at = deadline_at

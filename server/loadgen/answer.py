@@ -31,6 +31,7 @@ class Answer:
         text: The answer, without reasoning.
         error: Why the request failed; empty when it ended well.
         status: HTTP's; 0 before there is one.
+        retry_after_s: When the server wants to be asked again, where it says so.
     """
 
     body: Body
@@ -44,6 +45,7 @@ class Answer:
     text: str = ""
     error: str = ""
     status: int = 0
+    retry_after_s: float | None = None
 
     @property
     def ttft_s(self) -> float:
@@ -105,8 +107,8 @@ class _StreamReader:
     def on_sent(self, at_s: float) -> None:
         self._answer.sent_s = at_s
 
-    def on_status(self, status: int) -> None:
-        self._answer.status = status
+    def on_status(self, status: int, retry_after_s: float | None) -> None:
+        self._answer.status, self._answer.retry_after_s = status, retry_after_s
 
     def on_body(self, data: bytes, at_s: float) -> None:
         if self._answer.status != 200:

@@ -31,7 +31,7 @@ class Receiver(Protocol):
 
     def on_sent(self, at_s: float) -> None: ...
 
-    def on_status(self, status: int) -> None: ...
+    def on_status(self, status: int, retry_after_s: float | None) -> None: ...
 
     def on_body(self, data: bytes, at_s: float) -> None: ...
 
@@ -125,6 +125,7 @@ class _Wire(asyncio.Protocol):
         self.may_go_on = False
         self._is_open = False
         self._has_end = False  # whether the answer says where it ends
+        self._retry_after_s: float | None = None
         self._receiver: Receiver | None = None
         self._answered: asyncio.Future[None] | None = None
         self._arrived_s = 0.0
@@ -133,7 +134,7 @@ class _Wire(asyncio.Protocol):
         self.has_begun = self.may_go_on = False
         if not self._is_open:
             raise BrokenAnswer("the server has closed the connection")
-        self._has_end = False
+        self._has_end, self._retry_after_s = False, None
         self._parser = httptools.HttpResponseParser(self)
         self._answered = asyncio.get_running_loop().create_future()
         self._receiver = receiver
@@ -178,13 +179,15 @@ class _Wire(asyncio.Protocol):
 
     # ---- called by httptools
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
+    def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() in (b"content-length", b"transfer-encoding"):
             self._has_end = True
+        elif name.lower() == b"retry-after" and value.isdigit():
+            self._retry_after_s = float(value)
 
     def on_headers_complete(self) -> None:
         if self._receiver and (status := self._parser.get_status_code()) >= 200:
-            self._receiver.on_status(status)
+            self._receiver.on_status(status, self._retry_after_s)
 
     def on_body(self, data: bytes) -> None:
         if self._receiver:

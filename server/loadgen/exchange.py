@@ -83,7 +83,7 @@ class _WholeReader:
     def on_sent(self, at_s: float) -> None:
         """Nothing is counted from here: latencies count from when a request was due."""
 
-    def on_status(self, status: int) -> None:
+    def on_status(self, status: int, _retry_after_s: float | None) -> None:
         self.status = status
 
     def on_body(self, data: bytes, at_s: float) -> None:

@@ -17,6 +17,7 @@ class Target:
     Attributes:
         base: What stands before `/chat/completions` in the path; no slash at its end.
         api_key: Sent as a bearer token; empty where there is none.
+        more_headers: Names and values.
     """
 
     host: str
@@ -24,6 +25,7 @@ class Target:
     base: str = "/v1"
     is_tls: bool = False
     api_key: str = field(default="", repr=False)
+    more_headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def url(self) -> str:
@@ -31,7 +33,7 @@ class Target:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return {**({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}), **dict(self.more_headers)}
 
     def request(self, path: str, payload: bytes, *, is_kept: bool) -> bytes:
         """A POST of JSON to `path` below the base, whole.

@@ -193,10 +193,8 @@ class Ingestion:
         """Let no job of a store begin before its model is ready."""
         store_id = job.document.store_id
         if store_id not in self._waits and not self._is_stopped:
-            waiting = job.wait_for_model()
-            task = asyncio.create_task(
-                waiting, name=f"ingestion of {job.document.file_id} waits", context=job_context(job.tenant)
-            )
+            waiting, name = job.wait_for_model(), f"ingestion of {job.document.file_id} waits"
+            task = asyncio.create_task(waiting, name=name, context=job_context(job.tenant))
             self._waits[store_id] = _Wait(job, task)
             task.add_done_callback(lambda _: self._end_wait(store_id))
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from server.asker import on_behalf
 from server.protocols import ChatModel
 from server.types import (
     DEFAULT_TENANT,
@@ -50,7 +51,7 @@ async def ask(
         request_id=f"own-{uuid.uuid4().hex}",
         prompt=ChatPrompt(tuple(messages)),
         sampling=SamplingParams(max_tokens=max_tokens, temperature=0.0),
-        urgency=urgency,
+        urgency=on_behalf(urgency),
         tenant=tenant,
     )
     pieces: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from server.asker import on_behalf
 from server.config.rag_section import RagModel, RagSettings
 from server.errors import InvalidRequest
 from server.models.registry import ModelRegistry
@@ -67,7 +68,7 @@ class ChatService:
             prompt=prompt,
             sampling=with_defaults(config.defaults, sampling),
             grammar=grammar,
-            urgency=urgency,
+            urgency=on_behalf(urgency),
             tenant=tenant,
             prediction=prediction,
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
+from server.asker import on_behalf
 from server.models.registry import ModelRegistry
 from server.services.generation import (
     Answer,
@@ -64,7 +65,7 @@ class CompletionService:
                 request_id=f"{completion_id}-{index}",
                 prompt=prompt,
                 sampling=params,
-                urgency=urgency,
+                urgency=on_behalf(urgency),
                 tenant=tenant,
                 echoes=echoes,
             )

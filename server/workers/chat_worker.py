@@ -178,6 +178,8 @@ class ChatWorker:
             num_running=engine.num_running,
             num_waiting=engine.num_waiting + self._front.num_waiting,
             generated=engine.counts(),
+            s_per_token=engine.s_per_token,
+            s_per_answer_token=engine.s_per_answer_token,
         )
 
     def stop(self) -> None:
@@ -253,6 +255,7 @@ class ChatWorker:
             max_tokens=room if max_tokens is None else min(max_tokens, room),
             mask=plan.mask,
             tenant=request.tenant,
+            weight=request.urgency.weight,
             priority=request.urgency.priority,
             arrived_at=request.arrived_at,
             deadline_at=float("inf") if timeout_s is None else request.arrived_at + timeout_s,

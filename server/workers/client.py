@@ -19,6 +19,7 @@ from copy import copy
 
 import numpy as np
 
+from server.asker import current_asker
 from server.config.schema import Limits, ModelConfig
 from server.errors import (
     DeadlineExceeded,
@@ -26,7 +27,6 @@ from server.errors import (
     ModelLoading,
     ModelUnavailable,
     NoRoom,
-    Overloaded,
     WorkerCrashed,
     from_code,
 )
@@ -52,6 +52,7 @@ from server.types import (
     TokenIds,
     Truncate,
 )
+from server.workers.backlog import Backlog, Held, num_input_tokens, num_prompt_tokens
 from server.workers.channel import ParentChannel
 from server.workers.cpu_split import CpuSplit
 from server.workers.messages import (
@@ -111,8 +112,7 @@ class WorkerClient:
         cpu_split: Shared by the models of a server; None: this model shares the processor with nobody.
 
     Attributes:
-        num_requests: Requests in flight, those that wait for the model to load included.
-        on_idle: Called when the last of them has ended.
+        on_idle: Called when the last request in flight has ended.
         last_used: When that was, or when the model got ready, on the monotonic clock.
         waiting_for: What keeps a load from going on, for people; None if nothing does.
         loads_on_demand: It is not meant to be in memory now: the next request loads it.
@@ -151,7 +151,7 @@ class WorkerClient:
         self.encoded: EncoderCounts | None = None  # as of the last heartbeat, as is what follows
         self.generated: EngineCounts | None = None
         self.num_computing = self.num_waiting = 0
-        self.num_requests = 0
+        self._backlog = Backlog(config.id, limits, num_places=config.max_sequences if config.kind == "chat" else None)
         self.on_idle: Callable[[], None] = lambda: None
         self.last_used = time.monotonic()
         self.waiting_for: str | None = None
@@ -186,6 +186,11 @@ class WorkerClient:
         return self._facts
 
     @property
+    def num_requests(self) -> int:
+        """Requests in flight, those that wait for the model to load included."""
+        return self._backlog.num_requests
+
+    @property
     def progress(self) -> LoadProgress | None:
         if self._state != "loading":
             return None
@@ -204,7 +209,8 @@ class WorkerClient:
     # ---- requests
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
-        with self._admitted():
+        size = num_prompt_tokens(request.prompt)
+        with self._admitted(size, max_answer_tokens=_max_answer_tokens(request)) as held:
             is_over, num_told, may_begin_again = False, 0, True
             heir: WorkerClient | None = None
             while not is_over:
@@ -224,6 +230,7 @@ class WorkerClient:
                             raise event if isinstance(event, HearthError) else _error_of(event)
                         assert isinstance(event, Started | Delta | Finished)
                         is_over = isinstance(event, Finished)
+                        self._note(held, event)
                         if num_told == 0 or not isinstance(event, Started):
                             num_told += 1
                             yield event
@@ -235,6 +242,17 @@ class WorkerClient:
                     if num_told == 0 or not isinstance(event, Started):
                         num_told += 1
                         yield event
+
+    def _note(self, held: Held, event: Started | Delta | Finished) -> None:
+        """What an event says about what waits."""
+        if isinstance(event, Started):
+            self._backlog.resize(held, event.prompt_tokens)
+            return
+        if held.num_tokens:
+            self._backlog.resize(held, 0)
+        if isinstance(event, Finished):
+            self._backlog.learn(event.usage.prompt_tokens, num_cached=event.usage.cached_tokens)
+            self._backlog.learn_answer(event.usage.completion_tokens)
 
     async def token_ids(self, inputs: Sequence[str | Prompt]) -> list[TokenIds]:
         request_id = f"token-ids-{next(self._ids)}"
@@ -264,10 +282,13 @@ class WorkerClient:
         lane: Lane = "interactive",
         normalize: bool = True,
     ) -> EmbeddingResult:
-        request_id = f"embed-{next(self._ids)}"
-        message = Embed(request_id, list(inputs), truncate, prompt, lane, normalize)
-        answer = await self._ask(request_id, lambda: message)
+        request_id, asker = f"embed-{next(self._ids)}", current_asker()
+        message = Embed(
+            request_id, list(inputs), truncate, prompt, lane, normalize, tenant=asker.tenant, weight=asker.weight
+        )
+        answer = await self._ask(request_id, lambda: message, num_tokens=num_input_tokens(inputs), lane=lane)
         assert isinstance(answer, Embedded)
+        self._backlog.learn(len(inputs), num_cached=answer.num_cached)
         vectors = np.frombuffer(answer.vectors, "<f4").reshape(len(inputs), answer.dimensions).copy()
         return EmbeddingResult(vectors, answer.num_prompt_tokens, answer.num_truncated, answer.num_cached)
 
@@ -281,15 +302,27 @@ class WorkerClient:
         max_tokens_per_doc: int | None = None,
         timeout_s: float | None = None,
     ) -> RerankResult:
-        request_id = f"rerank-{next(self._ids)}"
+        request_id, asker = f"rerank-{next(self._ids)}", current_asker()
         deadline_at = math.inf if timeout_s is None else time.monotonic() + timeout_s
 
         def message() -> Rerank:
             left_s = None if timeout_s is None else max(0.0, deadline_at - time.monotonic())
-            return Rerank(request_id, query, list(documents), truncate, lane, max_tokens_per_doc, left_s)
+            return Rerank(
+                request_id,
+                query,
+                list(documents),
+                truncate,
+                lane,
+                max_tokens_per_doc,
+                left_s,
+                tenant=asker.tenant,
+                weight=asker.weight,
+            )
 
-        answer = await self._ask(request_id, message, deadline_at=deadline_at)
+        num_tokens = num_input_tokens(documents) + len(documents) * num_input_tokens([query])
+        answer = await self._ask(request_id, message, deadline_at=deadline_at, num_tokens=num_tokens, lane=lane)
         assert isinstance(answer, Reranked)
+        self._backlog.learn(answer.num_prompt_tokens, num_cached=answer.num_cached_tokens)
         scores = np.frombuffer(answer.scores, "<f4").copy()
         return RerankResult(
             scores, answer.num_prompt_tokens, answer.num_truncated, answer.num_cached, answer.num_cached_tokens
@@ -403,6 +436,7 @@ class WorkerClient:
     def note_heartbeat(self, beat: Heartbeat) -> None:
         self.encoded, self.generated = beat.encoded, beat.generated
         self.num_computing, self.num_waiting = beat.num_running, beat.num_waiting
+        self._backlog.set_pace(s_per_token=beat.s_per_token, s_per_answer_token=beat.s_per_answer_token)
 
     def dispatch(self, message: FromWorker) -> None:
         """Hand a worker's message to whoever waits for it. Those that nobody waits for any more are dropped."""
@@ -426,43 +460,60 @@ class WorkerClient:
         self._state_changed.set()
         self._state_changed = asyncio.Event()
 
-    async def _ask(self, request_id: str, message: Callable[[], ToWorker], *, deadline_at: float = math.inf) -> _Answer:
-        """Send a request that has one answer, as it is when the model is ready, and wait for it."""
+    async def _ask(
+        self,
+        request_id: str,
+        message: Callable[[], ToWorker],
+        *,
+        deadline_at: float = math.inf,
+        num_tokens: int = 0,
+        lane: Lane = "interactive",
+    ) -> _Answer:
+        """Send a request that has one answer, as it is when the model is ready, and wait for it.
+
+        Args:
+            deadline_at: The model has to be ready by then; whoever asks may set a deadline for the answer too.
+        """
+        asker = current_asker()
         answer: _Answer | None = None
-        with self._admitted():
-            heir = await self._wait_until_ready(deadline_at=deadline_at)
+        with self._admitted(num_tokens, lane=lane):
+            heir = await self._wait_until_ready(deadline_at=min(deadline_at, asker.deadline_at))
             if heir is None:
                 answers = self._open(request_id)
                 try:
                     self._send(message())
-                    answer = await answers.get()
+                    async with asyncio.timeout(None if asker.deadline_at == math.inf else asker.left_s):
+                        answer = await answers.get()
+                except TimeoutError:
+                    raise DeadlineExceeded(
+                        f"model {self._config.id!r} did not answer in the time that the request allowed; allow more "
+                        "time"
+                    ) from None
                 finally:
                     self._close(request_id, abort=answer is None)
         if heir is not None:
-            return await heir._ask(request_id, message, deadline_at=deadline_at)
-        assert answer is not None
+            return await heir._ask(request_id, message, deadline_at=deadline_at, num_tokens=num_tokens, lane=lane)
         if isinstance(answer, HearthError):
             raise answer
         if isinstance(answer, RequestFailed):
             raise _error_of(answer.error)
+        assert answer is not None
         return answer
 
     @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        """Count a request from its first moment: those that wait for the model hold memory too.
+    def _admitted(
+        self, num_tokens: int, *, lane: Lane = "interactive", max_answer_tokens: float | None = None
+    ) -> Iterator[Held]:
+        """Hold a request from its first moment: those that wait for the model take memory too.
 
         Raises:
-            Overloaded: The model holds as many as the limits allow.
+            Overloaded: The model holds as much as the limits allow.
         """
-        if self.num_requests >= self._limits.max_queued_requests:
-            raise Overloaded(
-                f"model {self._config.id!r} holds {self.num_requests} requests already, its limit; try again later"
-            )
-        self.num_requests += 1
+        held = self._backlog.enter(current_asker(), num_tokens, lane=lane, max_answer_tokens=max_answer_tokens)
         try:
-            yield
+            yield held
         finally:
-            self.num_requests -= 1
+            self._backlog.leave(held)
             if not self.num_requests:
                 self.last_used = time.monotonic()
                 self.on_idle()
@@ -554,6 +605,10 @@ class WorkerClient:
 
 def _error_of(failed: Failed) -> HearthError:
     return from_code(failed.code, failed.message, failed.param)
+
+
+def _max_answer_tokens(request: GenerateRequest) -> float:
+    return math.inf if request.sampling.max_tokens is None else request.sampling.max_tokens
 
 
 def _deadline_of(request: GenerateRequest) -> float:

@@ -75,12 +75,25 @@ class EncoderWorker:
         if isinstance(message, Embed):
             texts = Texts(message.inputs, message.truncate, message.prompt)
             on_done = partial(self._answer, message)
-            self._batcher.submit(message.request_id, texts, lane=message.lane, on_done=on_done)
+            self._batcher.submit(
+                message.request_id,
+                texts,
+                lane=message.lane,
+                tenant=message.tenant,
+                weight=message.weight,
+                on_done=on_done,
+            )
         elif isinstance(message, Rerank):
             pairs = Pairs(message.query, message.documents, message.truncate, message.max_tokens_per_doc)
             on_done = partial(self._answer, message)
             self._batcher.submit(
-                message.request_id, pairs, lane=message.lane, timeout_s=message.timeout_s, on_done=on_done
+                message.request_id,
+                pairs,
+                lane=message.lane,
+                timeout_s=message.timeout_s,
+                tenant=message.tenant,
+                weight=message.weight,
+                on_done=on_done,
             )
         elif isinstance(message, Tokenize):
             self._to_spell.add(message.request_id)
@@ -98,6 +111,7 @@ class EncoderWorker:
             busy_s=progress.busy_s,
             num_running=progress.num_running,
             num_waiting=progress.num_waiting + len(self._to_spell),
+            s_per_token=self._batcher.s_per_token,
             encoded=self._batcher.counts(),
         )
 

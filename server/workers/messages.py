@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from server.types import (
+    DEFAULT_TENANT,
     ChatPrompt,
     Delta,
     EncoderCounts,
@@ -66,7 +67,7 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
 
 
 class Embed(msgspec.Struct, frozen=True, tag="embed"):
-    """Embed inputs; see `EmbeddingModel.embed` for the meaning of the fields."""
+    """Embed inputs; see `EmbeddingModel.embed` for the meaning of the fields, and `Asker` for that of the last two."""
 
     request_id: str
     inputs: list[str | TokenIds]
@@ -74,10 +75,12 @@ class Embed(msgspec.Struct, frozen=True, tag="embed"):
     prompt: str | None = None
     lane: Lane = "interactive"
     normalize: bool = True
+    tenant: str = DEFAULT_TENANT
+    weight: float = 1.0
 
 
 class Rerank(msgspec.Struct, frozen=True, tag="rerank"):
-    """Score documents; see `RerankModel.rerank` for the meaning of the fields."""
+    """Score documents; see `RerankModel.rerank` for the meaning of the fields, and `Asker` for that of the last two."""
 
     request_id: str
     query: str
@@ -86,6 +89,8 @@ class Rerank(msgspec.Struct, frozen=True, tag="rerank"):
     lane: Lane = "interactive"
     max_tokens_per_doc: int | None = None
     timeout_s: float | None = None
+    tenant: str = DEFAULT_TENANT
+    weight: float = 1.0
 
 
 class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
@@ -169,6 +174,8 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
         busy_s: How long the engine step or encoder batch now running has taken, or an encoder's has shown no progress;
             0 when idle.
         num_running, num_waiting: Work in hand, of whatever size. While there is some, `num_steps` must grow.
+        s_per_token: What a token of a prompt, or of an encoder's input, costs; 0 while that is not known.
+        s_per_answer_token: What a generated token costs, where as many generations run as may; 0 of encoders.
         encoded: What an encoder has computed so far; None of other models.
         generated: What an engine has; None of other models.
     """
@@ -177,6 +184,8 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     busy_s: float
     num_running: int = 0
     num_waiting: int = 0
+    s_per_token: float = 0.0
+    s_per_answer_token: float = 0.0
     encoded: EncoderCounts | None = None
     generated: EngineCounts | None = None
 

@@ -15,6 +15,7 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 from starlette.applications import Starlette
 
+from server.access.key_limiter import KeyLimiter
 from server.access.metered_model import MeteredModel
 from server.access.usage_ledger import UsageLedger
 from server.api.application import build_api
@@ -94,6 +95,7 @@ class Stack:
     rag_models: tuple[RagModel, ...] = ()
     metrics: Metrics = field(default_factory=Metrics)
     usage: UsageLedger | None = None
+    limiter: KeyLimiter = field(default_factory=KeyLimiter)
 
     def app(self, without: tuple[str, ...] = ()) -> Starlette:
         """The application over all models but those whose ids are in `without`."""
@@ -119,7 +121,7 @@ class Stack:
             "vector_stores": stores,
             "evaluation": self.evaluation,
         }
-        return build_api(dataclasses.replace(services, **fakes), self.limits)
+        return build_api(dataclasses.replace(services, **fakes), self.limits, limiter=self.limiter)
 
     def _metered(self, config: ModelConfig, model: Any) -> MeteredModel:
         return MeteredModel(model, config, self.metrics.of_model(config.id))

@@ -28,7 +28,7 @@ CHAT_URL = "/v1/chat/completions"
 HELLO = {"model": "openai/talker", "messages": [{"role": "user", "content": "Hi"}]}
 
 ADA = Caller(tenant="ada", key_id="key_1", scopes=frozenset({"inference"}))
-ADMIN = Caller(tenant="ops", key_id="key_2", scopes=frozenset({"admin"}))
+ADMIN = Caller(tenant="ops", key_id="key_2", scopes=frozenset({"inference", "admin"}))
 
 
 @pytest.fixture

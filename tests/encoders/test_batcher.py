@@ -141,6 +141,34 @@ def test_progress_shows_the_batch_that_runs(make_harness: MakeHarness) -> None:
     assert harness.batcher.progress().num_steps >= 3
 
 
+def test_what_a_token_costs_is_learned_from_the_batches(make_harness: MakeHarness) -> None:
+    harness = make_harness()
+    assert harness.batcher.s_per_token == 0
+    holder = harness.hold()
+
+    harness.clock.now_s = 3
+    harness.encoder.gate.set()
+    rows_of(holder)
+    rows_of(harness.submit("next", ["a"]))  # by then the pass before it has been noted
+
+    num_tokens = harness.batcher.counts().num_tokens
+    assert 0 < harness.batcher.s_per_token <= 3 / (num_tokens - 1)
+
+
+def test_a_tenant_does_not_wait_for_another_ones_flood(make_harness: MakeHarness) -> None:
+    harness = make_harness()
+    holder = harness.hold()
+    flood = [harness.submit(f"flood {n}", [f"text {n}"], tenant="flood") for n in range(200)]
+    alone = harness.submit("alone", ["another text"], tenant="other")
+    harness.settle()
+
+    harness.encoder.gate.set()
+    for future in (holder, alone, *flood):
+        rows_of(future)
+
+    assert "another text" in harness.encoder.batches[1]  # right after the one that ran
+
+
 def test_a_pass_that_gets_on_is_not_one_that_hangs(make_harness: MakeHarness) -> None:
     """A single long input may take many minutes."""
     harness = make_harness()

@@ -212,6 +212,17 @@ def test_usage_counts_prompt_and_completion() -> None:
     assert ending.reason == "length"
 
 
+def test_what_work_costs_is_learned_from_the_steps() -> None:
+    engine = EngineUnderTest(FakeBackend(num_cells=400, max_batch_tokens=64))
+    assert (engine.engine.s_per_token, engine.engine.s_per_answer_token) == (0, 0)
+
+    engine.add("a", [8] * 60, max_tokens=20, sampling=NO_END)
+    engine.run_until_idle()
+
+    assert engine.engine.s_per_token == pytest.approx(1 / 60, rel=0.5)  # the clock strikes once a step
+    assert engine.engine.s_per_answer_token == pytest.approx(1 / 4, rel=0.5)  # of four at a time
+
+
 def test_stop_wakes_a_waiting_engine() -> None:
     engine = EngineUnderTest(FakeBackend())
     engine.engine.stop()

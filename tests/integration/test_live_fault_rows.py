@@ -60,7 +60,7 @@ async def test_row_7_a_worker_that_stands_still_is_replaced(tmp_path: Path, repo
 
 
 async def test_row_7_a_long_prompt_is_no_standstill(tmp_path: Path, report: Report) -> None:
-    report(await fault_rows.long_prefill(tmp_path, num_prompts=2))
+    report(await fault_rows.long_prefill(tmp_path, num_prompts=2, num_sentences=400))
 
 
 async def test_row_8_while_a_model_loads_the_server_is_healthy_and_not_ready(tmp_path: Path, report: Report) -> None:

@@ -26,7 +26,7 @@ class Notes:
     def on_sent(self, at_s: float) -> None:
         assert not self.status
 
-    def on_status(self, status: int) -> None:
+    def on_status(self, status: int, retry_after_s: float | None) -> None:
         self.status = status
 
     def on_body(self, data: bytes, at_s: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +41,7 @@ class FakeKeeper:
         self.may_end.set()
         self._residency = residency
         self._over = asyncio.Event()
+        self._requests: list[ExitStack] = []
         self._unloading: asyncio.Task[None] | None = None
         self.living: asyncio.Task[None] | None = None
 
@@ -79,11 +81,12 @@ class FakeKeeper:
         self.client.set_state("unloaded")
 
     def ask(self) -> None:
-        self.client.num_requests += 1
+        request = ExitStack()
+        request.enter_context(self.client._admitted(0))
+        self._requests.append(request)
 
     def answer(self) -> None:
-        self.client.num_requests -= 1
-        self.client.on_idle()
+        self._requests.pop().close()
 
 
 @dataclass

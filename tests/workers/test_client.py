@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pytest
 
+from server.asker import Asker, asking
 from server.config.schema import Limits, ModelConfig
 from server.errors import (
     ContextLengthExceeded,
@@ -45,6 +47,7 @@ from server.workers.messages import (
     Embed,
     Embedded,
     Generate,
+    Heartbeat,
     PiecesTold,
     Render,
     Rendered,
@@ -510,3 +513,61 @@ async def test_a_rerank_does_not_wait_for_a_model_beyond_its_time() -> None:
 
     with pytest.raises(DeadlineExceeded, match="did not load"):
         await stage.client.rerank("q", ["a"], timeout_s=0.01)
+
+
+HURRIED = Asker(tenant="ada", weight=2.0)
+
+
+async def test_encoders_hear_on_whose_account_they_work() -> None:
+    stage = make_stage()
+    with asking(HURRIED):
+        tasks = [await begin(stage.client.embed(["a"])), await begin(stage.client.rerank("q", ["a"]))]
+
+    embed, rerank = stage.channel.sent
+    assert isinstance(embed, Embed) and (embed.tenant, embed.weight) == ("ada", 2.0)
+    assert isinstance(rerank, Rerank) and (rerank.tenant, rerank.weight) == ("ada", 2.0)
+    stage.client.detach()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+async def test_an_encoder_is_not_waited_for_beyond_the_deadline_of_whoever_asks(*, is_ready: bool) -> None:
+    stage = make_stage(ready=is_ready)
+
+    with asking(Asker(deadline_at=time.monotonic() + 0.02)), pytest.raises(DeadlineExceeded):
+        await stage.client.embed(["a"])
+
+    assert stage.channel.aborted == [each.request_id for each in stage.channel.sent if isinstance(each, Embed)]
+    assert stage.client.num_requests == 0
+
+
+async def test_a_queue_that_takes_too_long_is_full() -> None:
+    stage = make_stage(max_wait_s=5.0)
+    stage.client.note_heartbeat(Heartbeat(num_steps=0, busy_s=0.0, num_running=0, num_waiting=0, s_per_token=0.01))
+    first, second = request("x" * 40), request()
+    tasks = [await begin(collect(stage, asked)) for asked in (first, second)]
+    stage.say(first.request_id, Started(900))  # now it is known how long the prompt is
+    await begin(asyncio.sleep(0))
+
+    with pytest.raises(Overloaded, match="would wait about 9 s") as refused:
+        await collect(stage, request())
+    assert refused.value.retry_after_s == 9
+
+    stage.say(first.request_id, Delta("a"))  # and nobody has to wait for it any more
+    await begin(asyncio.sleep(0))
+    tasks.append(await begin(collect(stage, request())))
+
+    stage.client.detach()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_one_tenants_flood_does_not_fill_the_queue_for_another() -> None:
+    stage = make_stage(max_queued_requests=4)
+    tasks = [await begin(collect(stage, request())) for _ in range(4)]
+
+    with asking(HURRIED):
+        tasks.append(await begin(collect(stage, request())))
+
+    assert len(stage.channel.sent) == 5
+    stage.client.detach()
+    await asyncio.gather(*tasks, return_exceptions=True)

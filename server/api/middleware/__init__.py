@@ -1,2 +1,2 @@
 """Pure ASGI middleware, outermost first: request id, access log, metering, crash guard, browser guard,
-authentication, drain."""
+authentication, drain, asker, key limits."""

@@ -13,7 +13,7 @@ from server.access.policy import AccessPolicy
 from server.api.access import OPEN_PATHS
 from server.api.credentials import presented_key
 from server.api.errors import error_response
-from server.api.tenant import ANYBODY, NOBODY, asked_by
+from server.api.tenant import NOBODY, asked_by, caller_of
 from server.errors import HearthError, TooManyFailedKeys, Unauthenticated
 from server.types import Caller
 
@@ -48,7 +48,7 @@ class AuthenticationMiddleware:
         if not ring.has_keys:
             if self._policy.needs_keys:
                 raise Unauthenticated("this server needs keys and has none; make one with `hearth key create`")
-            return ANYBODY  # whatever key was sent: SDKs do not go without one
+            return caller_of(scope)  # whatever key was sent: SDKs do not go without one
         try:
             key = presented_key(Headers(scope=scope))
         except Unauthenticated as exc:
@@ -64,7 +64,7 @@ class AuthenticationMiddleware:
         """Whoever has no key, or a wrong one, is served as well, but as nobody."""
         ring = self._policy.ring
         if ring.is_read and not ring.has_keys and not self._policy.needs_keys:
-            return ANYBODY
+            return caller_of(scope)
         try:
             key = presented_key(Headers(scope=scope))
         except Unauthenticated:

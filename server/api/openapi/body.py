@@ -26,7 +26,7 @@ class Body(BaseModel):
 class Error(Body):
     message: str
     """what happened, with which value, and what to do"""
-    type: Literal["invalid_request_error", "server_error"]
+    type: Literal["invalid_request_error", "rate_limit_error", "insufficient_quota", "server_error"]
     param: str | None
     """the field of the request at fault"""
     code: str

@@ -10,6 +10,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
 from server.api.access import scopes_of
+from server.api.middleware.asker import TIMEOUT_HEADER
+from server.api.model_paths import is_model_path
 from server.api.openapi.operation import Operation
 from server.api.openapi.operations import OPERATIONS
 
@@ -30,11 +32,11 @@ STATUSES = {
     409: "It does not fit what is stored.",
     413: "More bytes, texts or documents than the server accepts.",
     415: "The body is of another media type, or compressed.",
-    429: "The address has sent too many wrong keys.",
+    429: "The key has used up what it may use for now, or the address has sent too many wrong keys.",
     499: "Whoever runs the server has cancelled the request.",
     500: "The data directory cannot be read or written.",
     503: "The model, or the data directory, cannot answer now; try again later.",
-    504: "It was not answered within its `timeout_s`.",
+    504: "It was not answered within its `timeout_s` or `x-request-timeout`.",
     507: "There is no room left for what was sent.",
     529: "The model has too much to do; try again later.",
 }
@@ -53,6 +55,13 @@ _REQUEST_ID = {
     "schema": {"type": "string"},
 }
 _RETRY_AFTER = {"description": "When to try again, in seconds.", "schema": {"type": "integer", "minimum": 0}}
+_TIMEOUT = {
+    "description": "How long the request is waited for: seconds, or milliseconds as in `1500ms`.",
+    "schema": {"type": "string"},
+}
+
+_ASKED = frozenset({429, 504})
+"""Statuses of all that asks a model: its key has limits, and it may allow only so much time."""
 
 DESCRIPTION = (
     "OpenAI's API where OpenAI has one, Cohere's and Jina's for rerank, and the dialects of others. `null` means the"
@@ -194,7 +203,7 @@ def _operation(operation: Operation, schemas: _Schemas) -> JsonSchema:
     }
     if operation.may_go_on:
         described["responses"]["202"] = {**_answer(operation, schemas), "description": "It is being done."}
-    if parameters := [*_path_parameters(operation), *_query_parameters(operation)]:
+    if parameters := [*_path_parameters(operation), *_query_parameters(operation), *_header_parameters(operation)]:
         described["parameters"] = parameters
     if operation.body:
         content: JsonSchema = {"schema": schemas.of_request(operation.body)}
@@ -222,6 +231,11 @@ def _query_parameters(operation: Operation) -> Iterable[JsonSchema]:
             [kind] = [each for each in field.pop("anyOf") if each != {"type": "null"}]
             parameter["schema"] = kind
         yield parameter
+
+
+def _header_parameters(operation: Operation) -> Iterable[JsonSchema]:
+    if is_model_path(operation.method, operation.path):
+        yield {"name": TIMEOUT_HEADER, "in": "header", "required": False, **_TIMEOUT}
 
 
 def _form(kind: type[BaseModel]) -> JsonSchema:
@@ -269,7 +283,11 @@ def _failures(operation: Operation, schemas: _Schemas) -> JsonSchema:
     content = {"application/json": {"schema": schemas.of_answer(operation.error_body)}}
     failures: JsonSchema = {
         str(status): {"description": STATUSES[status], "headers": _headers(status), "content": content}
-        for status in sorted(operation.errors | (_KEYED if scopes_of(operation.path) else {403}))
+        for status in sorted(
+            operation.errors
+            | (_KEYED if scopes_of(operation.path) else {403})
+            | (_ASKED if is_model_path(operation.method, operation.path) else frozenset())
+        )
     }
     if operation.unready is not None:
         unready = {"application/json": {"schema": schemas.of_answer(operation.unready)}}
