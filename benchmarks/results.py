@@ -30,6 +30,7 @@ GPU = _FOLDER / "gpu.json"
 OVERLOAD = _FOLDER / "overload.json"
 TEMPLATES = _FOLDER / "templates.json"
 LEDGER = _FOLDER / "ledger.json"
+LIFECYCLE = _FOLDER / "lifecycle.json"
 
 
 def load_results(path: Path = CHAT) -> Section:

@@ -23,11 +23,14 @@ from server.access.policy import policy_of
 from server.access.usage_ledger import UsageLedger
 from server.api.application import build_api
 from server.api.tenant import allowed_models
+from server.bindings.gpu import read_gpus, visible_gpus
 from server.bindings.gpu_load import gpu_reader
-from server.config.rag_section import ParserSettings
-from server.config.schema import HearthConfig, ModelConfig
+from server.config.rag_section import ParserSettings, RagSettings
+from server.config.schema import HearthConfig, ModelConfig, ServerSettings
 from server.errors import StorageError, StorageFull, StorageUnavailable, WeightsError
-from server.models.cache_folder import tuning_folder
+from server.models.cache_folder import footprint_folder, tuning_folder
+from server.models.footprints import Footprints
+from server.models.memory_needs import MemoryNeeds
 from server.models.registry import ModelEntry, ModelRegistry
 from server.models.weights import WeightsStore
 from server.rag.contexts import ContextWriter
@@ -49,6 +52,9 @@ from server.services import Services, build_services
 from server.services.expiry import expire_for_ever
 from server.services.key_spending import make_key_limiter
 from server.services.library import Library, LibraryDoor
+from server.services.loading import LoadingService
+from server.services.reloading import Reloading
+from server.services.residency import Residency
 from server.services.store_models import StoreModels
 from server.storage.data_layout import DataLayout
 from server.storage.data_lock import data_lock
@@ -59,7 +65,9 @@ from server.telemetry.logs import resolve_format
 from server.telemetry.loop_lag import watch_loop_lag
 from server.telemetry.metrics import Metrics, ServerReading
 from server.telemetry.tracing import open_tracing
+from server.workers.client import WorkerClient
 from server.workers.keeper import SpecFactory
+from server.workers.memory_estimates import MemoryEstimates
 from server.workers.messages import WorkerSpec
 from server.workers.supervisor import Supervisor
 
@@ -72,27 +80,59 @@ RETRY_S = 30.0
 """Between two tries to open a data directory whose disk is full."""
 
 
-def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bool = False) -> Starlette:
+def build_app(
+    config: HearthConfig,
+    weights: WeightsStore,
+    *,
+    holds_data_dir: bool = False,
+    read_config: Callable[[], HearthConfig] | None = None,
+) -> Starlette:
     """Join everything. Workers start with the application's lifespan and end with it.
 
     Call it with the event loop running, or from a lifespan: workers' channels belong to the loop.
 
     Args:
         holds_data_dir: The caller has locked the data directory; else the lifespan does.
+        read_config: Reads the configuration again, on a thread; raises ConfigError. None: it cannot be reloaded.
     """
     settings, layout = config.server, DataLayout(config.server.data_dir)
-    supervisor, metrics = Supervisor(settings.limits, bulk_share=settings.bulk_share), Metrics()
+    residency = Residency(
+        MemoryNeeds(weights, Footprints(footprint_folder()), memory_estimator(settings)),
+        budget_mb=settings.memory_budget_mb,
+        default_ttl_s=settings.model_ttl_s,
+        free_vram=vram_reader(),
+    )
+    supervisor = Supervisor(settings.limits, bulk_share=settings.bulk_share, make_room=residency.room)
+    metrics = Metrics()
     tracing = open_tracing(settings.otlp_endpoint, version=server.__version__) if settings.otlp_endpoint else None
 
-    def served(model: ModelConfig) -> MeteredModel:
-        client = supervisor.add(model, spec_factory(model, config, weights))
+    def offer(model: ModelConfig, client: WorkerClient) -> MeteredModel:
         return MeteredModel(client, model, metrics.of_model(model.id), traces_prompts=settings.trace_prompts)
 
-    entries = [ModelEntry(model, served(model)) for model in config.models]
+    def spec_of(model: ModelConfig) -> SpecFactory:
+        return spec_factory(model, config, weights)
+
+    entries = [ModelEntry(model, offer(model, supervisor.add(model, spec_of(model)))) for model in config.models]
     registry = ModelRegistry(entries, config.rag.models, allowed=allowed_models)
     accounts = Accounts(layout.accounts)
     ledger = UsageLedger(lambda: accounts.database, layout.usage)
     door, store_models = LibraryDoor(), StoreModels(registry, config.rag)
+
+    def on_rag(rag: RagSettings) -> None:
+        store_models.configure(rag)
+        services.chat.configure(rag)
+
+    reloading = Reloading(
+        config,
+        read=read_config or (lambda: config),
+        registry=registry,
+        supervisor=supervisor,
+        residency=residency,
+        spec_of=spec_of,
+        offer=offer,
+        on_rag=on_rag,
+    )
+
     services = build_services(
         registry,
         config.server.limits,
@@ -103,6 +143,9 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
         rag=config.rag,
         usage=ledger,
         metrics=metrics,
+        loading=LoadingService(registry, supervisor.keeper, supervisor.lines),
+        reload=reloading.reload if read_config else None,
+        ttl_s=residency.ttl_s,
     )
     metrics.read = server_reader(supervisor, services, door)
 
@@ -116,6 +159,7 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
                 await stack.enter_async_context(accounts.opened())
                 await stack.enter_async_context(ledger.opened(settings.usage_retention_days))
                 await stack.enter_async_context(_background(watch_loop_lag(metrics.loop_lag.observe)))
+                await stack.enter_async_context(_background(residency.keep_for_ever()))
                 await stack.enter_async_context(library_open(door, config, store_models, is_locked=holds_data_dir))
                 yield
         finally:
@@ -133,18 +177,35 @@ def build_app(config: HearthConfig, weights: WeightsStore, *, holds_data_dir: bo
         tracing=tracing,
     )
     app.state.supervisor = supervisor
+    app.state.reloading = reloading
     return app
+
+
+def memory_estimator(settings: ServerSettings) -> MemoryEstimates:
+    """What tells from a model's files how much memory it will take on this machine."""
+    return MemoryEstimates(
+        num_threads=len(os.sched_getaffinity(0)), tuning_dir=tuning_folder() if settings.tune else None
+    )
+
+
+def vram_reader() -> Callable[[], int] | None:
+    """What tells how much is free on all GPUs that this server sees together; None where it sees none."""
+
+    def free_bytes() -> int:
+        return sum(gpu.free_bytes for gpu in visible_gpus(read_gpus(), os.environ))
+
+    return free_bytes if visible_gpus(read_gpus(), os.environ) else None
 
 
 def server_reader(supervisor: Supervisor, services: Services, door: LibraryDoor) -> Callable[[], ServerReading]:
     """What tells the metrics of what is not counted but read."""
-    read_gpus = gpu_reader()
+    read_gpu_load = gpu_reader()
 
     def read() -> ServerReading:
         ingestion = door.library.ingestion if door.is_open else None
         return ServerReading(
             models=supervisor.readings(),
-            gpus=read_gpus(),
+            gpus=read_gpu_load(),
             num_live_requests=services.requests.num_live,
             num_lost_records=services.usage.num_lost,
             num_documents_waiting=ingestion.num_waiting if ingestion else 0,

@@ -21,6 +21,8 @@
     │   ├── StorageFull               there is no room left in it
     │   └── StorageUnavailable        it is not open
     ├── ModelUnavailable          the model exists but cannot answer now; try again later
+    │   ├── ModelLoading              it has not been loaded while the request waited
+    │   ├── NoRoom                    it does not fit into memory beside the models that have to stay there
     │   ├── WorkerCrashed             its worker died while the request ran
     │   ├── Overloaded                its queue is full
     │   └── DeadlineExceeded          it was not answered in the time that it allowed
@@ -190,6 +192,26 @@ class ModelUnavailable(HearthError):
         self.retry_after_s = retry_after_s
 
 
+class ModelLoading(ModelUnavailable):
+    """The model was still loading when the request had waited long enough."""
+
+    code = "model_loading"
+
+
+class NoRoom(ModelUnavailable):
+    """The model does not fit into memory, beside those that cannot be unloaded now.
+
+    Attributes:
+        may_pass: It would fit if others were idle.
+    """
+
+    code = "insufficient_memory"
+
+    def __init__(self, message: str, *, may_pass: bool = True, retry_after_s: int = 10) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.may_pass = may_pass
+
+
 class WorkerCrashed(ModelUnavailable):
     """The worker process died while the request was running."""
 
@@ -227,6 +249,7 @@ _BY_CODE: dict[str, type[HearthError]] = {
         StorageFull,
         StorageUnavailable,
         ModelUnavailable,
+        ModelLoading,
         WorkerCrashed,
         Overloaded,
         DeadlineExceeded,

@@ -16,6 +16,7 @@ from server.types import (
     Finished,
     GenerateRequest,
     Lane,
+    LoadProgress,
     ModelFacts,
     ModelState,
     Prompt,
@@ -89,6 +90,30 @@ class ServedModel(Protocol):
     @property
     def encoded(self) -> EncoderCounts | None:
         """What the worker of an encoder has computed since it was started; None of other models, and without worker."""
+
+    @property
+    def num_requests(self) -> int:
+        """Requests in flight, those that wait for the model to load included."""
+
+    @property
+    def progress(self) -> LoadProgress | None:
+        """How far the load has come; None unless the model is loading."""
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What keeps a load from going on, for people; None if nothing does."""
+
+    @property
+    def loads_on_demand(self) -> bool:
+        """Whether it is not meant to be in memory now, as the next request loads it."""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Of the machine's memory, what it held when it was last measured; None before, and without worker."""
+
+    @property
+    def idle_s(self) -> float | None:
+        """For how long nobody has asked it; None while somebody does, and unless it is ready."""
 
 
 class ChatModel(ServedModel, Protocol):

@@ -454,6 +454,34 @@ class EngineCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     num_accepted: int = 0
 
 
+class LoadProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a model that is loading has come.
+
+    Attributes:
+        elapsed_s: Since its load began.
+        expected_s: What the whole load took the last time; None if it is not known.
+        weights_fraction: Of the weights, what has been read, 0..1; None where the runtime does not tell.
+    """
+
+    elapsed_s: float
+    expected_s: float | None = None
+    weights_fraction: float | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """0..1; never 1, as long as it is loading; None if nothing is known."""
+        if self.weights_fraction is not None and self.weights_fraction < 1:
+            return self.weights_fraction
+        return min(self.elapsed_s / self.expected_s, 0.99) if self.expected_s else None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """About how long it will take yet; None if that cannot be told."""
+        if self.expected_s is not None:
+            return max(0.0, self.expected_s - self.elapsed_s)
+        return self.elapsed_s * (1 / self.fraction - 1) if self.fraction else None
+
+
 class Token(msgspec.Struct, frozen=True, array_like=True):
     """One token of a text.
 

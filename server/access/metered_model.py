@@ -21,6 +21,7 @@ from server.types import (
     Finished,
     GenerateRequest,
     Lane,
+    LoadProgress,
     ModelFacts,
     ModelState,
     Prompt,
@@ -72,6 +73,30 @@ class MeteredModel:
     @property
     def encoded(self) -> EncoderCounts | None:
         return self._model.encoded
+
+    @property
+    def num_requests(self) -> int:
+        return self._model.num_requests
+
+    @property
+    def progress(self) -> LoadProgress | None:
+        return self._model.progress
+
+    @property
+    def waiting_for(self) -> str | None:
+        return self._model.waiting_for
+
+    @property
+    def loads_on_demand(self) -> bool:
+        return self._model.loads_on_demand
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return self._model.memory_bytes
+
+    @property
+    def idle_s(self) -> float | None:
+        return self._model.idle_s
 
     async def token_ids(self, inputs: Sequence[str | Prompt]) -> list[TokenIds]:
         return await self._model.token_ids(inputs)

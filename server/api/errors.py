@@ -30,8 +30,10 @@ from server.errors import (
     InternalError,
     InvalidRequest,
     LimitExceeded,
+    ModelLoading,
     ModelNotFound,
     ModelUnavailable,
+    NoRoom,
     ObjectNotFound,
     Overloaded,
     QuotaExceeded,
@@ -85,6 +87,8 @@ ERROR_TABLE: dict[type[HearthError], tuple[int, str]] = {
     StorageFull: (507, SERVER),
     StorageUnavailable: (503, SERVER),
     ModelUnavailable: (503, SERVER),
+    ModelLoading: (503, SERVER),
+    NoRoom: (503, SERVER),
     WorkerCrashed: (503, SERVER),
     Overloaded: (503, SERVER),
     DeadlineExceeded: (504, SERVER),
@@ -107,6 +111,7 @@ SHOULD_RETRY: dict[type[HearthError], bool] = {
 """Whether the same request may succeed soon; of other classes, clients judge by the status."""
 
 INVALID_CODES = (
+    "invalid_config",
     "invalid_json",
     "invalid_type",
     "model_kind_mismatch",

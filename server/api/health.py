@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.json_response import JsonResponse
+from server.api.models import progress_body
 from server.services.models import ModelService, ModelView
 
 
@@ -33,5 +36,10 @@ class HealthEndpoint:
         return JsonResponse({"version": self._version})
 
 
-def _state(view: ModelView) -> dict[str, str]:
-    return {"state": view.state} if view.failure is None else {"state": view.state, "reason": view.failure}
+def _state(view: ModelView) -> dict[str, Any]:
+    body: dict[str, Any] = {"state": view.state}
+    if reason := view.failure or view.waiting_for:
+        body["reason"] = reason
+    if view.progress is not None:
+        body["loading"] = progress_body(view.progress)
+    return body

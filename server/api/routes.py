@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
+from server.api.admin import AdminEndpoint
 from server.api.body import JsonBody
 from server.api.chat import ChatEndpoint
 from server.api.cohere import CohereEndpoint
@@ -180,19 +181,24 @@ def _document_routes(services: Services, body: JsonBody) -> list[Route]:
 
 
 def _model_routes(services: Services) -> list[Route]:
-    models = ModelEndpoint(services.models)
+    models = ModelEndpoint(services.models, services.loading)
     return [
         Route("/v1/models", models.list),
+        Route("/v1/models/{model:path}/load", models.load, methods=["POST"]),
+        Route("/v1/models/{model:path}/unload", models.unload, methods=["POST"]),
         Route("/v1/models/{model:path}", models.get),  # aliases may hold slashes
     ]
 
 
 def _operator_routes(services: Services) -> list[Route]:
     usage, requests = UsageEndpoint(services.usage), RequestEndpoint(services.requests)
+    admin = AdminEndpoint(services.loading, services.reload)
     return [
         Route("/v1/usage", usage.report),
         Route("/admin/requests", requests.list),
         Route("/admin/requests/{request_id}", requests.cancel, methods=["DELETE"]),
+        Route("/admin/reload", admin.reload, methods=["POST"]),
+        Route("/admin/logs", admin.logs),
         Route("/metrics", MetricsEndpoint(services.metrics).page),
     ]
 

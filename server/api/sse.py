@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from server.api.disconnect import run_while_connected
 from server.api.errors import error_body
@@ -56,8 +56,8 @@ ANTHROPIC_STYLE = StreamStyle(sse_named({"type": "ping"}), b"", sse_named)
 class EventStream(StreamingResponse):
     """Sends the chunks of a generator as they come, and closes the generator whatever happens.
 
-    The headers wait for the first chunk: an error before it is an ordinary error response. Later errors become one
-    event, and the stream then ends without the words for a good end.
+    The headers wait for the first chunk, but not for long, as while a model loads: an error before them is an ordinary
+    error response. Later errors become one event, and the stream then ends without the words for a good end.
     """
 
     media_type = "text/event-stream"
@@ -80,29 +80,33 @@ class EventStream(StreamingResponse):
 
     async def _run(self, scope: Scope, send: Send) -> None:
         async with aclosing(self._chunks):
-            first = await anext(self._chunks)
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await _Sender(send, self._style, self._ping_after_s).send_all(first, self._chunks, scope)
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await _Sender(send, start, self._style, self._ping_after_s).send_all(self._chunks, scope)
 
 
 class _Sender:
-    """Writes body messages and fills silence with pings."""
+    """Writes body messages, the headers before the first of them, and fills silence with pings."""
 
-    def __init__(self, send: Send, style: StreamStyle, ping_after_s: float) -> None:
+    def __init__(self, send: Send, start: Message, style: StreamStyle, ping_after_s: float) -> None:
         self._send = send
+        self._start = start
         self._style = style
         self._ping_after_s = ping_after_s
+        self._has_started = False
+        self._one_at_a_time = asyncio.Lock()
         self._last_sent_s = asyncio.get_running_loop().time()
 
-    async def send_all(self, first: bytes, chunks: AsyncGenerator[bytes, None], scope: Scope) -> None:
+    async def send_all(self, chunks: AsyncGenerator[bytes, None], scope: Scope) -> None:
+        """Send everything; what is raised before the headers is passed on."""
         pinger = asyncio.create_task(self._ping_in_silence())
         try:
-            await self._write(first)
             async for chunk in chunks:
                 await self._write(chunk)
             ending = self._style.done
-        except Exception as exc:  # the status is sent: the error can only be an event
-            ending = self._style.error(error_body(exc, scope)[1])
+        except Exception as exc:
+            if not self._has_started:
+                raise
+            ending = self._style.error(error_body(exc, scope)[1])  # the status is sent: it can only be an event
         finally:
             pinger.cancel()
             await asyncio.gather(pinger, return_exceptions=True)
@@ -111,7 +115,11 @@ class _Sender:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _write(self, chunk: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        async with self._one_at_a_time:
+            if not self._has_started:
+                self._has_started = True
+                await self._send(self._start)
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         self._last_sent_s = asyncio.get_running_loop().time()
 
     async def _ping_in_silence(self) -> None:

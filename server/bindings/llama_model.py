@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import llama_cpp
 
@@ -29,15 +30,27 @@ ON_CPU = Placement()
 class LlamaModel:
     """Owns a `llama_model`. Contexts made from it must be closed first.
 
+    Args:
+        on_progress: Told how much of the weights has been read, 0..1, each time that it is a percent more.
+
     Raises:
         LoadFailed: The file is missing, no GGUF, damaged, of an unknown architecture or too large for the memory.
     """
 
-    def __init__(self, path: Path, *, placement: Placement = ON_CPU, use_extra_bufts: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        placement: Placement = ON_CPU,
+        use_extra_bufts: bool = True,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
         llama_log.capture_log()
         llama_cpp.llama_backend_init()
         check_header(path)
         params, _parts = model_params(placement, use_extra_bufts=use_extra_bufts)
+        progress_callback = _progress_callback(on_progress)  # must live as long as the load
+        params.progress_callback = progress_callback
         llama_log.recent_errors.clear()
         self.handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
@@ -101,6 +114,20 @@ def model_params(
         params.tensor_split = parts
     params.use_extra_bufts = use_extra_bufts
     return params, parts
+
+
+def _progress_callback(on_progress: Callable[[float], None] | None) -> Any:
+    """What llama.cpp calls while it loads; where there is nothing to call, it prints dots."""
+    told = 0.0
+
+    def tell(fraction: float, _data: object) -> bool:
+        nonlocal told
+        if on_progress is not None and fraction >= told + 0.01:
+            told = fraction
+            on_progress(fraction)
+        return True  # go on
+
+    return llama_cpp.llama_progress_callback(tell)
 
 
 def check_header(path: Path) -> None:

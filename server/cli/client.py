@@ -68,9 +68,9 @@ class ServerClient:
         with _ending_the_command():
             return self.try_request("GET", path, expect=expect)
 
-    def post(self, path: str, body: Mapping[str, object]) -> JsonObject:
+    def post(self, path: str, body: Mapping[str, object], *, expect: tuple[int, ...] = (200,)) -> JsonObject:
         with _ending_the_command():
-            return self.try_request("POST", path, body)
+            return self.try_request("POST", path, body, expect=expect)
 
     def try_request(
         self,

@@ -17,9 +17,13 @@ from server.cli import (
     eval,
     ingest,
     key,
+    loading,
+    logs,
+    plan,
     ps,
     pull,
     reindex,
+    reload,
     requests,
     rerank,
     search,
@@ -47,6 +51,11 @@ app.command()(reindex.reindex)
 app.command()(ps.ps)
 app.command()(requests.requests)
 app.command()(usage.usage)
+app.command()(loading.load)
+app.command()(loading.unload)
+app.command()(reload.reload)
+app.command()(logs.logs)
+app.command()(plan.plan)
 app.command()(doctor.doctor)
 app.command()(tune.tune)
 app.command()(bench.bench)

@@ -31,10 +31,11 @@ from server.cli.first_process import leave_first_process
 from server.cli.http_protocol import ConnectionBounds, HttpProtocol
 from server.cli.sd_notify import ServiceManager
 from server.cli.settings import ConfigOption, HostOption, PortOption, cache_dir, fail, load_or_exit
-from server.config.load import CLIENT_VARIABLES
+from server.config.load import CLIENT_VARIABLES, load_config
 from server.config.schema import HearthConfig, Limits, ServerSettings
-from server.errors import ConfigError, StorageError
+from server.errors import ConfigError, HearthError, StorageError
 from server.models.weights import WeightsStore
+from server.services.reloading import Reloading
 from server.storage.data_layout import DataLayout
 from server.storage.data_lock import data_lock
 from server.telemetry.logs import configure_logs, resolve_format
@@ -79,7 +80,12 @@ def serve(
         "log_level": log_level,
         "allow_insecure": allow_insecure or None,
     }
-    settings = load_or_exit(config, flags=flags, require_files=False).config
+    loaded = load_or_exit(config, flags=flags, require_files=False)
+    settings = loaded.config
+
+    def read_again() -> HearthConfig:
+        return load_config(loaded.path, flags=flags, environ=os.environ, require_files=False).config
+
     configure_logs(settings.server.log_level, resolve_format(settings.server.log_format))
     for name in CLIENT_VARIABLES:  # not for us, and even less for the processes that we start
         os.environ.pop(name, None)
@@ -91,11 +97,12 @@ def serve(
         # uvicorn ends with raising the signal that stopped it once more; an orderly end is exit code 0 all the same.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(settings, listener))
+            runner.run(_run(settings, listener, read_again))
 
 
-async def _run(settings: HearthConfig, listener: socket.socket) -> None:
-    app = build_app(settings, WeightsStore(settings.server.weights_dir, cache_dir()), holds_data_dir=True)
+async def _run(settings: HearthConfig, listener: socket.socket, read_config: Callable[[], HearthConfig]) -> None:
+    weights = WeightsStore(settings.server.weights_dir, cache_dir())
+    app = build_app(settings, weights, holds_data_dir=True, read_config=read_config)
     uvicorn_config = uvicorn.Config(
         app,
         http=cast(Any, partial(HttpProtocol, bounds=_bounds(settings.server.limits))),
@@ -110,10 +117,40 @@ async def _run(settings: HearthConfig, listener: socket.socket) -> None:
         uvicorn_config,
         settings=settings.server,
         drain=app.state.drain,
+        reloading=app.state.reloading,
         end_requests=app.state.supervisor.stop,
         manager=ServiceManager.of(os.environ),
     )
-    await server.serve(sockets=[listener])
+    with _reloading_on_hangup(server.reload):
+        await server.serve(sockets=[listener])
+
+
+@contextmanager
+def _reloading_on_hangup(reload: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    """Call `reload` at each SIGHUP."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def report() -> None:
+        try:
+            await reload()
+        except HearthError:
+            pass  # logged where it was found
+        except Exception:
+            logger.exception("models.yaml could not be reloaded")
+
+    def begin() -> None:
+        task = asyncio.create_task(report(), name="reload")
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, begin)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in running:
+            task.cancel()
 
 
 def _bounds(limits: Limits) -> ConnectionBounds:
@@ -148,12 +185,14 @@ class _Server(uvicorn.Server):
         *,
         settings: ServerSettings,
         drain: Drain,
+        reloading: Reloading,
         end_requests: Callable[[], Awaitable[None]],
         manager: ServiceManager,
     ) -> None:
         super().__init__(config)
         self._settings = settings
         self._drain = drain
+        self._reloading = reloading
         self._end_requests = end_requests
         self._manager = manager
         self._is_hurried = asyncio.Event()
@@ -164,6 +203,18 @@ class _Server(uvicorn.Server):
             self._is_hurried.set()
         else:
             super().handle_exit(sig, frame)
+
+    async def reload(self) -> None:
+        """Put models.yaml in force as it is now; its report, or what is wrong with it, is in the log."""
+        if self._drain.has_begun:
+            logger.warning("models.yaml is not reloaded: the server is stopping")
+            return
+        self._manager.say_reloading()
+        try:
+            await self._reloading.reload()
+        finally:
+            if not self._drain.has_begun:
+                self._manager.say_ready()
 
     async def main_loop(self) -> None:
         self._manager.say_ready()
@@ -181,6 +232,7 @@ class _Server(uvicorn.Server):
         """
         self._manager.say_stopping()
         self._drain.has_begun = True
+        self._reloading.close()
         await self._unless_hurried(asyncio.sleep(self._settings.drain_delay_s), timeout_s=None)
         self._drain.is_refusing = True
         if running := set(self.server_state.tasks):

@@ -60,7 +60,15 @@ KEYS_IN_USE: dict[tuple[Backend, ModelKind], tuple[str, ...]] = {
 }
 """What may be configured: a backend with a kind that it serves, and the keys that do something for the two."""
 
-KEYS_OF_ALL = ("id", "kind", "backend", "aliases", "description", "display", "capabilities", "lazy", "prices")
+KEYS_OF_ALL = (
+    *("id", "kind", "backend", "aliases", "description", "display", "capabilities"),
+    *("lazy", "pinned", "ttl_s", "prices"),
+)
+
+KEYS_OF_API = frozenset(
+    ("aliases", "description", "display", "capabilities", "lazy", "pinned", "ttl_s", "prices", "defaults")
+)
+"""What workers do not look at: where nothing else of a model changes, its worker goes on as it is."""
 
 CAPABILITIES: dict[ModelKind, tuple[Capability, ...]] = {
     "chat": ("chat", "completion", "tools", "code", "reasoning"),
@@ -209,6 +217,18 @@ class ServerSettings(Section):
         description="Where OpenTelemetry traces go, over HTTP, e.g. `http://localhost:4318/v1/traces`; needs "
         "`pip install hearth[otel]`. Unset: none are made.",
     )
+    memory_budget_mb: int | None = Field(
+        None,
+        ge=1,
+        description="Memory that the models of this server may take together, in MiB; models that nobody is asking go "
+        "when another one needs their room. Default: what the machine, or its cgroup, has to give, less a sixteenth.",
+    )
+    model_ttl_s: float = Field(
+        0,
+        ge=0,
+        description="`ttl_s` of models that have none of their own: unload what nobody has asked for so long, in "
+        "seconds; 0: never.",
+    )
     limits: Limits = Field(default_factory=Limits, description="Bounds that protect the server from its clients.")
 
 
@@ -290,6 +310,15 @@ class ModelConfig(Section):
         None, description="What clients may expect, among what fits the kind; default by kind."
     )
     lazy: bool = Field(False, description="Load at the first request instead of at start.")
+    pinned: bool = Field(
+        False, description="Stay in memory: neither `ttl_s` nor another model's want of memory unloads it."
+    )
+    ttl_s: float | None = Field(
+        None,
+        ge=0,
+        description="Unload the model when nobody has asked it for so long, in seconds; the next request loads it "
+        "again. 0: never. Default: `server.model_ttl_s`.",
+    )
     prices: Prices = Field(default_factory=Prices, description="What a million tokens cost, for usage reports.")
     context: int | None = Field(
         None,
@@ -434,6 +463,9 @@ class ModelConfig(Section):
         if self.ubatch_tokens is not None and self.ubatch_tokens > self.batch_tokens:
             message = f"ubatch_tokens is {self.ubatch_tokens} but batch_tokens is {self.batch_tokens}; lower it"
             raise error_at(("ubatch_tokens",), message)
+        if self.pinned and self.ttl_s:
+            message = f"ttl_s is {self.ttl_s:g}, but a pinned model is never unloaded; remove one of the two"
+            raise error_at(("ttl_s",), message)
         if self.kv_cells is not None and self.context is not None and self.kv_cells < self.context:
             message = f"kv_cells is {self.kv_cells} but one request may hold context = {self.context} tokens"
             raise error_at(("kv_cells",), f"{message}; raise kv_cells or lower context")
@@ -462,6 +494,11 @@ class ModelConfig(Section):
             if capability not in CAPABILITIES[self.kind]:
                 message = f"kind {self.kind!r} has no capability {capability!r}"
                 raise error_at(("capabilities",), f"{message}; expected some of {', '.join(CAPABILITIES[self.kind])}")
+
+    @property
+    def worker_part(self) -> dict[str, object]:
+        """What its worker depends on, as JSON has it."""
+        return self.model_dump(mode="json", exclude=set(KEYS_OF_API))
 
     @property
     def effective_capabilities(self) -> tuple[Capability, ...]:

@@ -16,3 +16,8 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
 def tuning_folder() -> Path:
     """Return the folder of what was measured on this machine."""
     return cache_folder() / "tuning"
+
+
+def footprint_folder() -> Path:
+    """Return the folder of what loaded models took of memory and time."""
+    return cache_folder() / "footprints"

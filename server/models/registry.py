@@ -38,15 +38,19 @@ class ModelRegistry:
     def __init__(
         self, entries: Sequence[ModelEntry], rag_models: Sequence[RagModel] = (), *, allowed: Allowed = lambda: None
     ) -> None:
+        self._allowed = allowed
+        self.replace(entries, rag_models)
+
+    def replace(self, entries: Sequence[ModelEntry], rag_models: Sequence[RagModel]) -> None:
+        """Have other models from now on, at once for everybody; what was found before is not changed by that."""
         self._entries = tuple(entries)
         self._rag_models = tuple(rag_models)
-        self._allowed = allowed
         self._by_name = {name: entry for entry in entries for name in (entry.config.id, *entry.config.aliases)}
         self._rag_by_name = {name: model for model in rag_models for name in (model.id, *model.aliases)}
 
     @property
     def everything(self) -> ModelRegistry:
-        """The same registry as the server itself sees it, for what is not named by a request."""
+        """The same registry as the server itself sees it now, for what is not named by a request."""
         view = copy(self)
         view._allowed = lambda: None
         return view

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from server.access.request_register import RequestRegister
 from server.access.usage_ledger import UsageLedger
 from server.config.rag_section import RagSettings
-from server.config.schema import Limits
-from server.errors import StorageUnavailable
+from server.config.schema import Limits, ModelConfig
+from server.errors import InvalidRequest, StorageUnavailable
 from server.models.registry import ModelRegistry
 from server.services.chat import ChatService
 from server.services.completions import CompletionService
@@ -17,8 +18,10 @@ from server.services.evaluation import EvaluationService
 from server.services.files import FileService
 from server.services.grounded_chat import GroundedChat
 from server.services.library import LibraryDoor
+from server.services.loading import LoadingService
 from server.services.models import ModelService
 from server.services.reindexing import ReindexService
+from server.services.reloading import ReloadReport
 from server.services.rerank import RerankService
 from server.services.responses import ResponseService
 from server.services.store_models import StoreModels
@@ -27,6 +30,8 @@ from server.services.transfers import TransferService
 from server.services.vector_stores import VectorStoreService
 from server.storage.database import Database
 from server.telemetry.metrics import Metrics
+from server.workers.keeper import Keeper
+from server.workers.recent_lines import RecentLines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,8 @@ class Services:
     usage: UsageLedger
     requests: RequestRegister
     metrics: Metrics
+    loading: LoadingService
+    reload: Callable[[], Awaitable[ReloadReport]]
     version: str
 
 
@@ -62,6 +69,9 @@ def build_services(
     rag: RagSettings | None = None,
     usage: UsageLedger | None = None,
     metrics: Metrics | None = None,
+    loading: LoadingService | None = None,
+    reload: Callable[[], Awaitable[ReloadReport]] | None = None,
+    ttl_s: Callable[[ModelConfig], float] | None = None,
 ) -> Services:
     """One of each over the same models.
 
@@ -72,6 +82,9 @@ def build_services(
         rag: As configured.
         usage: Where it is kept who used what; by default it is not kept.
         metrics: Those that the models count in.
+        loading: Over the keepers of the models; without it, none can be loaded or unloaded.
+        reload: Reads models.yaml again; default: there is none.
+        ttl_s: After how long without a request a model is unloaded.
     """
     usage, metrics = usage or UsageLedger(no_accounts, None), metrics or Metrics()
     door, rag = door or LibraryDoor(), rag or RagSettings()
@@ -84,7 +97,7 @@ def build_services(
         embeddings=EmbeddingService(registry, limits),
         rerank=RerankService(registry, limits),
         tokens=TokenService(registry),
-        models=ModelService(registry, started_at_s=started_at_s),
+        models=ModelService(registry, started_at_s=started_at_s, ttl_s=ttl_s or (lambda _config: 0)),
         files=FileService(door),
         vector_stores=vector_stores,
         reindexing=ReindexService(door, store_models),
@@ -93,6 +106,8 @@ def build_services(
         usage=usage,
         requests=RequestRegister(usage, metrics),
         metrics=metrics,
+        loading=loading or LoadingService(registry, _no_keeper, RecentLines()),
+        reload=reload or _nothing_to_reload,
         version=version,
     )
 
@@ -100,3 +115,12 @@ def build_services(
 def no_accounts() -> Database:
     """Raises StorageUnavailable: there is no data directory."""
     raise StorageUnavailable("this server keeps neither keys nor usage")
+
+
+def _no_keeper(model_id: str) -> Keeper:
+    message = f"model {model_id!r} is not run by this server, which can neither load nor unload it"
+    raise InvalidRequest(message, param="model", code="unsupported_value")
+
+
+async def _nothing_to_reload() -> ReloadReport:
+    raise InvalidRequest("this server was not started from a models.yaml", code="invalid_config")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.asker import on_behalf
-from server.config.rag_section import RagModel
+from server.config.rag_section import RagModel, RagSettings
 from server.errors import InvalidRequest
 from server.models.registry import ModelRegistry
 from server.rag.search import SearchOptions
@@ -26,6 +26,10 @@ class ChatService:
     def __init__(self, registry: ModelRegistry, grounded: GroundedChat) -> None:
         self._registry = registry
         self._grounded = grounded
+
+    def configure(self, settings: RagSettings) -> None:
+        """Ground by other settings from now on."""
+        self._grounded.configure(settings)
 
     def generate(
         self,

@@ -57,8 +57,12 @@ class GroundedChat:
     def __init__(self, stores: VectorStoreService, models: StoreModels, settings: RagSettings) -> None:
         self._stores = stores
         self._models = models
-        self._settings = settings
         self._rewriter = QueryRewriter()
+        self.configure(settings)
+
+    def configure(self, settings: RagSettings) -> None:
+        """Go by other settings from now on."""
+        self._settings = settings
 
     async def answer(
         self, model: ChatModel, request: GenerateRequest, grounding: Grounding

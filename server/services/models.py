@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from server.config.rag_section import RagModel
-from server.config.schema import Display
+from server.config.schema import Display, ModelConfig
 from server.models.registry import ModelEntry, ModelRegistry
-from server.types import EncoderCounts, ModelFacts, ModelKind, ModelState
+from server.types import EncoderCounts, LoadProgress, ModelFacts, ModelKind, ModelState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,11 @@ class ModelView:
         failure: Why `state` is `failed`; None otherwise.
         facts: What the last load found out; None before the first.
         encoded: What the worker of an embedding or rerank model has computed; None where there is no such worker.
+        progress: How far it has come; None unless it is loading.
+        waiting_for: What keeps a load from going on; None if nothing does.
+        num_requests: Requests in flight, those that wait for the model to load included.
+        memory_bytes: What its worker held when it was last measured.
+        expires_in_s: When it will be unloaded unless somebody asks it; None: never, or not while it is asked.
         rag: Of a RAG model: how it is bound; all the rest is its chat model's.
     """
 
@@ -35,6 +41,12 @@ class ModelView:
     failure: str | None
     facts: ModelFacts | None
     encoded: EncoderCounts | None
+    progress: LoadProgress | None
+    waiting_for: str | None
+    num_requests: int
+    memory_bytes: int | None
+    expires_in_s: float | None
+    is_pinned: bool
     description: str
     aliases: tuple[str, ...]
     display: Display
@@ -50,11 +62,22 @@ class Readiness:
 
 
 class ModelService:
-    """Answers questions about the configured models; changes nothing."""
+    """Answers questions about the configured models; changes nothing.
 
-    def __init__(self, registry: ModelRegistry, *, started_at_s: int) -> None:
+    Args:
+        ttl_s: After how long without a request a model is unloaded; 0: never.
+    """
+
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        *,
+        started_at_s: int,
+        ttl_s: Callable[[ModelConfig], float] = lambda _config: 0,
+    ) -> None:
         self._registry = registry
         self._started_at_s = started_at_s
+        self._ttl_s = ttl_s
 
     def list(self) -> tuple[ModelView, ...]:
         """All models, in the order of models.yaml."""
@@ -68,10 +91,10 @@ class ModelService:
         return self._view(self._registry.resolve(name))
 
     def readiness(self) -> Readiness:
-        """Ready means: every model is loaded, save the lazy ones that nobody has asked for yet."""
+        """Ready means: every model is loaded, save those that are loaded when somebody asks for them."""
         return Readiness(
             is_ready=all(
-                entry.model.state == "ready" or (entry.config.lazy and entry.model.state == "unloaded")
+                entry.model.state == "ready" or (entry.model.loads_on_demand and entry.model.state != "failed")
                 for entry in self._registry.everything.entries
             ),
             models=tuple(self._view(entry) for entry in self._registry.entries),
@@ -90,6 +113,7 @@ class ModelService:
 
     def _view(self, entry: ModelEntry) -> ModelView:
         config, facts = entry.config, entry.model.facts
+        ttl_s, idle_s = self._ttl_s(config), entry.model.idle_s
         return ModelView(
             id=config.id,
             created_s=self._started_at_s,
@@ -101,6 +125,12 @@ class ModelService:
             failure=entry.model.failure,
             facts=facts,
             encoded=entry.model.encoded,
+            progress=entry.model.progress,
+            waiting_for=entry.model.waiting_for,
+            num_requests=entry.model.num_requests,
+            memory_bytes=entry.model.memory_bytes,
+            expires_in_s=max(0.0, ttl_s - idle_s) if ttl_s and idle_s is not None else None,
+            is_pinned=config.pinned,
             description=config.description,
             aliases=config.aliases,
             display=config.display,

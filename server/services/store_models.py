@@ -23,6 +23,10 @@ class StoreModels:
 
     def __init__(self, registry: ModelRegistry, settings: RagSettings) -> None:
         self._offered = registry
+        self.configure(settings)
+
+    def configure(self, settings: RagSettings) -> None:
+        """Go by other settings from now on."""
         self._settings = settings
         self.rerank_policy = RerankPolicy(
             num_candidates=settings.rerank_candidates, timeout_s=settings.rerank_timeout_s

@@ -64,6 +64,7 @@ from server.workers.messages import (
     TellTokenIds,
     TokenIdsTold,
     ToWorker,
+    WeightsRead,
     WorkerSpec,
 )
 from server.workers.output_queue import OutputQueue
@@ -86,7 +87,12 @@ class ChatWorker:
         build = load_build_info()
         use_extra_bufts = build.use_extra_bufts and not spec.portable_kernels
         placement = place_chat_model(config, spec)
-        self._model = LlamaModel(Path(spec.weights_path), placement=placement, use_extra_bufts=use_extra_bufts)
+        self._model = LlamaModel(
+            Path(spec.weights_path),
+            placement=placement,
+            use_extra_bufts=use_extra_bufts,
+            on_progress=lambda fraction: send(WeightsRead(fraction)),
+        )
         context_length = choose_context(config.context, own=self._model.context_length)
         runtime = choose_runtime(
             self._model,

@@ -1,7 +1,8 @@
 """The API process's view of one model: sends requests to its worker and hands the answers back.
 
-Lives as long as the server; workers come and go behind it. The keeper attaches a channel when a worker is ready and
-detaches it when that worker ends, which ends every request in flight with an error: each request ends once.
+Lives as long as its model is configured; workers come and go behind it. The keeper attaches a channel when a worker is
+ready and detaches it when that worker ends, which ends every request in flight with an error: each request ends once.
+A model that is configured anew gets a new client, the heir, to which requests go that still come to the old one.
 """
 
 from __future__ import annotations
@@ -10,15 +11,25 @@ import asyncio
 import itertools
 import logging
 import math
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
+from copy import copy
 
 import numpy as np
 
 from server.asker import current_asker
 from server.config.schema import Limits, ModelConfig
-from server.errors import DeadlineExceeded, HearthError, ModelUnavailable, WorkerCrashed, from_code
+from server.errors import (
+    DeadlineExceeded,
+    HearthError,
+    ModelLoading,
+    ModelUnavailable,
+    NoRoom,
+    WorkerCrashed,
+    from_code,
+)
 from server.protocols import EmbeddingResult, RerankResult
 from server.types import (
     ChatPrompt,
@@ -29,7 +40,9 @@ from server.types import (
     Finished,
     GenerateRequest,
     Lane,
+    LoadProgress,
     ModelFacts,
+    ModelKind,
     ModelState,
     Prompt,
     RenderedPrompt,
@@ -65,12 +78,19 @@ from server.workers.messages import (
     Tokenize,
     Tokenized,
     ToWorker,
+    WeightsRead,
 )
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
 """What clients are told when a worker died: restarting takes about as long as loading a small model."""
+
+RETRY_LOADING_AFTER_S = 5
+"""What clients are told when nobody knows how long a load takes."""
+
+MAX_RETRY_AFTER_S = 120
+"""OpenAI's SDK takes no notice of more."""
 
 RETRY_FAILED_AFTER_S = 30
 """What clients are told when a model has failed: the first request after this makes it try once more."""
@@ -92,6 +112,12 @@ class WorkerClient:
         cpu_split: Shared by the models of a server; None: this model shares the processor with nobody.
 
     Attributes:
+        on_idle: Called when the last request in flight has ended.
+        last_used: When that was, or when the model got ready, on the monotonic clock.
+        waiting_for: What keeps a load from going on, for people; None if nothing does.
+        loads_on_demand: It is not meant to be in memory now: the next request loads it.
+        memory_bytes: Of the machine's memory, what the worker held when it was last measured; None without one.
+        load_took_s: From when there was room for it until it was ready, the last time.
         generated: What the engine of a chat model has done since its worker was started; None without worker.
         num_computing, num_waiting: What the worker has in hand.
     """
@@ -117,7 +143,8 @@ class WorkerClient:
         self._read: set[str] = set()
         self._begun: set[str] = set()
         self._state_changed = asyncio.Event()
-        self._ids = itertools.count()
+        life = secrets.token_hex(4)  # a request keeps its id when it goes to the heir
+        self._ids = (f"{life}-{number}" for number in itertools.count())
         self._state: ModelState = "unloaded"
         self._failure: str | None = None
         self._facts: ModelFacts | None = None
@@ -125,8 +152,26 @@ class WorkerClient:
         self.generated: EngineCounts | None = None
         self.num_computing = self.num_waiting = 0
         self._backlog = Backlog(config.id, limits, num_places=config.max_sequences if config.kind == "chat" else None)
+        self.on_idle: Callable[[], None] = lambda: None
+        self.last_used = time.monotonic()
+        self.waiting_for: str | None = None
+        self.loads_on_demand = config.lazy
+        self.memory_bytes: int | None = None
+        self.load_took_s = 0.0
+        self._all_answered = asyncio.Event()
+        self._has_room = False
+        self._refusal: NoRoom | None = None  # of the last load
+        self._is_closed = False
+        self._heir: WorkerClient | None = None
+        self._load_began = 0.0
+        self._expected_load_s: float | None = None
+        self._weights_fraction: float | None = None
 
     # ---- what everybody may see
+
+    @property
+    def kind(self) -> ModelKind:
+        return self._config.kind
 
     @property
     def state(self) -> ModelState:
@@ -145,14 +190,33 @@ class WorkerClient:
         """Requests in flight, those that wait for the model to load included."""
         return self._backlog.num_requests
 
+    @property
+    def progress(self) -> LoadProgress | None:
+        if self._state != "loading":
+            return None
+        return LoadProgress(
+            elapsed_s=time.monotonic() - self._load_began,
+            expected_s=self._expected_load_s,
+            weights_fraction=self._weights_fraction,
+        )
+
+    @property
+    def idle_s(self) -> float | None:
+        if self._state != "ready" or self.num_requests:
+            return None
+        return time.monotonic() - self.last_used
+
     # ---- requests
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         size = num_prompt_tokens(request.prompt)
         with self._admitted(size, max_answer_tokens=_max_answer_tokens(request)) as held:
             is_over, num_told, may_begin_again = False, 0, True
+            heir: WorkerClient | None = None
             while not is_over:
-                await self._wait_until_ready(deadline_at=_deadline_of(request))
+                heir = await self._wait_until_ready(deadline_at=_deadline_of(request))
+                if heir is not None:
+                    break
                 answers = self._open(request.request_id)
                 try:
                     self._send(Generate(request))
@@ -172,6 +236,12 @@ class WorkerClient:
                             yield event
                 finally:
                     self._close(request.request_id, abort=not is_over)
+        if heir is not None:
+            async with aclosing(heir.generate(request)) as events:
+                async for event in events:
+                    if num_told == 0 or not isinstance(event, Started):
+                        num_told += 1
+                        yield event
 
     def _note(self, held: Held, event: Started | Delta | Finished) -> None:
         """What an event says about what waits."""
@@ -268,13 +338,78 @@ class WorkerClient:
     # ---- for the keeper
 
     def set_state(self, state: ModelState, *, failure: str | None = None) -> None:
+        if state == "loading":
+            self._load_began, self._weights_fraction = time.monotonic(), None
+        elif state == "unloaded":
+            self.loads_on_demand = True
         self._state, self._failure = state, failure
-        self._state_changed.set()
-        self._state_changed = asyncio.Event()
+        self._notify()
+
+    def begin_load(self) -> None:
+        """The model is to be loaded, as soon as there is room for it."""
+        self._has_room, self._refusal, self.waiting_for = False, None, None
+        self.set_state("loading")
+
+    def note_room(self) -> None:
+        """The load that has begun has found room: now it takes its time."""
+        self._has_room = True
+        self._load_began = time.monotonic()
+        self._notify()
+
+    def expect_load(self, load_s: float | None) -> None:
+        """Take note of how long the load that has begun took the last time."""
+        self._expected_load_s = load_s
+
+    def refuse(self, error: NoRoom) -> None:
+        """The model is not loaded now: whoever waits for it hears why, and the next request asks for it again."""
+        self._refusal, self.waiting_for = error, error.message
+        self.set_state("unloaded")
+        self.loads_on_demand = error.may_pass
+
+    def close(self) -> None:
+        """The model is not served any more: what waits, and what comes, ends with an error, or goes to the heir."""
+        self._is_closed = True
+        self.set_state("draining")
+
+    def hand_over(self, heir: WorkerClient) -> None:
+        """From now on, requests go to another client; unless its vectors would be others than whoever asks expects."""
+        mine, its = self._facts, heir.facts
+        has_other_vectors = mine is not None and (its is None or mine.fingerprint != its.fingerprint)
+        if heir.kind == self.kind and not (self.kind == "embedding" and has_other_vectors):
+            self._heir = heir
+            self._notify()
+
+    async def settled(self) -> ModelState:
+        """Wait until a load has come to its end: `ready`, `failed`, or `unloaded` where it was refused."""
+        while self._state not in ("ready", "failed", "unloaded") and not self._is_closed:
+            await self._state_changed.wait()
+        return self._state
+
+    async def admitted(self) -> None:
+        """Wait until the load that has begun has found room.
+
+        Raises:
+            NoRoom: There is none for it.
+        """
+        while self._state == "loading" and not self._has_room:
+            await self._state_changed.wait()
+        if self._state == "unloaded" and self._refusal is not None:
+            raise copy(self._refusal)
+
+    async def all_answered(self) -> None:
+        """Wait until the worker has nothing in hand."""
+        while self._answers:
+            self._all_answered.clear()
+            await self._all_answered.wait()
 
     def attach(self, channel: ParentChannel, facts: ModelFacts) -> None:
-        """A worker is ready: requests go to it from now on."""
+        """A worker is ready: requests go to it from now on, unless it is being ended."""
+        if self._state == "draining":
+            return
         self._channel, self._facts = channel, facts
+        self.last_used = time.monotonic()
+        self.load_took_s = round(self.last_used - self._load_began, 3) if self._state == "loading" else 0.0
+        self.loads_on_demand = False
         self.set_state("ready")
         if self._config.kind != "chat":
             self._send_bulk_share(self._cpu_split.share)
@@ -284,7 +419,7 @@ class WorkerClient:
 
         Generations that only waited in it wait for the next one, too.
         """
-        self._channel = self.encoded = self.generated = None
+        self._channel = self.encoded = self.generated = self.memory_bytes = None
         self.num_computing = self.num_waiting = 0
         if self._state == "draining":
             error = ModelUnavailable(f"model {self._config.id!r} was stopped before this request was done; try again")
@@ -305,7 +440,9 @@ class WorkerClient:
 
     def dispatch(self, message: FromWorker) -> None:
         """Hand a worker's message to whoever waits for it. Those that nobody waits for any more are dropped."""
-        if isinstance(message, StepOutput):
+        if isinstance(message, WeightsRead):
+            self._weights_fraction = message.fraction
+        elif isinstance(message, StepOutput):
             for output in message.outputs:
                 if answers := self._answers.get(output.request_id):
                     answers.put_nowait(output.event)
@@ -317,6 +454,11 @@ class WorkerClient:
             self._answers[message.request_id].put_nowait(message)
 
     # ---- inside
+
+    def _notify(self) -> None:
+        """Have all who wait for something of this model look again."""
+        self._state_changed.set()
+        self._state_changed = asyncio.Event()
 
     async def _ask(
         self,
@@ -333,20 +475,24 @@ class WorkerClient:
             deadline_at: The model has to be ready by then; whoever asks may set a deadline for the answer too.
         """
         asker = current_asker()
+        answer: _Answer | None = None
         with self._admitted(num_tokens, lane=lane):
-            await self._wait_until_ready(deadline_at=min(deadline_at, asker.deadline_at))
-            answers = self._open(request_id)
-            answer: _Answer | None = None
-            try:
-                self._send(message())
-                async with asyncio.timeout(None if asker.deadline_at == math.inf else asker.left_s):
-                    answer = await answers.get()
-            except TimeoutError:
-                raise DeadlineExceeded(
-                    f"model {self._config.id!r} did not answer in the time that the request allowed; allow more time"
-                ) from None
-            finally:
-                self._close(request_id, abort=answer is None)
+            heir = await self._wait_until_ready(deadline_at=min(deadline_at, asker.deadline_at))
+            if heir is None:
+                answers = self._open(request_id)
+                try:
+                    self._send(message())
+                    async with asyncio.timeout(None if asker.deadline_at == math.inf else asker.left_s):
+                        answer = await answers.get()
+                except TimeoutError:
+                    raise DeadlineExceeded(
+                        f"model {self._config.id!r} did not answer in the time that the request allowed; allow more "
+                        "time"
+                    ) from None
+                finally:
+                    self._close(request_id, abort=answer is None)
+        if heir is not None:
+            return await heir._ask(request_id, message, deadline_at=deadline_at, num_tokens=num_tokens, lane=lane)
         if isinstance(answer, HearthError):
             raise answer
         if isinstance(answer, RequestFailed):
@@ -368,28 +514,59 @@ class WorkerClient:
             yield held
         finally:
             self._backlog.leave(held)
+            if not self.num_requests:
+                self.last_used = time.monotonic()
+                self.on_idle()
 
-    async def _wait_until_ready(self, *, deadline_at: float = math.inf) -> None:
+    async def _wait_until_ready(self, *, deadline_at: float = math.inf) -> WorkerClient | None:
         """Wait while the model loads, as long as the limits allow, and `time.monotonic()` is below the deadline.
 
+        Returns:
+            The heir, if requests go there by now.
+
         Raises:
-            ModelUnavailable: It has failed, is going away, or takes too long.
+            ModelUnavailable: It has failed, is going away, finds no room, or takes too long.
         """
-        if self._state in ("unloaded", "failed"):
-            self._request_load()
         try:
             async with asyncio.timeout(min(self._limits.load_wait_s, deadline_at - time.monotonic())):
-                while self._state in ("unloaded", "loading"):
-                    await self._state_changed.wait()
+                await self._ready_or_handed_over()
         except TimeoutError:
             if time.monotonic() >= deadline_at:
                 message = f"model {self._config.id!r} did not load within the request's timeout_s; allow more time"
                 raise DeadlineExceeded(message) from None
-            raise ModelUnavailable(f"model {self._config.id!r} is still loading; try again later") from None
-        if self._state != "ready":
+            raise self._still_loading() from None
+        return self._heir
+
+    async def _ready_or_handed_over(self) -> None:
+        """Ask for a load whenever the model has none and none has been refused meanwhile, and wait for it."""
+        is_new = True
+        while self._state != "ready" and self._heir is None and not self._is_closed:
+            if (is_new and self._state == "failed") or (self._state == "unloaded" and (is_new or not self._refusal)):
+                self._refusal = None
+                self._request_load()
+            if self._state == "failed":
+                break
+            if self._refusal is not None:
+                raise copy(self._refusal)  # each request has an exception of its own
+            is_new = False
+            await self._state_changed.wait()
+        if self._state != "ready" and self._heir is None:
             reason = f": {self._failure}" if self._failure else ""
             state = "has failed" if self._state == "failed" else f"is {self._state}"
             raise ModelUnavailable(f"model {self._config.id!r} {state}{reason}", retry_after_s=RETRY_FAILED_AFTER_S)
+
+    def _still_loading(self) -> ModelLoading:
+        """What a request hears that has waited long enough: how far it is, what it waits for, when to come back."""
+        text = f"model {self._config.id!r} is still loading"
+        progress = self.progress
+        if progress and progress.fraction is not None:
+            text += f" ({progress.fraction:.0%})"
+        if self.waiting_for:
+            text += f": {self.waiting_for}"
+        left_s = progress.remaining_s if progress else None
+        retry_after_s = RETRY_LOADING_AFTER_S if left_s is None else math.ceil(left_s)
+        retry_after_s = min(max(retry_after_s, 1), MAX_RETRY_AFTER_S)
+        return ModelLoading(f"{text}; try again in {retry_after_s} s", retry_after_s=retry_after_s)
 
     def _open(self, request_id: str) -> asyncio.Queue[_Answer]:
         assert request_id not in self._answers
@@ -404,6 +581,8 @@ class WorkerClient:
         del self._answers[request_id]
         self._read.discard(request_id)
         self._begun.discard(request_id)
+        if not self._answers:
+            self._all_answered.set()
         if self._is_chatting and not self._answers:
             self._is_chatting = False
             self._cpu_split.chat_ends()

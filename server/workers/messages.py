@@ -154,6 +154,12 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     facts: ModelFacts
 
 
+class WeightsRead(msgspec.Struct, frozen=True, tag="weights_read"):
+    """How much of the weights has been read, 0..1. Comes while the model loads, where the runtime tells."""
+
+    fraction: float
+
+
 class LoadError(msgspec.Struct, frozen=True, tag="load_error"):
     """The model cannot be loaded, and trying again will not help; the worker exits after this."""
 
@@ -265,7 +271,17 @@ class RequestFailed(msgspec.Struct, frozen=True, tag="request_failed"):
 
 
 FromWorker = (
-    Ready | LoadError | Heartbeat | StepOutput | Begun | Embedded | Reranked | Tokenized | Reply | RequestFailed
+    Ready
+    | WeightsRead
+    | LoadError
+    | Heartbeat
+    | StepOutput
+    | Begun
+    | Embedded
+    | Reranked
+    | Tokenized
+    | Reply
+    | RequestFailed
 )
 
 encoder = msgspec.msgpack.Encoder()

@@ -19,6 +19,7 @@ from server.bindings.gpu import gpu_environment
 from server.bindings.gpu_failure import explain_gpu_failure
 from server.workers.channel import ParentChannel
 from server.workers.messages import LOAD_FAILED_EXIT_CODE, Shutdown, WorkerSpec
+from server.workers.recent_lines import RecentLines
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +41,12 @@ class WorkerProcess:
         pid: Its process id.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: ParentChannel, *, model_id: str) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, channel: ParentChannel, *, model_id: str, lines: RecentLines
+    ) -> None:
         self._process = process
         self._model_id = model_id
+        self._lines = lines
         self._stderr_tail: deque[str] = deque(maxlen=_MAX_TAIL_LINES)
         self._stderr_pump = asyncio.create_task(self._pump_stderr())
         self.channel = channel
@@ -57,8 +61,9 @@ class WorkerProcess:
         context: zmq.Context[zmq.Socket[bytes]],
         model_id: str,
         device: str = "auto",
+        lines: RecentLines | None = None,
     ) -> WorkerProcess:
-        """Start `python -m module` and hand it the spec. `device`: as in models.yaml.
+        """Start `python -m module` and hand it the spec; `lines` get what it logs. `device`: as in models.yaml.
 
         Raises:
             OSError: The operating system refuses another process.
@@ -81,7 +86,7 @@ class WorkerProcess:
             raise
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(spec) + b"\n")  # far below the pipe's size: never blocks
-        return cls(process, channel, model_id=model_id)
+        return cls(process, channel, model_id=model_id, lines=lines or RecentLines())
 
     @property
     def gave_up(self) -> bool:
@@ -131,6 +136,7 @@ class WorkerProcess:
                 return
             text = line.decode("utf-8", "replace").rstrip()
             self._stderr_tail.append(text)
+            self._lines.add(self._model_id, text)
             with contextlib.suppress(OSError):  # nobody reads our log any more; the worker must still be drained
                 print(text if text.startswith("{") else f"[{self._model_id}] {text}", file=sys.stderr)
 

@@ -10,7 +10,8 @@ from server.config.schema import Limits, ModelConfig
 from server.telemetry.metrics import ModelReading
 from server.workers.client import WorkerClient
 from server.workers.cpu_split import CpuSplit
-from server.workers.keeper import Keeper, SpecFactory, SupervisionPolicy
+from server.workers.keeper import Keeper, MakeRoom, SpecFactory, SupervisionPolicy
+from server.workers.recent_lines import RecentLines
 from server.workers.socket_folder import SocketFolder
 
 
@@ -19,19 +20,38 @@ class Supervisor:
 
     Args:
         bulk_share: See `CpuSplit`.
+        make_room: Called before a model is loaded; None: there is room for all.
+
+    Attributes:
+        lines: What the workers have logged lately.
     """
 
-    def __init__(self, limits: Limits, policy: SupervisionPolicy | None = None, *, bulk_share: float = 1.0) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        policy: SupervisionPolicy | None = None,
+        *,
+        bulk_share: float = 1.0,
+        make_room: MakeRoom | None = None,
+    ) -> None:
         self._limits = limits
         self._cpu_split = CpuSplit(bulk_share)
         self._policy = policy or SupervisionPolicy()
+        self._make_room = make_room
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._folder = SocketFolder()
-        self._keepers: dict[str, Keeper] = {}
+        self._hired: set[Keeper] = set()
+        self._keepers: dict[str, Keeper] = {}  # in care, by model; the others of the hired come or go
+        self._leaving: set[asyncio.Task[None]] = set()
         self._stopping: asyncio.Task[None] | None = None
+        self.lines = RecentLines()
 
     def add(self, config: ModelConfig, make_spec: SpecFactory) -> WorkerClient:
         """Take a model into care; it stays `unloaded` until `load`, or until a request needs it."""
+        return self.put(self.hire(config, make_spec)).client
+
+    def hire(self, config: ModelConfig, make_spec: SpecFactory) -> Keeper:
+        """Make a keeper beside the one that the model may have: to be put in its place, or dismissed."""
         keeper = Keeper(
             config,
             limits=self._limits,
@@ -40,9 +60,32 @@ class Supervisor:
             context=self._context,
             folder=self._folder.path,
             cpu_split=self._cpu_split,
+            make_room=self._make_room,
+            lines=self.lines,
         )
-        self._keepers[config.id] = keeper
-        return keeper.client
+        self._hired.add(keeper)
+        return keeper
+
+    def put(self, keeper: Keeper) -> Keeper:
+        """Take a keeper into care, in place of another one of the same model if there is one."""
+        self._keepers[keeper.config.id] = keeper
+        return keeper
+
+    def retire(self, keeper: Keeper, heir: Keeper | None = None) -> asyncio.Task[None]:
+        """Let a keeper leave without dropping a request, see `Keeper.retire`; the task ends when it is gone."""
+        if self._keepers.get(keeper.config.id) is keeper:
+            del self._keepers[keeper.config.id]
+        leaving = asyncio.create_task(self._retire(keeper, heir), name=f"{keeper.config.id} leaves")
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        return leaving
+
+    async def _retire(self, keeper: Keeper, heir: Keeper | None) -> None:
+        await keeper.retire(heir.client if heir else None)
+        self._hired.discard(keeper)
+
+    def keeper(self, model_id: str) -> Keeper:
+        return self._keepers[model_id]
 
     def load(self, model_id: str) -> None:
         """Start loading a model; returns at once. Does nothing if it is loading or loaded, or has failed just now."""
@@ -63,6 +106,9 @@ class Supervisor:
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
-        await asyncio.gather(*(keeper.stop() for keeper in self._keepers.values()))
+        for leaving in self._leaving:
+            leaving.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await asyncio.gather(*(keeper.stop() for keeper in self._hired))
         self._context.destroy(linger=0)
         self._folder.remove()

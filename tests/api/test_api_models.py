@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from server.types import EncoderCounts, ModelFacts
+from server.types import EncoderCounts, LoadProgress, ModelFacts
 from tests.api.conftest import Stack
 
 
@@ -24,6 +24,10 @@ async def test_models_are_listed_with_what_clients_want_to_know(client: httpx.As
         "context_length": 4096,
         "dimensions": None,
         "state": "ready",
+        "num_requests": 0,
+        "memory_bytes": None,
+        "pinned": False,
+        "expires_in_s": None,
         "description": "Talks.",
         "aliases": ["openai/talker"],
         "display": {"parameters": None, "architecture": None, "hf_repo": None},
@@ -100,6 +104,17 @@ async def test_ready_names_the_model_that_failed_and_why(client: httpx.AsyncClie
     assert response.json()["models"]["talker"] == {"state": "failed", "reason": "file is truncated"}
     assert response.json()["models"]["actor"] == {"state": "ready"}
     assert (await client.get("/v1/models/talker")).json()["error"] == "file is truncated"
+
+
+async def test_a_load_tells_how_far_it_is(client: httpx.AsyncClient, stack: Stack) -> None:
+    stack.chat.state, stack.chat.progress = "loading", LoadProgress(elapsed_s=3, expected_s=12)
+    stack.chat.waiting_for = "model 'talker' needs 5.1 GiB"
+    loading = {"fraction": 0.25, "elapsed_s": 3, "remaining_s": 9}
+
+    model, ready = (await client.get("/v1/models/talker")).json(), (await client.get("/ready")).json()
+
+    assert (model["loading"], model["waiting_for"]) == (loading, stack.chat.waiting_for)
+    assert ready["models"]["talker"] == {"state": "loading", "reason": stack.chat.waiting_for, "loading": loading}
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/livez"])

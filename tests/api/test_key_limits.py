@@ -31,6 +31,9 @@ HELLO_TOKENS = len(httpx.Request("POST", "http://test", json=HELLO).content) // 
 """Of that body, as it is expected."""
 
 FREE = {
+    "POST /admin/reload",
+    "POST /v1/models/{model}/load",
+    "POST /v1/models/{model}/unload",
     "POST /v1/files",
     "POST /v1/vector_stores",
     "POST /v1/vector_stores/import",

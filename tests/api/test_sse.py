@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from server.api.middleware.request_id import RequestIdMiddleware
 from server.api.sse import ANTHROPIC_STYLE, DONE, OPENAI_STYLE, PING, EventStream, StreamStyle
+from server.errors import NoRoom
 from tests.fakes.asgi import AsgiConnection
 
 
@@ -54,6 +55,41 @@ async def test_anthropics_pings_are_events_and_its_streams_end_without_a_word() 
 
     assert ping == b'event: ping\ndata: {"type":"ping"}\n\n'
     assert {chunk async for chunk in _until_end(connection)} <= {ping, b""}
+
+
+async def test_the_headers_do_not_wait_for_a_first_event_that_takes_long() -> None:
+    """As while a model loads: whoever waits for the status would give up, or be cut off."""
+    proceed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        await proceed.wait()
+        yield b"first"
+
+    connection = AsgiConnection(app_streaming(chunks()), "/", {})
+    assert await connection.read_status() == 200
+    assert await connection.read_chunk() == PING
+    proceed.set()
+
+    rest = [chunk async for chunk in _until_end(connection)]
+    assert [chunk for chunk in rest if chunk != PING] == [b"first", DONE, b""]
+
+
+async def test_an_error_after_such_headers_is_the_last_event() -> None:
+    proceed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        await proceed.wait()
+        raise NoRoom("needs 5.1 GiB")
+        yield b"never"
+
+    connection = AsgiConnection(app_streaming(chunks()), "/", {})
+    await connection.read_status()
+    proceed.set()
+
+    rest = [chunk async for chunk in _until_end(connection) if chunk != PING]
+    assert len(rest) == 2
+    assert b'"code":"insufficient_memory"' in rest[0]
+    assert rest[1] == b""
 
 
 async def test_the_generator_is_closed_when_sending_fails() -> None:

@@ -219,7 +219,8 @@ def test_yaml_of_another_shape_is_an_error(folder: Path, text: str) -> None:
             "server: {prot: 1}" + ECHO,
             "models.yaml:1: server.prot is not a known key; expected one of host, port, allow_insecure, allowed_hosts,"
             " allowed_origins, data_dir, weights_dir, log_level, log_format, tune, bulk_share, drain_s, drain_delay_s,"
-            " sender_header, usage_retention_days, trace_prompts, otlp_endpoint, limits; did you mean 'port'?",
+            " sender_header, usage_retention_days, trace_prompts, otlp_endpoint, memory_budget_mb, model_ttl_s, limits;"
+            " did you mean 'port'?",
         ),
         (
             "server: {port: 1, port: 2}" + ECHO,

@@ -17,6 +17,7 @@ from server.types import (
     Finished,
     GenerateRequest,
     Lane,
+    LoadProgress,
     ModelFacts,
     ModelState,
     Prompt,
@@ -49,6 +50,12 @@ class FakeModel:
     failure: str | None = None
     facts: ModelFacts | None = None
     encoded: EncoderCounts | None = None
+    num_requests: int = 0
+    progress: LoadProgress | None = None
+    waiting_for: str | None = None
+    loads_on_demand: bool = False
+    memory_bytes: int | None = None
+    idle_s: float | None = None
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
 

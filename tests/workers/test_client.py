@@ -205,6 +205,22 @@ async def test_a_request_that_only_waited_in_a_worker_waits_for_the_next_one() -
     assert stage.channel.sent == [Generate(asked), Generate(asked)]
 
 
+async def test_a_request_that_only_waited_in_a_worker_goes_to_the_heir_if_there_is_one() -> None:
+    old, new, asked = make_stage(), make_stage(), request()
+    task = await begin(collect(old, asked))
+    old.say(asked.request_id, Started(1))
+    await begin(asyncio.sleep(0))
+
+    old.client.hand_over(new.client)
+    old.client.detach()
+    await begin(asyncio.sleep(0))
+    new.say(asked.request_id, Started(1), Delta("a"), END)
+
+    assert await task == [Started(1), Delta("a"), END]  # it has started once
+    assert new.channel.sent == [Generate(asked)]
+    assert (old.client.num_requests, new.client.num_requests) == (0, 0)
+
+
 @pytest.mark.parametrize("was_echoed", [False, True], ids=["begun", "echoed"])
 async def test_a_request_that_has_been_begun_or_said_something_is_not_repeated(*, was_echoed: bool) -> None:
     stage, asked = make_stage(), request()

@@ -58,6 +58,7 @@ from server.workers.messages import (
     Tokenize,
     Tokenized,
     ToWorker,
+    WeightsRead,
     encoder,
     from_worker_decoder,
     to_worker_decoder,
@@ -112,6 +113,7 @@ FROM_WORKER: list[FromWorker] = [
     Ready(
         ModelFacts(context_length=8192, dimensions=3, prompts={"query": "q: "}, load_s=0.5, details={"threads": "2"})
     ),
+    WeightsRead(0.5),
     LoadError("no such file"),
     Heartbeat(num_steps=3, busy_s=0.25, num_running=1, num_waiting=2, encoded=EncoderCounts(num_batches=3)),
     StepOutput([StreamOutput(str(n), event) for n, event in enumerate(EVENTS)]),

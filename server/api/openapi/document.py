@@ -201,6 +201,8 @@ def _operation(operation: Operation, schemas: _Schemas) -> JsonSchema:
         "x-scopes": list(scopes),
         "responses": {"200": _answer(operation, schemas), **_failures(operation, schemas)},
     }
+    if operation.may_go_on:
+        described["responses"]["202"] = {**_answer(operation, schemas), "description": "It is being done."}
     if parameters := [*_path_parameters(operation), *_query_parameters(operation), *_header_parameters(operation)]:
         described["parameters"] = parameters
     if operation.body:

@@ -32,6 +32,7 @@ class Operation:
         answer: The shape of a 200: any type that pydantic knows; None where it is no JSON.
         events: The shape of each event, where the answer may be a stream.
         media_type: Of a 200 that is no JSON.
+        may_go_on: A 202 of the same shape says that it is being done.
         errors: Statuses besides 200; 404 of an unknown path and 405 go without saying, and a 500 that is no storage's
             is a bug.
         error_body: Their shape.
@@ -49,6 +50,7 @@ class Operation:
     answer: Any = None
     events: Any = None
     media_type: str = "application/json"
+    may_go_on: bool = False
     errors: frozenset[int] = frozenset()
     error_body: Any = ErrorBody
     unready: Any = None

@@ -8,6 +8,13 @@ from server.api.openapi.body import ABSENT, Body, Count, JsonObject, UnixTime
 from server.types import ModelKind, ModelState
 
 
+class Loading(Body):
+    fraction: float | None
+    remaining_s: float | None
+    """as long as the last load took, less what this one has taken"""
+    elapsed_s: float
+
+
 class Model(Body):
     """OpenAI's four fields, what operators and tools want to know besides, and what Xinference's clients look at."""
 
@@ -20,6 +27,13 @@ class Model(Body):
     context_length: Count | None
     dimensions: Count | None
     state: ModelState
+    num_requests: Count
+    """in flight, those that wait for the model to load included"""
+    memory_bytes: Count | None
+    """what its worker held when it was last measured"""
+    pinned: bool
+    expires_in_s: float | None
+    """when it will be unloaded unless somebody asks it; null: never, or not while it is asked"""
     description: str
     aliases: list[str]
     display: JsonObject
@@ -30,6 +44,10 @@ class Model(Body):
     model_ability: list[str]
     encoded: dict[str, int] = ABSENT
     rag: JsonObject = ABSENT
+    loading: Loading = ABSENT
+    """while `state` is `loading`"""
+    waiting_for: str = ABSENT
+    """what keeps the load from going on"""
     error: str = ABSENT
     """why it failed"""
 
@@ -46,11 +64,44 @@ class Alive(Body):
 class ReadyModel(Body):
     state: ModelState
     reason: str = ABSENT
+    loading: Loading = ABSENT
 
 
 class Readiness(Body):
     status: Literal["ready", "not_ready", "draining"]
     models: dict[str, ReadyModel]
+
+
+class Reload(Body):
+    object: Literal["reload"]
+    added: list[str]
+    removed: list[str]
+    replaced: list[str]
+    """models that another worker serves now"""
+    updated: list[str]
+    """models of which changed only what no worker looks at"""
+    unchanged: list[str]
+    failed: dict[str, str]
+    """models that cannot be loaded, and why"""
+    kept: list[str]
+    """those of them that go on as they were"""
+    needs_restart: list[str]
+    """settings that changed, and are not in force before the server is started anew"""
+
+
+class LogLine(Body):
+    number: Count
+    at: float
+    """Unix time"""
+    model: str
+    text: str
+
+
+class LogLines(Body):
+    object: Literal["list"]
+    data: list[LogLine]
+    last: Count
+    """what to give as `after` for those that follow"""
 
 
 class Version(Body):

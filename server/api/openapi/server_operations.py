@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from server.api.openapi.operation import READS, Operation
 from server.api.openapi.operator_bodies import RequestList, RequestsCancelled, UsageReport
-from server.api.openapi.server_bodies import Alive, Model, ModelList, Readiness, Version
+from server.api.openapi.server_bodies import Alive, LogLines, Model, ModelList, Readiness, Reload, Version
+from server.api.schemas.admin import LogQuery
 from server.api.schemas.usage import UsageReportQuery
 
 MODELS = (
     Operation(method="GET", path="/v1/models", topic="models", summary="List the models", answer=ModelList),
+    Operation(
+        method="POST",
+        path="/v1/models/{model}/load",
+        topic="models",
+        summary="Load a model",
+        answer=Model,
+        may_go_on=True,
+        errors=frozenset({400, 404, 503}),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/models/{model}/unload",
+        topic="models",
+        summary="Unload a model",
+        answer=Model,
+        may_go_on=True,
+        errors=frozenset({400, 404}),
+    ),
     Operation(
         method="GET",
         path="/v1/models/{model}",
@@ -68,6 +87,23 @@ SERVER = (
             unready=Readiness,
         )
         for path in ("/ready", "/health/ready", "/readyz")
+    ),
+    Operation(
+        method="POST",
+        path="/admin/reload",
+        topic="server",
+        summary="Put models.yaml in force as it is now",
+        answer=Reload,
+        errors=frozenset({400, 503}),
+    ),
+    Operation(
+        method="GET",
+        path="/admin/logs",
+        topic="server",
+        summary="Tell what workers have logged lately",
+        query=LogQuery,
+        answer=LogLines,
+        errors=frozenset({400, 404}),
     ),
     Operation(method="GET", path="/version", topic="server", summary="Tell Hearth's version", answer=Version),
     Operation(

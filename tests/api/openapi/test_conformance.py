@@ -47,6 +47,14 @@ include-path = "/v1/vector_stores/import"
 checks.unsupported_method.enabled = false  # with other methods, `import` is the id of a store
 
 [[operations]]
+include-path = "/v1/models/{model}/load"
+checks.unsupported_method.enabled = false  # with GET, `x/load` is the alias of a model
+
+[[operations]]
+include-path = "/v1/models/{model}/unload"
+checks.unsupported_method.enabled = false
+
+[[operations]]
 include-path = "/v1/chat/apply_template"
 phases.coverage.enabled = false  # its body is that of a chat, which is covered there
 """
