@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server.cli.client import JsonObject, JsonOption, ServerFailure, UrlOption, connect
+from server.cli.client import ApiKeyOption, JsonObject, JsonOption, ServerFailure, UrlOption, connect
 from server.cli.printable import printable
 from server.cli.settings import ConfigOption, fail
 
@@ -23,9 +23,10 @@ def requests(
     as_json: JsonOption = False,
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """List the requests that are live, and the last that were; or cancel one."""
-    client = connect(url, config)
+    client = connect(url, config, api_key)
     try:
         if cancel is not None:
             ended = client.try_request("DELETE", f"/admin/requests/{quote(cancel, safe='')}")

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server.cli.client import JsonOption, ServerFailure, UrlOption, connect
+from server.cli.client import ApiKeyOption, JsonOption, ServerFailure, UrlOption, connect
 from server.cli.printable import printable
 from server.cli.settings import ConfigOption, fail
 
@@ -38,12 +38,13 @@ def usage(
     as_json: JsonOption = False,
     config: ConfigOption = None,
     url: UrlOption = None,
+    api_key: ApiKeyOption = None,
 ) -> None:
     """Tell how many requests and tokens, and at what cost; of the own tenant, or of all for whoever runs the server."""
     wanted = {"group_by": group_by, "from": since, "to": until, "tenant": tenant}
     query = {name: value for name, value in wanted.items() if value is not None}
     try:
-        report = connect(url, config).try_request("GET", "/v1/usage", query=query)
+        report = connect(url, config, api_key).try_request("GET", "/v1/usage", query=query)
     except ServerFailure as exc:
         fail(str(exc))
     if as_json:
