@@ -12,13 +12,13 @@ from benchmarks.hostile_requests import CHATS, JSON_TYPE, REFUSED, SERVED, VALID
 
 def _lying_length(chance: random.Random) -> Hostile:
     length = chance.choice(["-1", "1e9", "99999999999999999999", "2147483648", "0x10", "many", "+5", "\xb2"])
-    head = f"POST {any_path(chance)} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {any_path(chance)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     raw = f"{head}Content-Length: {length}\r\nConnection: close\r\n\r\n{{}}".encode("latin-1")
     return Hostile("B1", "", raw, (400, 413), is_raw=True)
 
 
 def _bad_chunks(chance: random.Random) -> Hostile:
-    head = f"POST {any_path(chance)} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {any_path(chance)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     chunks = chance.choice(
         ["zz\r\n{}\r\n", "-5\r\n{}\r\n0\r\n\r\n", "ffffffffffffffffff\r\n{}", "2\r\n{}xx\r\n0\r\n\r\n"]
     )
