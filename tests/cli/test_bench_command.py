@@ -205,6 +205,7 @@ def test_ctrl_c_prints_what_there_is() -> None:
             stdout, stderr = process.communicate(timeout=30)
         finally:
             process.kill()
+            process.wait()
 
     assert process.returncode == ExitCode.INTERRUPTED, stderr
     row = stdout.splitlines()[2].split()

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -42,7 +43,12 @@ async def make_parser(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakePars
 
 def children() -> list[int]:
     """Parsers' children; of this process, which may have others: a server that live tests share."""
-    return [child.pid for child in psutil.Process().children() if "tests.fakes.odd_parser" in child.cmdline()]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.ZombieProcess):  # somebody else's, who has yet to look after it
+            if "tests.fakes.odd_parser" in child.cmdline():
+                found.append(child.pid)
+    return found
 
 
 def content_of(folder: Path) -> list[Path]:
