@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("hearth", deadline=None)  # how long things take is for benchmarks/ to measure
+# How long things take is for benchmarks/ to measure.
+settings.register_profile("hearth", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hearth")
