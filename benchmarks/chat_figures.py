@@ -6,9 +6,9 @@ import json
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.figures import Figures, Outcome, distinct_errors
+from benchmarks.figures import Outcome
 from benchmarks.load import Answer, Traffic
-from server.loadgen.figures import Window, chat_figures
+from server.loadgen.figures import Figures, Window, chat_figures, distinct_errors
 
 
 def outcome_of(traffic: Traffic) -> Outcome:

@@ -14,9 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.chat_figures import outcome_of, overlapping_gaps
-from benchmarks.figures import Outcome, distinct_errors, percentiles
-from benchmarks.load import Answer, Body, Traffic, ask, closed_loop, open_loop, poisson_arrivals, run_traffic
+from benchmarks.figures import Outcome
+from benchmarks.load import Answer, Traffic, ask, closed_loop, open_loop, run_traffic
 from benchmarks.prompts import Prompts
+from server.loadgen.answer import Body
+from server.loadgen.figures import distinct_errors, percentiles
+from server.loadgen.loops import poisson_arrivals
 
 MODEL_ID = "smollm2-135m-instruct"
 SAMPLING: Body = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0, "ignore_eos": True}

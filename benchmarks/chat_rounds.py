@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from benchmarks.chat_contenders import Contender
 from benchmarks.chat_loads import Load, NotTakingPart
-from benchmarks.figures import Figures, Outcome, summarise
-from benchmarks.prompts import Prompts, new_seed
+from benchmarks.figures import Outcome, summarise
+from benchmarks.prompts import Prompts
 from benchmarks.results import Section
+from server.loadgen.figures import Figures
+from server.loadgen.prompts import new_seed
 
 SHOWN = ("completion_rate", "ttft_p95_s", "gap_max_s")
 

@@ -5,13 +5,11 @@ python -m benchmarks.chat_table               # after measuring: rewrites what s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from benchmarks.bars import Role, Verdict, judge
 from benchmarks.chat_bars import BARS
 from benchmarks.chat_loads import LOADS
 from benchmarks.results import Section, load_results
-from benchmarks.tables import NOT_YET, PAGE, markdown, refill, spread_cell, yes_no
+from benchmarks.tables import PAGE, fill, markdown, spread_cell, yes_no
 
 STEP_LIMITS_MS = {"greedy": 1.5, "truncated": 3.0}
 STEP_NAMES = {"greedy": "greedy", "truncated": "top_k 40, top_p 0.95, temperature 0.8"}
@@ -21,7 +19,7 @@ _COLUMNS: tuple[Role, ...] = ("hearth", "best", "defaults")
 
 def fill_tables(page: str, results: Section) -> str:
     """Return the page with what stands between its table marks made anew."""
-    makers: dict[str, tuple[Callable[[Section], str], str]] = {
+    makers = {
         "chat-loads": (_loads, "loads"),
         "chat-machine": (_machine, "loads"),
         "chat-flags": (_flags, "loads"),
@@ -29,12 +27,7 @@ def fill_tables(page: str, results: Section) -> str:
         "chat-profile": (_profile, "step_profile"),
         "chat-growth": (_growth, "growth"),
     }
-
-    def maker(name: str) -> Callable[[], str]:
-        make, section = makers[name]
-        return lambda: make(results[section]) if section in results else NOT_YET
-
-    return refill(page, {name: maker(name) for name in makers})
+    return fill(page, results, makers)
 
 
 def _loads(loads: Section) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from benchmarks.chat_contenders import Contender, bare_candidates, llama_server_candidates
 from benchmarks.chat_loads import Load
 from benchmarks.chat_rounds import Record
-from benchmarks.prompts import new_seed
 from benchmarks.results import Section
+from server.loadgen.prompts import new_seed
 
 LOAD_WITH_BARE_LIMIT = "a16"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoder_traffic import Ask, Reply
 from benchmarks.prompts import Prompts
+from server.loadgen.exchange import Ask, Reply
 
 EMBEDDER_ID = "all-minilm-l6-v2"
 RERANKER_ID = "ms-marco-minilm-l12-v2"

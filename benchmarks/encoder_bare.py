@@ -19,10 +19,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import percentiles
 from server.config.schema import ModelConfig
 from server.encoders.encoder import EncodedItem, Encoder, Pairs, Texts
 from server.encoders.loading import load_encoder
+from server.loadgen.figures import percentiles
 from server.models.cache_folder import tuning_folder
 from server.workers.messages import WorkerSpec
 from server.workers.tuning_cache import open_kernel_cache

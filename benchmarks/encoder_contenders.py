@@ -17,11 +17,12 @@ import httpx
 
 from benchmarks.encoder_asks import Asks
 from benchmarks.encoder_loads import Load
-from benchmarks.figures import Figures, Outcome
+from benchmarks.figures import Outcome
 from benchmarks.load import HOST
 from benchmarks.peers.infinity import ENVIRONMENT, install_infinity
 from benchmarks.prompts import Prompts
 from benchmarks.servers import ROOT, RunningServer, ServerFailed, free_port, hearth, started
+from server.loadgen.figures import Figures
 from server.workers.channel import HEARTBEAT_INTERVAL_S
 
 Entry = Mapping[str, object]

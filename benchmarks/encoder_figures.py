@@ -7,9 +7,8 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import TypeVar
 
-from benchmarks.encoder_traffic import Reply
-from benchmarks.figures import Figures
-from server.loadgen.figures import Window, reply_figures
+from server.loadgen.exchange import Reply
+from server.loadgen.figures import Figures, Window, reply_figures
 
 ResultT = TypeVar("ResultT")
 

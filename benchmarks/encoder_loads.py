@@ -21,10 +21,12 @@ from benchmarks.encoder_asks import (
     short_texts,
 )
 from benchmarks.encoder_figures import computed_items, figures_of, run_timed
-from benchmarks.encoder_traffic import Ask, Reply, after, closed_loop, open_loop
-from benchmarks.figures import Outcome, distinct_errors
-from benchmarks.load import poisson_arrivals
+from benchmarks.encoder_traffic import closed_loop, open_loop
+from benchmarks.figures import Outcome
 from benchmarks.prompts import Prompts
+from server.loadgen.exchange import Ask, Reply
+from server.loadgen.figures import distinct_errors
+from server.loadgen.loops import after, poisson_arrivals
 
 HEADLINE_S = 8.0
 BULK_CLIENTS = 4

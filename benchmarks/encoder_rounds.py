@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from benchmarks.bars import Role
 from benchmarks.encoder_contenders import Contender
 from benchmarks.encoder_loads import Load
-from benchmarks.figures import Figures, Outcome, summarise
-from benchmarks.prompts import new_seed
+from benchmarks.figures import Outcome, summarise
 from benchmarks.results import Section
 from benchmarks.servers import ServerFailed
+from server.loadgen.figures import Figures
+from server.loadgen.prompts import new_seed
 
 SHOWN = ("completion_rate", "items_per_s", "latency_p95_s", "latency_p99_s", "chat_share", "computed_items")
 

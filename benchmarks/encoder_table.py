@@ -6,35 +6,32 @@ python -m benchmarks.encoder_table            # after measuring: rewrites what s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from benchmarks.bars import Bar, Role, Verdict, judge
 from benchmarks.emit import LIMITS_MS
 from benchmarks.encoder_bars import CURVES, EMBEDDING_BARS, OTHERS, RERANK_BARS
 from benchmarks.encoder_loads import EMBEDDING_LOADS, RERANK_LOADS
 from benchmarks.results import EMBEDDINGS, RERANK, Section, load_results
-from benchmarks.tables import NOT_YET, PAGE, markdown, refill, significant, spread_cell, yes_no
+from benchmarks.tables import PAGE, fill, markdown, spread_cell, spread_text, yes_no
 
 TITLES = {load.name: load.title for load in (*EMBEDDING_LOADS, *RERANK_LOADS)}
 
 
 def fill_tables(page: str, embeddings: Section, rerank: Section) -> str:
     """Return the page with what stands between its table marks made anew."""
-    makers: dict[str, tuple[Callable[[Section], str], Section]] = {
-        "embedding-bars": (lambda results: _bars(EMBEDDING_BARS, results), embeddings),
-        "embedding-curves": (_curves, embeddings),
-        "embedding-parity": (_parity, embeddings),
-        "embedding-emit": (_emit, embeddings.get("emit", {})),
-        "embedding-machine": (_machine, embeddings),
-        "rerank-bars": (lambda results: _bars(RERANK_BARS, results), rerank),
-        "rerank-parity": (_parity, rerank),
-        "rerank-machine": (_machine, rerank),
+    found = {"embeddings": embeddings, "emit": embeddings.get("emit"), "rerank": rerank}
+    makers: dict[str, tuple[Callable[[Section], str], str]] = {
+        "embedding-bars": (partial(_bars, EMBEDDING_BARS), "embeddings"),
+        "embedding-curves": (_curves, "embeddings"),
+        "embedding-parity": (_parity, "embeddings"),
+        "embedding-emit": (_emit, "emit"),
+        "embedding-machine": (_machine, "embeddings"),
+        "rerank-bars": (partial(_bars, RERANK_BARS), "rerank"),
+        "rerank-parity": (_parity, "rerank"),
+        "rerank-machine": (_machine, "rerank"),
     }
-
-    def maker(name: str) -> Callable[[], str]:
-        make, results = makers[name]
-        return lambda: make(results) if results else NOT_YET
-
-    return refill(page, {name: maker(name) for name in makers})
+    return fill(page, {name: section for name, section in found.items() if section}, makers)
 
 
 def _bars(bars: Iterable[Bar], results: Section) -> str:
@@ -75,9 +72,9 @@ def _emit(emit: Section) -> str:
     rows = []
     for name, limit_ms in LIMITS_MS.items():
         size = f"{emit[name]['num_bytes'] / 1e6:.1f} MB"
-        median, least, most = (emit[name]["ms"][key] for key in ("median", "min", "max"))
-        measured = f"{significant(median)} ms ({significant(least)} to {significant(most)})"
-        rows.append((f"`{name}`", size, measured, f"< {limit_ms:g} ms", yes_no(median < limit_ms)))
+        writing_ms = emit[name]["ms"]
+        is_reached = writing_ms["median"] < limit_ms
+        rows.append((f"`{name}`", size, spread_text(writing_ms, unit=" ms"), f"< {limit_ms:g} ms", yes_no(is_reached)))
     return markdown(("`encoding_format`", "The body", "Writing it", "Bar", "Reached"), rows)
 
 

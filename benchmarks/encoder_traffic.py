@@ -12,10 +12,7 @@ from benchmarks.load import HOST
 from server.loadgen import loops
 from server.loadgen.connection import Connection
 from server.loadgen.exchange import Ask, Reply, send
-from server.loadgen.loops import after
 from server.loadgen.target import Target
-
-__all__ = ["Ask", "Reply", "after", "closed_loop", "open_loop"]
 
 
 async def closed_loop(

@@ -20,13 +20,15 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.bars import held_to
-from benchmarks.figures import distinct_errors, percentiles
-from benchmarks.load import Answer, ask, open_loop, poisson_arrivals, run_traffic
+from benchmarks.load import Answer, ask, open_loop, run_traffic
 from benchmarks.overload import body_of, capacity_of, model
-from benchmarks.prompts import Prompts, new_seed
+from benchmarks.prompts import Prompts
 from benchmarks.results import OVERLOAD, Section, environment, save_section
 from benchmarks.servers import free_port, started, write_config
 from benchmarks.tenant_server import TENANT_HEADER
+from server.loadgen.figures import distinct_errors, percentiles
+from server.loadgen.loops import poisson_arrivals
+from server.loadgen.prompts import new_seed
 
 SECONDS = 60.0
 CAPACITY_S = 30.0
@@ -87,7 +89,7 @@ async def beside_a_flood(
     """Return what the modest tenant and the flooding one experience; the flood is cut off when the former is done."""
     total_s = seconds + HEAD_START_S
     arrivals_s = [at_s for at_s in poisson_arrivals(int(2 * rate * total_s), rate, seed=prompts.seed) if at_s < total_s]
-    answers = [Answer(body_of(prompts), 0.0, headers={TENANT_HEADER: "flood"}) for _ in arrivals_s]
+    answers = [Answer(body_of(prompts), 0.0) for _ in arrivals_s]
     flooding = asyncio.create_task(_flood(port, answers, arrivals_s))
     beside = await one_a_second(port, prompts, seconds, after_s=HEAD_START_S)
     flooding.cancel()
@@ -101,7 +103,7 @@ async def _flood(port: int, answers: list[Answer], arrivals_s: list[float]) -> N
     async def send(answer: Answer, arrival_s: float) -> None:
         answer.due_s = begun_s + arrival_s
         await asyncio.sleep(answer.due_s - time.perf_counter())
-        await ask(port, answer)
+        await ask(port, answer, headers={TENANT_HEADER: "flood"})
 
     await asyncio.gather(*(send(*each) for each in zip(answers, arrivals_s, strict=True)))
 

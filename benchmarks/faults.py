@@ -4,7 +4,7 @@
     python -m benchmarks.faults --only 7 --repetitions 0
     python -m benchmarks.faults --table           # what has been measured, into docs/performance.md
 
-First every row of `fault_rows.py`, each on a server of its own. Then `kill -9` of each worker under traffic, with the
+First every row of `ROWS`, each on a server of its own. Then `kill -9` of each worker under traffic, with the
 default models: each repetition kills each worker once, in turn, while four requests run in it and the other models
 answer requests of their own. Measured from the kill:
 
@@ -36,15 +36,15 @@ import httpx
 import psutil
 import yaml
 
-from benchmarks import fault_rows
-from benchmarks.fault_rows import Row
+from benchmarks import fault_models, fault_server, fault_workers
+from benchmarks.fault_rig import Row, until_busy
 from benchmarks.machine import describe_machine, describe_versions, now, spread
 from benchmarks.results import FAULTS, load_results
 from benchmarks.server_process import ServerProcess
-from benchmarks.tables import PAGE, markdown, refill, significant
-from server.workers.keeper import SupervisionPolicy
+from benchmarks.servers import ROOT, default_models
+from benchmarks.tables import NOT_YET, PAGE, markdown, refill, significant
+from server.workers.supervision_policy import SupervisionPolicy
 
-ROOT = Path(__file__).resolve().parents[1]
 NUM_RUNNING = 4
 BUSY_CPU_S = 1.0
 """CPU time after which a worker is in the middle of its requests, whose prompts take a fraction of it."""
@@ -141,15 +141,13 @@ class Fault:
 async def kill_worker(server: ServerProcess, target: Traffic, *, num_running: int = NUM_RUNNING) -> Fault:
     """Kill the worker of `target` while requests run in it, and wait until the model has answered again."""
     worker = psutil.Process(server.worker_pids()[target.model])
-    idle_cpu_s = _cpu_s(worker)
     bystanders: list[int] = []
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
         asking = [
             asyncio.create_task(keep_asking(client, other, bystanders)) for other in TRAFFIC if other is not target
         ]
         running = [asyncio.create_task(_ask(client, target, target.long)) for _ in range(num_running)]
-        while _cpu_s(worker) < idle_cpu_s + BUSY_CPU_S:  # noqa: ASYNC110 (no event tells of it)
-            await asyncio.sleep(0.005)
+        await until_busy(worker, BUSY_CPU_S)
         killed_at = time.perf_counter()
         os.kill(worker.pid, signal.SIGKILL)
         ended = await asyncio.gather(*running)
@@ -187,26 +185,21 @@ async def keep_asking(client: httpx.AsyncClient, traffic: Traffic, statuses: lis
         await asyncio.sleep(BYSTANDER_PAUSE_S)
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
 ROWS: tuple[tuple[str, Callable[[Path], Awaitable[Row | list[Row]]]], ...] = (
-    ("1", fault_rows.queued_requests_wait),
-    ("2", fault_rows.abort_in_a_loop),
-    ("3", fault_rows.truncated_while_mapped),
-    ("4", fault_rows.no_memory_to_load),
-    ("5", fault_rows.victim_of_the_oom_killer),
-    ("6", fault_rows.broken_weights_at_start),
-    ("7", fault_rows.stopped_worker),
-    ("7", fault_rows.long_prefill),
-    ("8", fault_rows.slow_load),
-    ("9", fault_rows.killed_server),
-    ("16", fault_rows.terminated_with_streams),
-    ("16", partial(fault_rows.terminated_for_good, drain_s=5.0, signals=1)),
-    ("16", partial(fault_rows.terminated_for_good, drain_s=30.0, signals=2)),
-    ("28", fault_rows.refused_starts),
+    ("1", fault_workers.queued_requests_wait),
+    ("2", fault_workers.abort_in_a_loop),
+    ("3", fault_models.truncated_while_mapped),
+    ("4", fault_models.no_memory_to_load),
+    ("5", fault_workers.victim_of_the_oom_killer),
+    ("6", fault_models.broken_weights_at_start),
+    ("7", fault_workers.stopped_worker),
+    ("7", fault_workers.long_prefill),
+    ("8", fault_models.slow_load),
+    ("9", fault_server.killed_server),
+    ("16", fault_server.terminated_with_streams),
+    ("16", partial(fault_server.terminated_for_good, drain_s=5.0, signals=1)),
+    ("16", partial(fault_server.terminated_for_good, drain_s=30.0, signals=2)),
+    ("28", fault_server.refused_starts),
 )
 
 
@@ -274,15 +267,15 @@ def table(results: dict[str, Any]) -> str:
         return row["number"], row["fault"], row["outcome"], figures, held
 
     head = ("Row", "Fault", "What happens", "Figures", "Holds")
-    return markdown(head, map(cells, results.get("rows", ())))
+    rows = [cells(row) for row in results.get("rows", ())]
+    return markdown(head, rows) if rows else NOT_YET
 
 
 def _write_config(folder: str) -> Path:
     """The default models as they stand in models.yaml, with their weights where `hearth pull` put them."""
-    document = yaml.safe_load((ROOT / "models.yaml").read_text(encoding="utf-8"))
     config = Path(folder) / "models.yaml"
     server = {"weights_dir": str(ROOT / "weights")}
-    config.write_text(yaml.safe_dump({"server": server, "models": document["models"]}), encoding="utf-8")
+    config.write_text(yaml.safe_dump({"server": server, "models": default_models()}), encoding="utf-8")
     return config
 
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.machine import spread
 from benchmarks.results import Section
-from server.loadgen.figures import Figures, distinct_errors, percentiles
-
-__all__ = ["Figures", "Outcome", "distinct_errors", "percentiles", "summarise"]
+from server.loadgen.figures import Figures, distinct_errors
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ from typing import Any
 from benchmarks.chat_loads import MODEL_ID, ClosedLoop, chat_body
 from benchmarks.figures import Outcome, summarise
 from benchmarks.gpu_limits import IdleSampler
-from benchmarks.load import Body, closed_loop, run_traffic
+from benchmarks.load import closed_loop, run_traffic
 from benchmarks.model_shapes import ModelShape, Quantisation
 from benchmarks.peers.llama_server import build_llama_server
-from benchmarks.prompts import Prompts, new_seed
+from benchmarks.prompts import Prompts
 from benchmarks.results import Section
 from benchmarks.servers import RunningServer, ServerFailed, hearth, llama_server
+from server.loadgen.answer import Body
+from server.loadgen.prompts import new_seed
 
 IDLE_LOAD = "u32"
 """Under which it is looked at how long the GPU waits between steps."""

@@ -14,11 +14,12 @@ from benchmarks.encoder_asks import EMBEDDER_ID, RERANKER_ID, Asks, mixed_lists,
 from benchmarks.encoder_contenders import Bare, Contender, Entry, Hearth
 from benchmarks.encoder_loads import Load, Throughput
 from benchmarks.encoder_rounds import Entrant, Record, by_load, run
-from benchmarks.encoder_traffic import Ask
 from benchmarks.figures import Outcome
-from benchmarks.prompts import Prompts, new_seed
+from benchmarks.prompts import Prompts
 from benchmarks.results import Section
 from benchmarks.servers import ROOT, ServerFailed
+from server.loadgen.exchange import Ask
+from server.loadgen.prompts import new_seed
 
 _DOCUMENT_WORDS = 100
 """128 tokens with the query and what stands between them."""

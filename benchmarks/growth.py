@@ -16,11 +16,13 @@ from pathlib import Path
 
 from benchmarks.chat_contenders import THREADS, WEIGHTS
 from benchmarks.chat_loads import MODEL_ID, chat_body
-from benchmarks.figures import percentiles
-from benchmarks.load import Body, Traffic, closed_loop, run_traffic
-from benchmarks.prompts import Prompts, new_seed
+from benchmarks.load import Traffic, closed_loop, run_traffic
+from benchmarks.prompts import Prompts
 from benchmarks.results import CHAT, Section, environment, save_section
 from benchmarks.servers import RunningServer, hearth
+from server.loadgen.answer import Body
+from server.loadgen.figures import percentiles
+from server.loadgen.prompts import new_seed
 
 NUM_CLIENTS = 16
 NUM_CELLS = 8192

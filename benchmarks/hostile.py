@@ -38,8 +38,7 @@ from benchmarks.hostile_requests import CHAT, COMPLETIONS, CONTEXT, MESSAGES, Ho
 from benchmarks.hostile_rows import hostile_requests
 from benchmarks.results import HOSTILE, Section, environment
 from benchmarks.server_process import ServerProcess
-
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.servers import ROOT, default_models
 
 NUM_ATTACKERS = 4
 WARM_UP = 0.2
@@ -142,9 +141,8 @@ def main() -> None:
 def write_config(folder: Path, *, context: int = CONTEXT) -> Path:
     """The default models, not tuned; the chat model with so short a context, and so little memory for prefixes, that
     both are soon full: what goes on growing then is a leak."""
-    models = yaml.safe_load((ROOT / "models.yaml").read_text(encoding="utf-8"))["models"]
     small = {"context": context, "prefix_memory_mb": PREFIX_MEMORY_MB}
-    models = [{**model, **small} if model["kind"] == "chat" else model for model in models]
+    models = [{**model, **small} if model["kind"] == "chat" else model for model in default_models()]
     server = {"weights_dir": str(ROOT / "weights"), "data_dir": str(folder / "data"), "tune": False}
     config = folder / "models.yaml"
     config.write_text(yaml.safe_dump({"server": server, "models": models}), encoding="utf-8")

@@ -32,15 +32,16 @@ import httpx
 from benchmarks.bars import held_to
 from benchmarks.embeddings import COLD
 from benchmarks.encoder_asks import BULK_LIST, embed_ask
-from benchmarks.encoder_traffic import Ask, closed_loop
-from benchmarks.figures import Figures, distinct_errors, percentiles
+from benchmarks.encoder_traffic import closed_loop
 from benchmarks.machine import spread
-from benchmarks.prompts import new_seed
 from benchmarks.python_docs import passages, python_documents
 from benchmarks.results import INGESTION, Section, environment, save_section
 from benchmarks.served_store import search_body
 from benchmarks.servers import hearth
 from server.cli.ingest import CHUNKING
+from server.loadgen.exchange import Ask
+from server.loadgen.figures import Figures, distinct_errors, percentiles
+from server.loadgen.prompts import new_seed
 from server.rag.rows import chunks, stores
 from server.storage.data_layout import DataLayout
 

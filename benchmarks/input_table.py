@@ -6,10 +6,9 @@ python -m benchmarks.input_table              # after measuring: rewrites what s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 from benchmarks.results import HOSTILE, PARSERS, SCHEMAS, STRUCTURED, Section, load_results
-from benchmarks.tables import NOT_YET, PAGE, markdown, refill, significant, yes_no
+from benchmarks.tables import PAGE, fill, markdown, spread_text, yes_no
 
 LOADS = {"free": "any text", "structured": "JSON of the schema"}
 KINDS = {
@@ -21,41 +20,38 @@ KINDS = {
 
 
 def all_results() -> Section:
-    """By table."""
-    return {
+    """By table; what has not been measured is not in it."""
+    found = {
         "input-structured": load_results(STRUCTURED).get("structured"),
         "input-hostile": load_results(HOSTILE),
         "input-parsers": load_results(PARSERS),
         "input-schemas": load_results(SCHEMAS),
     }
+    return {name: section for name, section in found.items() if section}
 
 
 def fill_tables(page: str, results: Section) -> str:
     """Return the page with what stands between its table marks made anew."""
-    makers: dict[str, Callable[[Section], str]] = {
+    makers = {
         "input-structured": _structured,
         "input-hostile": _hostile,
         "input-parsers": _parsers,
         "input-schemas": _schemas,
     }
-
-    def maker(name: str) -> Callable[[], str]:
-        return lambda: makers[name](results[name]) if results.get(name) else NOT_YET
-
-    return refill(page, {name: maker(name) for name in makers})
+    return fill(page, results, {name: (make, name) for name, make in makers.items()})
 
 
 def _structured(section: Section) -> str:
     def row(name: str, label: str) -> tuple[str, ...]:
         figures = section["servers"][name]["figures"]
-        return label, *(_spread(figures[figure]) for figure in ("tokens_per_s", "gap_p50_s", "gap_p99_s"))
+        return label, *(spread_text(figures[figure]) for figure in ("tokens_per_s", "gap_p50_s", "gap_p99_s"))
 
     table = markdown(
         ("16 clients", "Tokens/s", "Between tokens, p50 (s)", "p99 (s)"),
         [row(name, label) for name, label in LOADS.items()],
     )
     verdict = f"bar {section['bar']}: {yes_no(section['is_reached'])}"
-    return f"{table}\nThe second by the first, pair by pair: {_spread(section['ratio'])}; {verdict}.\n"
+    return f"{table}\nThe second by the first, pair by pair: {spread_text(section['ratio'])}; {verdict}.\n"
 
 
 def _hostile(section: Section) -> str:
@@ -88,10 +84,6 @@ def _schemas(section: Section) -> str:
     counts = {sampling: Counter(found) for sampling, found in section["counts"].items()}
     rows = [(label, *(str(counts[sampling][kind]) for sampling in counts)) for kind, label in KINDS.items()]
     return markdown(("A hundred schemas", *counts), rows)
-
-
-def _spread(values: Section) -> str:
-    return f"{significant(values['median'])} ({significant(values['min'])} to {significant(values['max'])})"
 
 
 if __name__ == "__main__":

@@ -36,13 +36,13 @@ from typing import Any
 import httpx
 import yaml
 
-from benchmarks.figures import percentiles
 from benchmarks.machine import spread
 from benchmarks.results import LIFECYCLE, Section, environment, save_section
 from benchmarks.server_process import ServerProcess
+from benchmarks.servers import ROOT, default_models
+from server.loadgen.figures import percentiles
 from server.workers.process_memory import measure_memory
 
-ROOT = Path(__file__).resolve().parents[1]
 NUM_CYCLES = 3
 NUM_CLIENTS = 3
 EVERY_S = 4.0
@@ -156,14 +156,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40, help="of traffic in each part")
     parser.add_argument("--out", type=Path, default=LIFECYCLE)
     arguments = parser.parse_args()
-    models = yaml.safe_load((ROOT / "models.yaml").read_text(encoding="utf-8"))["models"]
-    section: Section = {**environment(), "num_clients_per_model": NUM_CLIENTS, "seconds": arguments.seconds}
+    about = {"environment": environment(), "num_clients_per_model": NUM_CLIENTS, "seconds": arguments.seconds}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"  # footprints of this run alone
-        section |= asyncio.run(measure(Lab(Path(folder), tuple(models)), arguments.seconds))
-    for name in ("cycles", "unload", "evict", "reload"):
-        save_section({**section[name], "environment": environment()}, name, path=arguments.out)
-    faults = faults_of(section)
+        parts = asyncio.run(measure(Lab(Path(folder), tuple(default_models())), arguments.seconds))
+    for name, section in parts.items():
+        save_section({**about, **section}, name, path=arguments.out)
+    faults = faults_of(parts)
     for fault in faults:
         print(f"FAULT: {fault}")
     print(f"written to {arguments.out}")
@@ -174,7 +173,7 @@ async def measure(lab: Lab, seconds: float) -> Section:
     with lab.serve() as server:
         cycles = await load_and_unload(server, lab)
         print("cycles:", cycles)
-        unload = await unload_under_traffic(server, lab, seconds)
+        unload = await unload_under_traffic(server, lab, seconds, baseline_mib=cycles["baseline_mib"])
         print("unload:", unload)
         reload = await reload_under_traffic(server, lab, seconds)
         print("reload:", reload)
@@ -209,7 +208,7 @@ async def load_and_unload(server: ServerProcess, lab: Lab) -> Section:
     }
 
 
-async def unload_under_traffic(server: ServerProcess, lab: Lab, seconds: float) -> Section:
+async def unload_under_traffic(server: ServerProcess, lab: Lab, seconds: float, *, baseline_mib: float) -> Section:
     names = itertools.cycle(model["id"] for model in lab.models)
     took: list[float] = []
 
@@ -223,7 +222,7 @@ async def unload_under_traffic(server: ServerProcess, lab: Lab, seconds: float) 
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as http:
         for model in lab.models:
             await settle(http, model["id"], "unload")
-    return {"num_unloads": len(took), **traffic.summary(), "left_mib": round(memory_mib(server), 1)}
+    return {"num_unloads": len(took), **traffic.summary(), "left_mib": round(memory_mib(server) - baseline_mib, 1)}
 
 
 async def reload_under_traffic(server: ServerProcess, lab: Lab, seconds: float) -> Section:
@@ -253,10 +252,9 @@ async def evict_under_traffic(server: ServerProcess, lab: Lab, seconds: float, *
 
     async with under_traffic(server, lab.models, pause_s=1.5) as traffic:
         await every(seconds, watch, server, pause_s=1.0)
-    events = Counter(line.split('"event"')[1][:40] for line in server.log_text().splitlines() if "evicted" in line)
     return {
         "budget_mb": budget_mb,
-        "num_evictions": sum(events.values()),
+        "num_evictions": server.log_text().count('"model evicted"'),
         "most_measured_mib": round(max(peaks), 1),
         **traffic.summary(),
     }
@@ -291,14 +289,13 @@ def memory_mib(server: ServerProcess) -> float:
     return measure_memory(server.process.pid).total / (1 << 20)
 
 
-def faults_of(section: Section) -> list[str]:
+def faults_of(parts: Section) -> list[str]:
     """What does not hold of what must."""
-    parts = ("unload", "evict", "reload")
-    left = section["cycles"]["left_after_unload_mib"]["max"]
+    left = parts["cycles"]["left_after_unload_mib"]["max"]
     return [
-        *(f"{part}: requests failed: {section[part]['failed']}" for part in parts if section[part]["failed"]),
+        *(f"{name}: requests failed: {part['failed']}" for name, part in parts.items() if part.get("failed")),
         *([f"{left} MiB are left after an unload"] if left > MAX_LEFT_MIB else []),
-        *([] if section["evict"]["num_evictions"] else ["nothing was evicted"]),
+        *([] if parts["evict"]["num_evictions"] else ["nothing was evicted"]),
     ]
 
 

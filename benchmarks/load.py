@@ -9,26 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from server.loadgen import answer, loops
 from server.loadgen.answer import Body, Event
-from server.loadgen.connection import TIMEOUT_S, Connection, connected
-from server.loadgen.loops import poisson_arrivals
+from server.loadgen.connection import Connection, connected
 from server.loadgen.target import Target
-
-__all__ = [
-    "HOST",
-    "TIMEOUT_S",
-    "Answer",
-    "Body",
-    "Traffic",
-    "ask",
-    "closed_loop",
-    "open_loop",
-    "poisson_arrivals",
-    "run_traffic",
-]
 
 HOST = "127.0.0.1"
 
@@ -38,12 +24,10 @@ class Answer(answer.Answer):
     """What one streamed request experienced.
 
     Attributes:
-        headers: What `ask` sends with it.
         num_sources: Of a grounded answer, which Hearth tells before its first word.
         finding_s: What the server says that finding them and writing the prompt took.
     """
 
-    headers: Mapping[str, str] = field(default_factory=dict)
     num_sources: int = 0
     finding_s: float = 0.0
 
@@ -79,7 +63,7 @@ async def closed_loop(port: int, bodies: Iterable[Body], *, num_clients: int) ->
     """`num_clients` clients send all the bodies, each its next one when its last is answered."""
     answers: list[Answer] = []
     await loops.closed_loop(
-        Target(HOST, port), iter(bodies), _send, num_clients=num_clients, record=answers.append, is_kept=False
+        _target(port), iter(bodies), _send, num_clients=num_clients, record=answers.append, is_kept=False
     )
     return answers
 
@@ -88,15 +72,15 @@ async def open_loop(
     port: int, bodies: Sequence[Body], arrivals_s: Sequence[float], *, headers: Mapping[str, str] | None = None
 ) -> list[Answer]:
     """Send each body at its time after the start, however many are being answered: users do not wait for each other."""
-    return await loops.open_loop(_target(port, headers or {}), iter(bodies), _send, arrivals_s)
+    return await loops.open_loop(_target(port, headers), iter(bodies), _send, arrivals_s)
 
 
-async def ask(port: int, answer: Answer) -> Answer:
+async def ask(port: int, answer: Answer, *, headers: Mapping[str, str] | None = None) -> Answer:
     """Send `answer.body` as a streamed chat completion; fill the answer as it comes, and return it.
 
     Never raises: failures are in `error`. When cancelled, the answer holds what had come until then.
     """
-    async with connected(_target(port, answer.headers), is_kept=False) as connection:
+    async with connected(_target(port, headers), is_kept=False) as connection:
         return await _fill(connection, answer)
 
 
@@ -109,5 +93,5 @@ async def _fill(connection: Connection, each: Answer) -> Answer:
     return each
 
 
-def _target(port: int, headers: Mapping[str, str]) -> Target:
-    return Target(HOST, port, more_headers=tuple(headers.items()))
+def _target(port: int, headers: Mapping[str, str] | None = None) -> Target:
+    return Target(HOST, port, more_headers=tuple((headers or {}).items()))

@@ -28,11 +28,14 @@ from pathlib import Path
 from benchmarks.bars import held_to
 from benchmarks.chat_contenders import THREADS, WEIGHTS
 from benchmarks.chat_loads import MODEL_ID, chat_body
-from benchmarks.figures import distinct_errors, percentiles
-from benchmarks.load import Answer, Body, ask, closed_loop, open_loop, poisson_arrivals, run_traffic
-from benchmarks.prompts import Prompts, new_seed
+from benchmarks.load import Answer, ask, closed_loop, open_loop, run_traffic
+from benchmarks.prompts import Prompts
 from benchmarks.results import OVERLOAD, Section, environment, save_section
 from benchmarks.servers import RunningServer, hearth
+from server.loadgen.answer import Body
+from server.loadgen.figures import distinct_errors, percentiles
+from server.loadgen.loops import poisson_arrivals
+from server.loadgen.prompts import new_seed
 
 SECONDS = 180.0
 CAPACITY_S = 40.0

@@ -5,11 +5,10 @@ python -m benchmarks.overload_table           # after measuring; draws overload.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.results import OVERLOAD, Section, load_results
-from benchmarks.tables import NOT_YET, PAGE, markdown, refill, significant, yes_no
+from benchmarks.tables import NOT_YET, PAGE, bar_row, markdown, refill
 
 ROWS = (
     ("overload", "goodput", "answered at 10 x capacity, by capacity", ""),
@@ -32,21 +31,21 @@ def main() -> None:
 
 def fill_tables(page: str, results: Section) -> str:
     """Return the page with what stands between its marks made anew."""
-    makers: dict[str, Callable[[Section], str]] = {"overload-bars": _bars, "overload-figures": _figures}
-    filled = {name: (lambda make=make: make(results) if results else NOT_YET) for name, make in makers.items()}
-    return refill(page, filled)
+    return refill(
+        page,
+        {
+            "overload-bars": lambda: _bars(results) if results else NOT_YET,
+            "overload-figures": lambda: _figures(results) if results else NOT_YET,
+        },
+    )
 
 
 def _bars(results: Section) -> str:
-    rows = [_row(results.get(section, {}).get("bars", {}).get(bar), label, unit) for section, bar, label, unit in ROWS]
+    rows = [
+        bar_row(label, results.get(section, {}).get("bars", {}).get(bar), unit=unit)
+        for section, bar, label, unit in ROWS
+    ]
     return markdown(("What", "Measured", "Required", "Reached"), rows)
-
-
-def _row(held: Section | None, label: str, unit: str) -> tuple[str, ...]:
-    if held is None:
-        return label, "not measured", "", ""
-    sign, bound = ("<=", held["at_most"]) if "at_most" in held else (">=", held["at_least"])
-    return label, f"{significant(held['measured'])}{unit}", f"{sign} {bound:g}{unit}", yes_no(held["is_reached"])
 
 
 def _figures(results: Section) -> str:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from server.loadgen import prompts
-from server.loadgen.prompts import WORDS, new_seed
-
-__all__ = ["WORDS", "Prompts", "new_seed"]
 
 _TOWNS = "Arden Belford Corwen Dunmore Elsing Farley Glaston Hexham Ilkley Jarrow Kelso Lorton".split()  # noqa: SIM905
 _BUILDINGS = ("bridge", "mill", "church", "library", "tower", "market hall")

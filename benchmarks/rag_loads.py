@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 
 from benchmarks.chat_figures import outcome_of
 from benchmarks.chat_loads import MODEL_ID, ClosedLoop
-from benchmarks.figures import Figures, Outcome, percentiles
-from benchmarks.load import Answer, Body, closed_loop, run_traffic
+from benchmarks.figures import Outcome
+from benchmarks.load import Answer, closed_loop, run_traffic
 from benchmarks.prompts import Prompts
 from benchmarks.rag_prompts import Messages
 from benchmarks.rag_questions import POPULAR, RARE
 from benchmarks.results import Section
+from server.loadgen.answer import Body
+from server.loadgen.figures import Figures, percentiles
 
 NUM_CLIENTS = 8
 MAX_TOKENS = 64

@@ -10,10 +10,10 @@ from unittest import mock
 
 import httpx
 
-from benchmarks.load import Body
 from server.app import build_app
 from server.cli.settings import cache_dir
 from server.config.load import load_config
+from server.loadgen.answer import Body
 from server.models.weights import WeightsStore
 from server.types import ChatPrompt, Finished, GenerateRequest, Started, Usage
 from server.workers.client import WorkerClient

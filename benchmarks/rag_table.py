@@ -5,14 +5,25 @@ python -m benchmarks.rag_table                # after measuring: rewrites what s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.bars import Role, Verdict, judge
 from benchmarks.rag_bars import BARS, OTHERS
 from benchmarks.rag_loads import TITLES
 from benchmarks.results import INGEST_KILL, INGESTION, RAG, RETRIEVAL, VECTOR_SEARCH, Section, load_results
-from benchmarks.tables import NOT_YET, PAGE, markdown, refill, significant, spread_cell, yes_no
+from benchmarks.tables import (
+    NOT_YET,
+    PAGE,
+    bar_row,
+    fill,
+    markdown,
+    refill,
+    significant,
+    spread_cell,
+    spread_text,
+    yes_no,
+)
 
 STAGES = {
     "dense": "by vector",
@@ -86,7 +97,7 @@ def all_results() -> Section:
 
 def fill_tables(page: str, results: Section) -> str:
     """Return the page with what stands between its table marks made anew."""
-    makers: dict[str, tuple[Callable[[Section], str], str]] = {
+    of_sections = {
         "store-quality": (_quality, "cranfield"),
         "store-searches": (_searches, "vector_search"),
         "store-restarts": (_restarts, "vector_search"),
@@ -95,25 +106,16 @@ def fill_tables(page: str, results: Section) -> str:
         "rag-loads": (_loads, "rag"),
         "rag-sharing": (_sharing, "rag"),
     }
-
-    def maker(name: str) -> Callable[[], str]:
-        make, section = makers[name]
-        return lambda: make(results[section]) if section in results else NOT_YET
-
-    whole = {"store-bars": lambda: _bars(results), "store-machines": lambda: _machines(results)}
-    return refill(page, {**{name: maker(name) for name in makers}, **whole})
+    of_all = {"store-bars": lambda: _bars(results), "store-machines": lambda: _machines(results)}
+    return refill(fill(page, results, of_sections), of_all)
 
 
 def _bars(results: Section) -> str:
-    rows = [_bar_row(row, results.get(row.section, {}).get("bars", {}).get(row.bar)) for row in STORE_ROWS]
+    rows = [
+        bar_row(row.label, results.get(row.section, {}).get("bars", {}).get(row.bar), unit=row.unit)
+        for row in STORE_ROWS
+    ]
     return markdown(("What", "Measured", "Bar", "Reached"), rows)
-
-
-def _bar_row(row: Row, bar: Section | None) -> tuple[str, ...]:
-    if bar is None:
-        return row.label, "not measured", "", ""
-    bound = f">= {bar['at_least']:g}" if "at_least" in bar else f"<= {bar['at_most']:g}"
-    return row.label, f"{bar['measured']:.3g}{row.unit}", f"{bound}{row.unit}", yes_no(bar["is_reached"])
 
 
 def _quality(section: Section) -> str:
@@ -162,29 +164,31 @@ def _restarts(section: Section) -> str:
 def _ingestion(section: Section) -> str:
     figures, size = section["figures"], section["size"]
 
-    def cell(name: str, factor: float = 1, unit: str = "") -> str:
-        median, least, most = (significant(factor * figures[name][key]) for key in ("median", "min", "max"))
-        return f"{median}{unit} ({least} to {most})"
+    def cell_ms(name: str) -> str:
+        return spread_text(figures[name], factor=1000, unit=" ms")
 
     rows = [
-        (f"ingestion, {size['documents']} documents of {size['chunks']} chunks", cell("ingestion_chunks_per_s")),
-        ("the same chunks in lists of 64 to `/v1/embeddings`", cell("bulk_chunks_per_s")),
+        (
+            f"ingestion, {size['documents']} documents of {size['chunks']} chunks",
+            spread_text(figures["ingestion_chunks_per_s"]),
+        ),
+        ("the same chunks in lists of 64 to `/v1/embeddings`", spread_text(figures["bulk_chunks_per_s"])),
     ]
     rates = markdown(("", "Chunks a second"), rows)
     searches = [
-        (label, cell(f"{name}_p50_s", 1000, " ms"), cell(f"{name}_p95_s", 1000, " ms"))
+        (label, cell_ms(f"{name}_p50_s"), cell_ms(f"{name}_p95_s"))
         for name, label in (("idle_search", "idle"), ("busy_search", "during an ingestion"))
     ]
     return f"{rates}\n{markdown(('Search over HTTP', 'p50', 'p95'), searches)}"
 
 
 def _kills(section: Section) -> str:
-    told, recovery = section["acknowledged"], section["recovery_s"]
+    told = section["acknowledged"]
     return (
         f"{section['rounds']} kills; {told['uploads']:,} uploads, {told['completed']:,} completed documents and"
         f" {told['deleted']:,} deletions were acknowledged; {section['searches']:,} searches checked them. From the"
         f" first question to a server that serves again until nothing was in progress any more:"
-        f" {significant(recovery['median'])} s ({significant(recovery['min'])} to {significant(recovery['max'])}).\n"
+        f" {spread_text(section['recovery_s'], unit=' s')}.\n"
     )
 
 

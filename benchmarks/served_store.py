@@ -12,11 +12,12 @@ import httpx
 import psutil
 
 from benchmarks.embeddings import CACHED as EMBEDDER
-from benchmarks.encoder_traffic import Ask, closed_loop
-from benchmarks.figures import distinct_errors, percentiles
+from benchmarks.encoder_traffic import closed_loop
 from benchmarks.results import Section
 from benchmarks.server_process import ServerProcess
 from benchmarks.servers import hearth, write_config
+from server.loadgen.exchange import Ask
+from server.loadgen.figures import distinct_errors, percentiles
 
 START_S = 60.0
 NUM_WARM_UP = 20

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -83,6 +84,12 @@ def hearth(
                     raise ServerFailed(f"{name} is {model['state']}: {model.get('error')}")
             runtime = served[str(models[0]["id"])]["runtime"]
             yield RunningServer(int(server.url.rpartition(":")[2]), server.process.pid, runtime)
+
+
+def default_models() -> list[dict[str, Any]]:
+    """The models that models.yaml of the repository has, as they stand there."""
+    models: list[dict[str, Any]] = yaml.safe_load((ROOT / "models.yaml").read_text(encoding="utf-8"))["models"]
+    return models
 
 
 def write_config(

@@ -17,7 +17,7 @@ from server.bindings.gpu import Gpu
 from server.bindings.memory_estimate import estimate_chat
 from server.bindings.placement import ALL_LAYERS, Placement
 from server.config.schema import KvType
-from server.types import DeviceNeed
+from server.device_needs import DeviceNeed
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpu.md"
 

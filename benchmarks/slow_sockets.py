@@ -43,8 +43,8 @@ import yaml
 from benchmarks.machine import spread
 from benchmarks.results import SLOW_SOCKETS, Section, environment
 from benchmarks.server_process import ServerProcess
-from benchmarks.servers import ROOT
-from benchmarks.tables import PAGE, markdown, refill, significant
+from benchmarks.servers import ROOT, default_models
+from benchmarks.tables import NOT_YET, PAGE, markdown, refill, significant, spread_text
 
 NUM_SOCKETS = 1000
 TRICKLE_S = 10.0
@@ -246,14 +246,9 @@ def table(section: Section) -> str:
     for kind, measured in section.get("kinds", {}).items():
         memory = significant(measured["memory_kb_per_connection"]["median"])
         for name, figures in measured["requests"].items():
-            cells = (_spread_cell(figures[key]) for key in ("alone_ms", "beside_ms", "ratio"))
+            cells = (spread_text(figures[key]) for key in ("alone_ms", "beside_ms", "ratio"))
             rows.append((kind, name, *cells, memory))
-    return markdown(head, rows)
-
-
-def _spread_cell(values: Section) -> str:
-    median, least, most = (significant(values[name]) for name in ("median", "min", "max"))
-    return f"{median} ({least} to {most})"
+    return markdown(head, rows) if rows else NOT_YET
 
 
 def main() -> None:
@@ -282,10 +277,9 @@ def main() -> None:
 
 
 def _write_config(folder: Path) -> Path:
-    models = yaml.safe_load((ROOT / "models.yaml").read_text(encoding="utf-8"))["models"]
     server = {"weights_dir": str(ROOT / "weights"), "data_dir": str(folder / "data"), "tune": False}
     config = folder / "models.yaml"
-    chat = [model for model in models if model["id"] == MODEL]
+    chat = [model for model in default_models() if model["id"] == MODEL]
     config.write_text(yaml.safe_dump({"server": server, "models": chat}), encoding="utf-8")
     return config
 

@@ -19,10 +19,12 @@ from pathlib import Path
 from benchmarks.chat_contenders import Hearth
 from benchmarks.chat_loads import ClosedLoop, chat_body
 from benchmarks.figures import Outcome, summarise
-from benchmarks.load import Body, closed_loop, run_traffic
+from benchmarks.load import closed_loop, run_traffic
 from benchmarks.machine import spread
-from benchmarks.prompts import Prompts, new_seed
+from benchmarks.prompts import Prompts
 from benchmarks.results import STRUCTURED, Section, environment, save_section
+from server.loadgen.answer import Body
+from server.loadgen.prompts import new_seed
 
 NUM_CLIENTS = 16
 MAX_TOKENS = 128

@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from benchmarks.prompts import WORDS
+from server.loadgen.prompts import WORDS
 
 Pooling = Literal["mean", "cls", "lasttoken"]
 

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.model_shapes import F32, Q4_K, Q6_K, Q8_0, SHAPES, ModelShape, Quantisation, tensors_of
-from benchmarks.prompts import WORDS
 from server.bindings.gguf_header import BLOCKS, Tensor
+from server.loadgen.prompts import WORDS
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from benchmarks.bars import Bar, Role, spread_of
@@ -26,6 +27,20 @@ def refill(page: str, makers: Mapping[str, Callable[[], str]]) -> str:
     return _TABLE.sub(made_anew, page)
 
 
+def fill(page: str, results: Section, makers: Mapping[str, tuple[Callable[[Section], str], str]]) -> str:
+    """Return the page with each table made anew from its section of the results, or saying that there is none.
+
+    Args:
+        makers: By name of the table: what makes it, and of which section.
+    """
+
+    def made(name: str) -> str:
+        make, section = makers[name]
+        return make(results[section]) if section in results else NOT_YET
+
+    return refill(page, {name: partial(made, name) for name in makers})
+
+
 def spread_cell(loads: Section, bar: Bar, role: Role) -> str:
     """Median and extremes, with a unit where it is a time or a share; or why there are none."""
     values = spread_of(loads, bar, role)
@@ -33,8 +48,21 @@ def spread_cell(loads: Section, bar: Bar, role: Role) -> str:
         rejected = loads.get(bar.load, {}).get("servers", {}).get(role, {}).get("rejected")
         return "cannot take part" if rejected else "not measured"
     factor, unit = bar.scale
+    return spread_text(values, factor=factor, unit=unit)
+
+
+def spread_text(values: Mapping[str, float], *, factor: float = 1, unit: str = "") -> str:
+    """Median and extremes, as `spread` gives them."""
     median, least, most = (significant(factor * values[name]) for name in ("median", "min", "max"))
     return f"{median}{unit} ({least} to {most})"
+
+
+def bar_row(label: str, held: Section | None, *, unit: str = "") -> tuple[str, ...]:
+    """What was measured, required and reached, as `held_to` gives it; None: it was not measured."""
+    if held is None:
+        return label, "not measured", "", ""
+    bound = f">= {held['at_least']:g}" if "at_least" in held else f"<= {held['at_most']:g}"
+    return label, f"{significant(held['measured'])}{unit}", f"{bound}{unit}", yes_no(held["is_reached"])
 
 
 def yes_no(value: bool | None) -> str:

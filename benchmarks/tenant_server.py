@@ -16,11 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.tenant import set_caller
 from server.app import build_app
+from server.caller import Caller
 from server.cli.settings import cache_dir
 from server.config.load import load_config
 from server.models.weights import WeightsStore
 from server.telemetry.logs import configure_logs
-from server.types import DEFAULT_TENANT, Caller
+from server.types import DEFAULT_TENANT
 
 TENANT_HEADER = "x-tenant"
 BACKLOG = 2048

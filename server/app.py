@@ -9,8 +9,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from server.api.tenant import allowed_models
 from server.bindings.gpu import read_gpus, visible_gpus
 from server.bindings.gpu_load import gpu_reader
 from server.config.rag_section import ParserSettings, RagSettings
-from server.config.schema import HearthConfig, ModelConfig, ServerSettings
+from server.config.schema import HearthConfig, ModelConfig
+from server.config.server_section import ServerSettings
 from server.errors import StorageError, StorageFull, StorageUnavailable, WeightsError
 from server.models.cache_folder import footprint_folder, tuning_folder
 from server.models.footprints import Footprints
@@ -64,7 +66,7 @@ from server.storage.response_store import ResponseStore
 from server.telemetry.logs import resolve_format
 from server.telemetry.loop_lag import watch_loop_lag
 from server.telemetry.metrics import Metrics, ServerReading
-from server.telemetry.tracing import open_tracing
+from server.telemetry.tracing import Tracing, open_tracing
 from server.workers.client import WorkerClient
 from server.workers.keeper import SpecFactory
 from server.workers.memory_estimates import MemoryEstimates
@@ -96,27 +98,15 @@ def build_app(
         read_config: Reads the configuration again, on a thread; raises ConfigError. None: it cannot be reloaded.
     """
     settings, layout = config.server, DataLayout(config.server.data_dir)
-    residency = Residency(
-        MemoryNeeds(weights, Footprints(footprint_folder()), memory_estimator(settings)),
-        budget_mb=settings.memory_budget_mb,
-        default_ttl_s=settings.model_ttl_s,
-        free_vram=vram_reader(),
-    )
+    metrics, door, tracing = Metrics(), LibraryDoor(), make_tracing(settings)
+    residency = make_residency(settings, weights)
     supervisor = Supervisor(settings.limits, bulk_share=settings.bulk_share, make_room=residency.room)
-    metrics = Metrics()
-    tracing = open_tracing(settings.otlp_endpoint, version=server.__version__) if settings.otlp_endpoint else None
-
-    def offer(model: ModelConfig, client: WorkerClient) -> MeteredModel:
-        return MeteredModel(client, model, metrics.of_model(model.id), traces_prompts=settings.trace_prompts)
-
-    def spec_of(model: ModelConfig) -> SpecFactory:
-        return spec_factory(model, config, weights)
-
+    spec_of, offer = partial(spec_factory, config=config, weights=weights), metering(settings, metrics)
     entries = [ModelEntry(model, offer(model, supervisor.add(model, spec_of(model)))) for model in config.models]
     registry = ModelRegistry(entries, config.rag.models, allowed=allowed_models)
+    store_models = StoreModels(registry, config.rag)
     accounts = Accounts(layout.accounts)
     ledger = UsageLedger(lambda: accounts.database, layout.usage)
-    door, store_models = LibraryDoor(), StoreModels(registry, config.rag)
 
     def on_rag(rag: RagSettings) -> None:
         store_models.configure(rag)
@@ -132,10 +122,9 @@ def build_app(
         offer=offer,
         on_rag=on_rag,
     )
-
     services = build_services(
         registry,
-        config.server.limits,
+        settings.limits,
         started_at_s=int(time.time()),
         version=server.__version__,
         door=door,
@@ -151,21 +140,16 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        for model in config.models:
-            if not model.lazy:
-                supervisor.load(model.id)
-        try:
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(accounts.opened())
-                await stack.enter_async_context(ledger.opened(settings.usage_retention_days))
-                await stack.enter_async_context(_background(watch_loop_lag(metrics.loop_lag.observe)))
-                await stack.enter_async_context(_background(residency.keep_for_ever()))
-                await stack.enter_async_context(library_open(door, config, store_models, is_locked=holds_data_dir))
-                yield
-        finally:
-            await supervisor.stop()
+        async with AsyncExitStack() as stack:
             if tracing is not None:
-                await asyncio.to_thread(tracing.close)
+                stack.push_async_callback(asyncio.to_thread, tracing.close)
+            await stack.enter_async_context(workers_running(supervisor, config.models))
+            await stack.enter_async_context(accounts.opened())
+            await stack.enter_async_context(ledger.opened(settings.usage_retention_days))
+            await stack.enter_async_context(_background(watch_loop_lag(metrics.loop_lag.observe)))
+            await stack.enter_async_context(_background(residency.keep_for_ever()))
+            await stack.enter_async_context(library_open(door, config, store_models, is_locked=holds_data_dir))
+            yield
 
     app = build_api(
         services,
@@ -179,6 +163,41 @@ def build_app(
     app.state.supervisor = supervisor
     app.state.reloading = reloading
     return app
+
+
+def make_tracing(settings: ServerSettings) -> Tracing | None:
+    return open_tracing(settings.otlp_endpoint, version=server.__version__) if settings.otlp_endpoint else None
+
+
+def make_residency(settings: ServerSettings, weights: WeightsStore) -> Residency:
+    """What decides which models are in memory, by what they need and what there is."""
+    return Residency(
+        MemoryNeeds(weights, Footprints(footprint_folder()), memory_estimator(settings)),
+        budget_mb=settings.memory_budget_mb,
+        default_ttl_s=settings.model_ttl_s,
+        free_vram=vram_reader(),
+    )
+
+
+def metering(settings: ServerSettings, metrics: Metrics) -> Callable[[ModelConfig, WorkerClient], MeteredModel]:
+    """What makes of a worker's client the model that services ask."""
+
+    def offer(model: ModelConfig, client: WorkerClient) -> MeteredModel:
+        return MeteredModel(client, model, metrics.of_model(model.id), traces_prompts=settings.trace_prompts)
+
+    return offer
+
+
+@asynccontextmanager
+async def workers_running(supervisor: Supervisor, models: Sequence[ModelConfig]) -> AsyncIterator[None]:
+    """Begin to load the models that are not to be loaded by demand; end all workers when the caller leaves."""
+    for model in models:
+        if not model.lazy:
+            supervisor.load(model.id)
+    try:
+        yield
+    finally:
+        await supervisor.stop()
 
 
 def memory_estimator(settings: ServerSettings) -> MemoryEstimates:

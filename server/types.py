@@ -17,8 +17,6 @@ SpecialTokenIds = tuple[TokenIds, TokenIds]
 """What a tokenizer puts before and after a text."""
 DEFAULT_TENANT = "default"
 ModelKind = Literal["chat", "embedding", "rerank"]
-KeyScope = Literal["inference", "rag", "admin", "metrics"]
-"""What a key may be used for: asking models, files and vector stores, running the server, reading its metrics."""
 ModelState = Literal["unloaded", "loading", "ready", "draining", "failed"]
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -37,39 +35,6 @@ INPUT_TYPES: dict[str, tuple[str, ...]] = {
     "similarity": ("similarity", "text-matching", "sts"),
 }
 """What texts are embedded for, with all the names that clients and models have for it, the likeliest first."""
-
-
-class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one key may use. None: no bound.
-
-    Attributes:
-        tokens_per_minute, tokens_per_day: Of prompts and answers together, those from a cache included.
-        cost_per_day: In the unit of the prices in models.yaml.
-        weight: Share of a busy model that the key's tenant gets, against the weights of the others who want it.
-    """
-
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent_requests: int | None = None
-    tokens_per_day: int | None = None
-    cost_per_day: float | None = None
-    weight: float = 1.0
-
-
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sent a request, and what they may do.
-
-    Attributes:
-        tenant: Owns files, vector stores, responses and usage; only requests of one tenant share prefixes.
-        key_id: None: without a key, which a server that has none allows.
-        models: Ids of the models that may be asked; None: all.
-    """
-
-    tenant: str = DEFAULT_TENANT
-    key_id: str | None = None
-    scopes: frozenset[KeyScope] = frozenset(("inference", "rag", "admin", "metrics"))
-    models: frozenset[str] | None = None
-    limits: KeyLimits = KeyLimits()
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -434,7 +399,6 @@ class EngineCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     Attributes:
         num_steps, num_tokens: Steps, and the tokens that they computed.
-        num_running, num_waiting: Generations now.
         num_cells, num_used_cells: Of the KV cache: all, and those that running generations hold now.
         num_prefix_tokens, num_prefix_hits: Prompt tokens that were looked up in the prefix cache, and found.
         num_preemptions: Generations that lost their cells to others, and were computed again.
@@ -443,8 +407,6 @@ class EngineCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     num_steps: int = 0
     num_tokens: int = 0
-    num_running: int = 0
-    num_waiting: int = 0
     num_cells: int = 0
     num_used_cells: int = 0
     num_prefix_tokens: int = 0
@@ -525,69 +487,3 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Return the prompt of this name, or of another name for the same in `INPUT_TYPES`; empty if there is none."""
         synonyms = next((names for names in INPUT_TYPES.values() if input_type in names), ())
         return next((self.prompts[name] for name in (input_type, *synonyms) if name in self.prompts), "")
-
-
-class DeviceNeed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a model takes of one device's memory, in bytes.
-
-    Attributes:
-        device: `cpu` for the machine's own memory, `cuda:0` and so on for a GPU, numbered as nvidia-smi does.
-        weights: The network.
-        kv: Cells of the KV cache, and the states of recurrent layers.
-        compute: What a step or batch of the largest size needs meanwhile.
-        runtime: Of the process itself: interpreter, libraries, vocabulary, a GPU's context.
-    """
-
-    device: str
-    weights: int = 0
-    kv: int = 0
-    compute: int = 0
-    runtime: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.kv + self.compute + self.runtime
-
-
-class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a model will take, told before it is loaded.
-
-    Attributes:
-        needs: One for each device, the machine's own memory (`cpu`) first, which every model takes some of.
-        caches: What its caches in the machine's memory may grow to besides, by use; it can do without.
-        gpu_layers: Of a GGUF model, the layers that were counted as on a GPU.
-        source: `header`: computed from what the files say. `llama.cpp`: asked of the library, which laid everything out
-            without taking the memory. `none`: a model that has no weights.
-    """
-
-    needs: tuple[DeviceNeed, ...]
-    caches: int = 0
-    gpu_layers: int = 0
-    source: Literal["header", "llama.cpp", "none"] = "header"
-
-    def of(self, device: str) -> DeviceNeed:
-        """What it takes of a device; nothing of one that it does not use."""
-        return next((need for need in self.needs if need.device == device), DeviceNeed(device=device))
-
-    @property
-    def ram(self) -> int:
-        """Of the machine's memory, caches left out."""
-        return self.of("cpu").total
-
-    @property
-    def vram(self) -> int:
-        """Of all GPUs together."""
-        return sum(need.total for need in self.needs) - self.ram
-
-    @property
-    def weights(self) -> int:
-        return sum(need.weights for need in self.needs)
-
-    @property
-    def kv(self) -> int:
-        return sum(need.kv for need in self.needs)
-
-    @property
-    def compute(self) -> int:
-        """What computing takes, and the process itself: all that is neither weights nor KV."""
-        return self.ram + self.vram - self.weights - self.kv

@@ -15,7 +15,9 @@ import pytest
 from server import app
 from server.access import key_store
 from server.app import build_app
-from server.config.schema import HearthConfig, Limits, ModelConfig, ScriptRule, ServerSettings
+from server.config.schema import HearthConfig, ModelConfig
+from server.config.script_section import ScriptRule
+from server.config.server_section import Limits, ServerSettings
 from server.errors import StorageFull
 from server.models.weights import WeightsStore
 from server.storage.data_layout import DataLayout

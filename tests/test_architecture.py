@@ -27,7 +27,18 @@ LAYERS = (
     ("access", "models", "rag", "workers"),  # capabilities, joined through protocols
     ("engine", "encoders", "prompting", "storage"),  # mechanisms
     ("bindings",),
-    ("config", "telemetry", "protocols", "asked_child", "asker", "fair_shares", "faults", "loadgen"),
+    (
+        "config",
+        "telemetry",
+        "protocols",
+        "asked_child",
+        "asker",
+        "caller",
+        "device_needs",
+        "fair_shares",
+        "faults",
+        "loadgen",
+    ),
     ("types",),
     ("errors",),
     ("__init__",),

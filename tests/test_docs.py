@@ -20,7 +20,9 @@ from server.api.schemas.responses import ReasoningOptions, TextOptions
 from server.api.schemas.vector_stores import HybridSearch, RankingOptions
 from server.api.validation import PYDANTIC_CODES
 from server.cli.main import app as cli
-from server.config.schema import HearthConfig, Limits, ScriptedErrorCode
+from server.config.schema import HearthConfig
+from server.config.script_section import ScriptedErrorCode
+from server.config.server_section import Limits
 from server.models.registry import ModelRegistry
 from server.services import build_services
 
@@ -126,6 +128,12 @@ def test_every_command_is_documented() -> None:
     missing = [command for command in commands() if command not in ALL_PAGES]
 
     assert not missing
+
+
+def test_every_command_has_its_place_in_the_help() -> None:
+    registered = [*cli.registered_commands, *cli.registered_groups]
+
+    assert [each for each in registered if not each.rich_help_panel] == []
 
 
 def test_every_test_that_is_named_exists() -> None:

@@ -8,7 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from server.types import DEFAULT_TENANT, Caller, KeyLimits, KeyScope
+from server.caller import Caller, KeyLimits, KeyScope
+from server.types import DEFAULT_TENANT
 
 PREFIX = "hk-"
 """By which scanners of source code, and people, tell what they have found."""

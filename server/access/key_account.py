@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from server.access.day_quota import NOTHING, Amount, DayQuota
 from server.access.token_bucket import TokenBucket
+from server.caller import KeyLimits
 from server.errors import LimitExceeded, QuotaExceeded
-from server.types import KeyLimits, Usage
+from server.types import Usage
 
 FIRST_ANSWER_TOKENS = 256
 """Expected of an answer without `max_tokens` before the key's first one has ended."""
@@ -20,7 +21,7 @@ RETRY_TOMORROW_S = 120.0
 _LEARNING = 0.2
 
 CostOf = Callable[[str | None, Usage], float]
-"""(model as the request named it, tokens) -> cost. Of a model that does not exist: 0."""
+"""(model as the request named it, None if it did not; tokens) -> cost. Of a model that does not exist: 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from itertools import islice
 
 from server.access.day_quota import NOTHING, Amount, DayQuota, UsedSince
 from server.access.key_account import CostOf, Expected, KeyAccount, Standing
-from server.types import Caller, KeyLimits, Usage
+from server.caller import Caller, KeyLimits
+from server.types import Usage
 
 MAX_ACCOUNTS = 10_000
 """Keys whose accounts are kept without need; those that were used last. A busy one, or one in debt, is kept anyway."""

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from server.access.api_key import ApiKey, digest_of
+from server.caller import Caller
 from server.errors import StorageError, StorageUnavailable
-from server.types import Caller
 
 
 class KeyRing:

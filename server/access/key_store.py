@@ -7,8 +7,8 @@ import sqlite3
 import msgspec
 
 from server.access.api_key import ApiKey
+from server.caller import KeyLimits, KeyScope
 from server.errors import ObjectNotFound, StorageError
-from server.types import KeyLimits, KeyScope
 
 _COLUMNS = "id, digest, hint, name, tenant, scopes, models, limits, created_at, expires_at, revoked_at"
 

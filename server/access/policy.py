@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.access.key_ring import KeyRing
-from server.config.schema import ServerSettings
+from server.config.server_section import ServerSettings
 from server.errors import StorageError
 
 

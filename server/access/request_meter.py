@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from server.access.usage_record import RUNNING, ModelUse, UsageRecord
+from server.caller import Caller
 from server.config.schema import ModelConfig
 from server.errors import RequestCancelled
-from server.types import Caller, Finished, Prompt, Started
+from server.types import Finished, Prompt, Started
 
 Stage = Literal["received", "queued", "prefill", "decode", "encoding", "answering"]
 """Where a request is: nothing was asked of a model yet; a chat model has it, has begun to read it (as far as is known),
@@ -211,7 +212,7 @@ class RequestMeter:
         self.stage = "answering"
 
     def note_progress(self) -> None:
-        if self._on_progress is not None:
+        if self._on_progress is not None and not self.is_closed:  # what is over is kept as it was
             self._on_progress(self)
 
     def close(self) -> None:

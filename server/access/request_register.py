@@ -14,9 +14,9 @@ import msgspec
 from server.access.request_meter import RequestMeter, Stage
 from server.access.usage_ledger import UsageLedger
 from server.access.usage_record import CLIENT_GONE, COMPLETED
+from server.caller import Caller
 from server.errors import ObjectNotFound, WorkerCrashed
 from server.telemetry.metrics import Metrics, ModelMetrics
-from server.types import Caller
 
 MAX_RECENT = 500
 """Requests that are over and still told of."""

@@ -35,6 +35,7 @@ MAX_HELD = 10_000
 
 EXPIRY_S = 3600.0
 DAY_S = 86_400
+_DAY_MS = DAY_S * 1000
 _SLICE = 1000  # requests that one transaction deletes
 
 
@@ -104,19 +105,28 @@ class UsageLedger:
         """Tokens and cost of a key's requests that are over, of those that came since midnight, UTC.
 
         Raises:
-            StorageUnavailable: What was used before this process began could not be read yet.
+            StorageUnavailable: What was used before this process began, or on a day that the clock has been set back
+                to, could not be read yet.
         """
+        today = self._find_today()
         if self._today < 0 and self._journal is not None:
             raise StorageUnavailable("what keys have used today cannot be read yet; try again later")
-        if self._day_of(self._clock()) != self._today or key_id is None:
+        if today != self._today or key_id is None:
             return 0, 0.0
         return self._used.get(key_id, (0, 0.0))
 
+    def _find_today(self) -> int:
+        """Look at the calendar. A day that comes begins with nothing; one that comes again, the next fold reads."""
+        today = self._day_of(self._clock())
+        if today < self._today:
+            self._today = -1
+        return today
+
     def _add_to_today(self, record: UsageRecord) -> None:
-        if self._today < 0:  # what was used before this process began is not known yet
+        today = self._find_today()
+        if self._today < 0:  # what was used of it so far is not known yet
             self._settled_unread.append(record)
             return
-        today = self._day_of(self._clock())
         if today != self._today:
             self._today, self._used = today, {}
         if record.key_id is not None and self._day_of(record.at_ms / 1000) == today:
@@ -184,11 +194,14 @@ class UsageLedger:
 
     async def _read_today(self, database: Database) -> None:
         today = self._day_of(self._clock())
-        self._used = await database.read(lambda db: usage_rows.totals_by_key(db, today * DAY_S * 1000))
+        self._used = await database.read(
+            lambda db: usage_rows.totals_by_key(db, today * _DAY_MS, (today + 1) * _DAY_MS)
+        )
         self._today = today
-        for record in self._settled_unread:
-            self._add_to_today(record)
+        settled = list(self._settled_unread)
         self._settled_unread.clear()
+        for record in settled:
+            self._add_to_today(record)
 
     async def _begin_next_file(self, journal: JournalFolder) -> None:
         """Go on in another file, which begins with all that goes on: then the one before can be spared."""

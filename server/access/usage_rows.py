@@ -98,12 +98,12 @@ def report(db: sqlite3.Connection, query: UsageQuery) -> list[UsageGroup]:
     return [_group_of(query.group_by, row) for row in rows]
 
 
-def totals_by_key(db: sqlite3.Connection, from_ms: int) -> dict[str, tuple[int, float]]:
-    """Return tokens and cost of each key since then."""
+def totals_by_key(db: sqlite3.Connection, from_ms: int, to_ms: int) -> dict[str, tuple[int, float]]:
+    """Return tokens and cost of each key, of requests that came then."""
     rows = db.execute(
         "SELECT key_id, SUM(prompt_tokens + completion_tokens), SUM(cost) FROM usage "
-        "WHERE at_ms >= ? AND key_id IS NOT NULL GROUP BY key_id",
-        (from_ms,),
+        "WHERE at_ms >= ? AND at_ms < ? AND key_id IS NOT NULL GROUP BY key_id",
+        (from_ms, to_ms),
     )
     return {key_id: (num_tokens, cost) for key_id, num_tokens, cost in rows}
 

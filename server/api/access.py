@@ -9,9 +9,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.tenant import caller_of
+from server.caller import Caller, KeyScope
 from server.errors import Forbidden
 from server.services.grounding import Grounding
-from server.types import Caller, KeyScope
 
 Scopes = tuple[KeyScope, ...]
 

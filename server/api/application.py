@@ -18,11 +18,11 @@ from server.api.middleware.authentication import AuthenticationMiddleware
 from server.api.middleware.browser_guard import BrowserGuardMiddleware
 from server.api.middleware.crash_guard import CrashGuardMiddleware
 from server.api.middleware.drain import Drain, DrainMiddleware
-from server.api.middleware.key_limits import KeyLimitsMiddleware, UsedBy, used_by_record
+from server.api.middleware.key_limits import KeyLimitsMiddleware
 from server.api.middleware.metering import MeteringMiddleware
 from server.api.middleware.request_id import RequestIdMiddleware
 from server.api.routes import HEALTH_PATHS, QUIET_PATHS, READY_PATHS, build_routes
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.services import Services
 from server.telemetry.tracing import Tracing
 
@@ -43,7 +43,6 @@ def build_api(
     policy: AccessPolicy | None = None,
     *,
     limiter: KeyLimiter | None = None,
-    used_by: UsedBy = used_by_record,
     sender_header: str = "x-hearth-sender",
     tracing: Tracing | None = None,
 ) -> Starlette:
@@ -52,7 +51,6 @@ def build_api(
     Args:
         policy: Who is let in; default: anybody, as on a server without keys.
         limiter: Holds keys to their limits; default: one that finds nothing in any ledger, and everything free.
-        used_by: What requests have used.
         sender_header: In which clients say for whom they ask.
         tracing: None: no traces are made.
     """
@@ -75,7 +73,7 @@ def build_api(
             Middleware(AuthenticationMiddleware, policy=policy, tries=FailedTries()),
             Middleware(DrainMiddleware, drain, ready_paths=READY_PATHS, open_paths=HEALTH_PATHS),
             Middleware(AskerMiddleware),
-            Middleware(KeyLimitsMiddleware, limiter=limiter or KeyLimiter(), used_by=used_by),
+            Middleware(KeyLimitsMiddleware, limiter=limiter or KeyLimiter()),
         ],
         exception_handlers=exception_handlers(),
         lifespan=lifespan,

@@ -28,7 +28,7 @@ from server.api.tokens import TokenEndpoint
 from server.api.transfers import TransferEndpoint
 from server.api.usage_report import UsageEndpoint
 from server.api.vector_stores import BatchEndpoint, DocumentEndpoint, VectorStoreEndpoint
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.services import Services
 
 READY_PATHS = ("/ready", "/health/ready", "/readyz")

@@ -17,7 +17,7 @@ from server.api.embeddings import embed_while_connected, embedding_headers
 from server.api.json_response import JsonResponse
 from server.api.schemas.embeddings import TeiEmbedRequest
 from server.api.vector_json import as_numbers, write_rows
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.errors import ModelNotFound, ModelUnavailable
 from server.services import Services
 from server.services.models import ModelView

@@ -9,13 +9,13 @@ from contextvars import ContextVar
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from server.types import Caller
+from server.caller import Caller
 
 ANYBODY = Caller()
 """Who asks a server that has no keys."""
 
 NOBODY = Caller(tenant="", scopes=frozenset(), models=frozenset())
-"""Who asks without a key what needs none, of a server that has some."""
+"""Who asks without a key what needs none, of a server that has some; and whoever is turned away at the door."""
 
 _caller: ContextVar[Caller] = ContextVar("caller", default=ANYBODY)
 
@@ -44,9 +44,9 @@ def set_caller(scope: Scope, caller: Caller) -> None:
     scope.setdefault("state", {})["caller"] = caller
 
 
-def caller_of(connection: HTTPConnection | Scope) -> Caller:
-    """Whoever sent this request."""
-    caller = connection["state"].get("caller", ANYBODY)
+def caller_of(connection: HTTPConnection | Scope, *, unknown: Caller = ANYBODY) -> Caller:
+    """Whoever sent this request; `unknown` before that was looked at."""
+    caller = connection["state"].get("caller", unknown)
     assert isinstance(caller, Caller)
     return caller
 

@@ -16,8 +16,8 @@ from server.api.json_response import JsonResponse
 from server.api.query import read_query
 from server.api.schemas.usage import UsageReportQuery
 from server.api.tenant import caller_of
+from server.caller import Caller
 from server.errors import InvalidRequest
-from server.types import Caller
 
 CSV = "text/csv; charset=utf-8"
 

@@ -55,11 +55,6 @@ def explain_gpu_failure(lines: Sequence[str]) -> str:
     return ""
 
 
-def is_out_of_memory(lines: Sequence[str]) -> bool:
-    """Whether they say that a GPU's memory did not suffice."""
-    return any(re.search(pattern, line) for pattern in _OUT_OF_MEMORY for line in lines)
-
-
 def _short(line: str) -> str:
     """The line without what comes before CUDA's own words, at most 200 characters."""
     words = " ".join(line.split())

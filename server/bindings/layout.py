@@ -15,8 +15,8 @@ import msgspec
 
 from server.bindings.context_options import ContextOptions
 from server.bindings.placement import Placement
+from server.device_needs import DeviceNeed, MemoryEstimate
 from server.errors import LoadFailed
-from server.types import DeviceNeed, MemoryEstimate
 
 _PROJECT = Path(__file__).resolve().parents[2]
 _MIB = 1 << 20

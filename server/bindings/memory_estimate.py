@@ -15,7 +15,7 @@ from server.bindings.gguf_header import GgufHeader, Tensor
 from server.bindings.gpu import Gpu
 from server.bindings.kv_size import kv_by_layer
 from server.bindings.placement import ALL_LAYERS, Placement, gpu_parts, homes
-from server.types import DeviceNeed, MemoryEstimate
+from server.device_needs import DeviceNeed, MemoryEstimate
 
 CUDA_RUNTIME_BYTES = 600 << 20
 """Of each GPU that a process uses: its CUDA context, kernels and cuBLAS. An assumption: no card has been at hand."""

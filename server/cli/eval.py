@@ -90,9 +90,7 @@ def retrieval(
         else:
             assert corpus is not None
             passages = read_corpus(corpus)
-            judgements = given or _made(passages, known_item, seed)
-            if not judgements.judged:
-                fail(f"no question can be made of what is in {corpus}; give --queries and --qrels")
+            judgements = given or _made(corpus, passages, known_item, seed)
             report = _evaluate_corpus(config, passages, judgements, chunking, ways)
     except HearthError as exc:
         fail(exc.message)
@@ -117,9 +115,13 @@ def _read_ways(path: Path) -> Ways:
 # ---- a test collection
 
 
-def _made(passages: list[Passage], num_questions: int | None, seed: int) -> Judgements:
+def _made(corpus: Path, passages: list[Passage], num_questions: int | None, seed: int) -> Judgements:
+    """Questions that headings ask; leave with one line if there are none."""
     texts = [HeadedText(passage.id, passage.title, passage.text) for passage in passages]
-    return known_items(texts, num_questions=num_questions, seed=seed)
+    made = known_items(texts, num_questions=num_questions, seed=seed)
+    if not made.judged:
+        fail(f"no question can be made of what is in {corpus}; give --queries and --qrels")
+    return made
 
 
 def _evaluate_corpus(

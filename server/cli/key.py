@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from server.access import key_store
@@ -32,6 +31,7 @@ from server.cli.key_options import (
     show_time,
 )
 from server.cli.settings import ConfigOption, fail, load_or_exit
+from server.cli.tables import print_table
 from server.config.schema import HearthConfig
 from server.errors import HearthError
 from server.storage.data_layout import DataLayout
@@ -40,9 +40,6 @@ from server.storage.schema import ACCOUNT_MIGRATIONS
 from server.types import DEFAULT_TENANT
 
 app = typer.Typer(no_args_is_help=True, help="Keys: who may use a server, and for what. A running one follows at once.")
-
-_PIPED_WIDTH = 200
-"""Columns of a table that no terminal cuts off."""
 
 KeyIds = Annotated[list[str], typer.Argument(metavar="KEY_ID", help="As `hearth key list` has it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -107,10 +104,7 @@ def list_keys(
         models = "all" if key.models is None else ", ".join(sorted(key.models))
         facts = (key.id, f"{key.hint}…", key.name, key.tenant, ", ".join(sorted(key.scopes)), models)
         table.add_row(*facts, show_limits(key.limits), show_time(key.expires_at), key.state(now))
-    console = Console(markup=False)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
-    console.print(table)
+    print_table(table)
 
 
 @app.command()

@@ -10,10 +10,10 @@ from typing import get_args
 
 import msgspec
 
+from server.caller import KeyLimits, KeyScope
 from server.config.explain import nearest
 from server.config.rag_section import RagModel
 from server.config.schema import HearthConfig, ModelConfig
-from server.types import KeyLimits, KeyScope
 
 SCOPES: tuple[KeyScope, ...] = get_args(KeyScope)
 

@@ -33,6 +33,13 @@ from server.cli import (
     usage,
 )
 
+# As `hearth --help` groups them, in this order.
+_SERVE = "Serve"
+_ASK = "Ask"
+_DOCUMENTS = "Documents"
+_RUNNING = "A running server"
+_KEPT = "Keys and data"
+
 app = typer.Typer(
     name="hearth",
     help="Serve chat, embedding and rerank models of models.yaml over an OpenAI-compatible API.",
@@ -40,31 +47,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_show_locals=False,
 )
-app.command()(serve.serve)
-app.command()(pull.pull)
-app.command()(chat.chat)
-app.command()(embed.embed)
-app.command()(rerank.rerank)
-app.command()(ingest.ingest)
-app.command()(search.search)
-app.command()(reindex.reindex)
-app.command()(ps.ps)
-app.command()(requests.requests)
-app.command()(usage.usage)
-app.command()(loading.load)
-app.command()(loading.unload)
-app.command()(reload.reload)
-app.command()(logs.logs)
-app.command()(plan.plan)
-app.command()(doctor.doctor)
-app.command()(tune.tune)
-app.command()(bench.bench)
-app.command()(backup.backup)
-app.command()(backup.restore)
-app.add_typer(key.app, name="key")
-app.add_typer(store.app, name="store")
-app.add_typer(config.app, name="config")
-app.add_typer(eval.app, name="eval")
+app.command(rich_help_panel=_SERVE)(serve.serve)
+app.command(rich_help_panel=_SERVE)(pull.pull)
+app.command(rich_help_panel=_SERVE)(plan.plan)
+app.command(rich_help_panel=_SERVE)(tune.tune)
+app.command(rich_help_panel=_SERVE)(doctor.doctor)
+app.command(rich_help_panel=_ASK)(chat.chat)
+app.command(rich_help_panel=_ASK)(embed.embed)
+app.command(rich_help_panel=_ASK)(rerank.rerank)
+app.command(rich_help_panel=_DOCUMENTS)(ingest.ingest)
+app.command(rich_help_panel=_DOCUMENTS)(search.search)
+app.command(rich_help_panel=_DOCUMENTS)(reindex.reindex)
+app.command(rich_help_panel=_RUNNING)(ps.ps)
+app.command(rich_help_panel=_RUNNING)(loading.load)
+app.command(rich_help_panel=_RUNNING)(loading.unload)
+app.command(rich_help_panel=_RUNNING)(reload.reload)
+app.command(rich_help_panel=_RUNNING)(requests.requests)
+app.command(rich_help_panel=_RUNNING)(usage.usage)
+app.command(rich_help_panel=_RUNNING)(logs.logs)
+app.command(rich_help_panel=_RUNNING)(bench.bench)
+app.command(rich_help_panel=_KEPT)(backup.backup)
+app.command(rich_help_panel=_KEPT)(backup.restore)
+app.add_typer(config.app, name="config", rich_help_panel=_SERVE)
+app.add_typer(store.app, name="store", rich_help_panel=_DOCUMENTS)
+app.add_typer(eval.app, name="eval", rich_help_panel=_DOCUMENTS)
+app.add_typer(key.app, name="key", rich_help_panel=_KEPT)
 
 
 def _print_version(is_asked: bool) -> None:

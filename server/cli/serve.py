@@ -32,7 +32,8 @@ from server.cli.http_protocol import ConnectionBounds, HttpProtocol
 from server.cli.sd_notify import ServiceManager
 from server.cli.settings import ConfigOption, HostOption, PortOption, cache_dir, fail, load_or_exit
 from server.config.load import CLIENT_VARIABLES, load_config
-from server.config.schema import HearthConfig, Limits, ServerSettings
+from server.config.schema import HearthConfig
+from server.config.server_section import Limits, ServerSettings
 from server.errors import ConfigError, HearthError, StorageError
 from server.models.weights import WeightsStore
 from server.services.reloading import Reloading

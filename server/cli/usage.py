@@ -6,12 +6,12 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from server.cli.client import ApiKeyOption, JsonOption, ServerFailure, UrlOption, connect
 from server.cli.printable import printable
 from server.cli.settings import ConfigOption, fail
+from server.cli.tables import print_table
 
 _NUMBERS = {
     "num_requests": "REQUESTS",
@@ -55,11 +55,11 @@ def usage(
     for name in dimensions:
         table.add_column(name.upper(), overflow="fold")
     for title in _NUMBERS.values():
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for line in report["data"]:
         values = [printable(line[name] or "-") for name in dimensions]
         table.add_row(*values, *(_number(line[name]) for name in _NUMBERS))
-    Console(markup=False).print(table)
+    print_table(table)
 
 
 def _number(value: float) -> str:

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 from server.config.document import Document, Location, Problem, YamlError, parse_yaml
 from server.config.explain import explain, nearest
-from server.config.schema import HearthConfig, ModelConfig, ServerSettings
+from server.config.schema import HearthConfig, ModelConfig
+from server.config.server_section import ServerSettings
 from server.errors import ConfigError
 
 CONFIG_VARIABLE = "HEARTH_CONFIG"

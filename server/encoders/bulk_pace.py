@@ -23,6 +23,7 @@ class BulkPace:
         self.share = 1.0
         self._rests_until = 0.0
         self._lively_until = 0.0
+        # Of bulk batches alone: the tokens of small interactive ones cost more, and would make bulk ones smaller yet.
         self._token_s: float | None = None
 
     def set_share(self, share: float) -> None:

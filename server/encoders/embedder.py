@@ -17,10 +17,10 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers.utils import logging as transformers_logging
 
 from server.config.schema import KernelName, ModelConfig
-from server.encoders.encoder import EncodedItem, Rows, Texts, TokenBudget, pad
+from server.encoders.encoder import EncodedItem, Rows, Texts, TokenBudget, pad, usual_batch_tokens
 from server.encoders.packing import check_packing, pack, pack_network
 from server.encoders.tokenizer import TextTokenizer, choose_max_tokens, first_position, num_positions
-from server.encoders.torch_device import TORCH_FORMATS, choose_device, send, usual_batch_tokens
+from server.encoders.torch_device import TORCH_FORMATS, choose_device, send
 from server.encoders.vocabulary import FastTextVocabulary
 from server.errors import LoadFailed
 from server.types import ModelFacts, Token

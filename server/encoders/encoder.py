@@ -84,6 +84,14 @@ MAX_BATCH_TOKENS = 1024
 """What torch and ONNX compute at a time on a CPU. Measured on 2 busy cores with texts of 8-200 words: fp32 is equally
 fast from 512 to 2048, and slower beyond."""
 
+USUAL_GPU_BATCH_TOKENS = 16_384
+"""What torch computes at a time on a GPU, where it was not measured how much is enough."""
+
+
+def usual_batch_tokens(device: str) -> int:
+    """How much is computed at a time where nothing was measured; `device` is `cpu`, or a GPU."""
+    return MAX_BATCH_TOKENS if device == "cpu" else USUAL_GPU_BATCH_TOKENS
+
 
 @dataclass(frozen=True)
 class TokenBudget:

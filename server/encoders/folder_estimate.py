@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from server.config.schema import KernelName
+from server.device_needs import DeviceNeed, MemoryEstimate
 from server.errors import LoadFailed
-from server.types import DeviceNeed, MemoryEstimate
 
 TORCH_PROCESS_BYTES = 445 << 20
 """Of a worker with torch and transformers, before it has a model. Measured; see docs/decisions/0030-gpu.md."""

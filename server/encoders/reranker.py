@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from server.config.schema import KernelName, ModelConfig
-from server.encoders.encoder import MAX_BATCH_TOKENS, EncodedItem, Pairs, Rows, TokenBudget, pad
+from server.encoders.encoder import MAX_BATCH_TOKENS, EncodedItem, Pairs, Rows, TokenBudget, pad, usual_batch_tokens
 from server.encoders.known_pairs import EXAMPLES
 from server.encoders.onnx_weights import read_classifier
 from server.encoders.tokenizer import PairTokenizer, choose_max_tokens, first_position, num_positions
@@ -144,7 +144,7 @@ def load_torch_reranker(
     import transformers
 
     from server.encoders.packing import check_packing, pack_classifier
-    from server.encoders.torch_device import TORCH_FORMATS, choose_device, usual_batch_tokens
+    from server.encoders.torch_device import TORCH_FORMATS, choose_device
 
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(num_threads)

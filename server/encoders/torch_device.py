@@ -11,14 +11,11 @@ import numpy.typing as npt
 import torch
 
 from server.config.schema import KernelName
-from server.encoders.encoder import MAX_BATCH_TOKENS, EncoderBroken
+from server.encoders.encoder import EncoderBroken
 from server.errors import LoadFailed
 
 GPU_BATCH_TOKENS = (4096, 8192, 16_384, 32_768, 65_536, 131_072)
 """What a GPU may compute at a time. A small model is said to keep it busy from some ten thousand tokens on only."""
-
-USUAL_GPU_BATCH_TOKENS = 16_384
-"""Where it was not measured which of those is enough."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +81,6 @@ def choose_device(configured: str) -> str:
     if configured == "auto":
         return "cpu"
     raise LoadFailed(f"device is {configured!r} but torch {torch.__version__} finds no such GPU; set device: cpu")
-
-
-def usual_batch_tokens(device: str) -> int:
-    """How much is computed at a time where nothing was measured."""
-    return USUAL_GPU_BATCH_TOKENS if device == "cuda" else MAX_BATCH_TOKENS
 
 
 def send(array: npt.NDArray[Any], device: str) -> torch.Tensor:

@@ -99,10 +99,9 @@ class Engine:
         self._drain_inbox()
         now = self._clock()
         self._expire(now)
-        num_waiting = self.num_waiting
         runs = self._scheduler.schedule(now)
-        if self.num_waiting < num_waiting:
-            self._on_begin([each.request_id for each in self._scheduler.running if each.started_at == now])
+        if begun := [each.request_id for each in self._scheduler.running if each.started_at == now]:
+            self._on_begin(begun)
         if runs:
             self._run(runs)
         return self._take_outputs()
@@ -127,8 +126,6 @@ class Engine:
         return EngineCounts(
             num_steps=self.num_steps,
             num_tokens=self._num_tokens,
-            num_running=self.num_running,
-            num_waiting=self.num_waiting,
             num_cells=scheduler.num_cells,
             num_used_cells=scheduler.num_used_cells,
             num_prefix_tokens=scheduler.num_prefix_tokens,

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from server.config.schema import ScriptRule
+from server.config.script_section import ScriptRule
 from server.errors import InvalidRequest
 from server.types import (
     ChatPrompt,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from server.config.schema import ModelConfig
+from server.device_needs import MemoryEstimate
 from server.errors import HearthError
 from server.models.footprints import Footprint, Footprints
 from server.models.memory_plan import Memory
 from server.models.weights import WeightsStore
-from server.types import MemoryEstimate
 
 WORTH_REMEMBERING = 1.05
 """A model that takes no more than so many times what was remembered is not written down again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from server.config.schema import ModelConfig
-from server.types import MemoryEstimate
+from server.device_needs import MemoryEstimate
 
 
 def find_remedies(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from server.access.request_register import RequestRegister
 from server.access.usage_ledger import UsageLedger
 from server.config.rag_section import RagSettings
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import InvalidRequest, StorageUnavailable
 from server.models.registry import ModelRegistry
 from server.services.chat import ChatService

@@ -22,7 +22,8 @@ from server.bindings.build_info import BuildInfo
 from server.bindings.cpu import Cpu
 from server.bindings.gpu import Gpu
 from server.bindings.self_test import SelfTest
-from server.config.schema import HearthConfig, ModelConfig, ServerSettings
+from server.config.schema import HearthConfig, ModelConfig
+from server.config.server_section import ServerSettings
 from server.encoders.kernel_choice import KernelFinding
 from server.models.weights import WeightsStatus, WeightsStore
 from server.workers.tuning import Tuning

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import InvalidRequest, RequestTooLarge
 from server.models.registry import ModelRegistry
 from server.protocols import EmbeddingModel

@@ -54,4 +54,5 @@ class LoadingService:
 
     def _id_of(self, name: str) -> str:
         rag_model = self._registry.rag_model(name)
-        return self._registry.resolve(rag_model.chat_model if rag_model else name).config.id
+        entry = self._registry.chat_of(rag_model) if rag_model else self._registry.resolve(name)
+        return entry.config.id

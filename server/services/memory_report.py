@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.config.schema import HearthConfig, ModelConfig
+from server.device_needs import MemoryEstimate
 from server.models.memory_needs import MemoryNeed, MemoryNeeds
 from server.models.memory_plan import Memory, Resident, gib, plan_room
 from server.models.memory_remedies import find_remedies
-from server.types import MemoryEstimate
 
 
 @dataclass(frozen=True)

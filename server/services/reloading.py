@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 
 from server.config.changes import Changes, changes_between
 from server.config.rag_section import RagSettings
-from server.config.schema import HearthConfig, ModelConfig, ServerSettings
+from server.config.schema import HearthConfig, ModelConfig
+from server.config.server_section import ServerSettings
 from server.errors import ConfigError, InvalidRequest, ModelUnavailable
 from server.models.registry import ModelEntry, ModelRegistry
 from server.protocols import ServedModel

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import ContextLengthExceeded, RequestTooLarge
 from server.models.registry import ModelRegistry
 from server.protocols import RerankModel, RerankResult

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from server.asker import Asker
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.errors import Overloaded
 from server.types import ChatPrompt, Lane, Prompt, TextPrompt, TokenIds
 

@@ -20,7 +20,8 @@ from copy import copy
 import numpy as np
 
 from server.asker import current_asker
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import (
     DeadlineExceeded,
     HearthError,
@@ -52,7 +53,7 @@ from server.types import (
     TokenIds,
     Truncate,
 )
-from server.workers.backlog import Backlog, Held, num_input_tokens, num_prompt_tokens
+from server.workers.backlog import MAX_RETRY_AFTER_S, Backlog, Held, num_input_tokens, num_prompt_tokens
 from server.workers.channel import ParentChannel
 from server.workers.cpu_split import CpuSplit
 from server.workers.messages import (
@@ -88,9 +89,6 @@ RETRY_AFTER_S = 2
 
 RETRY_LOADING_AFTER_S = 5
 """What clients are told when nobody knows how long a load takes."""
-
-MAX_RETRY_AFTER_S = 120
-"""OpenAI's SDK takes no notice of more."""
 
 RETRY_FAILED_AFTER_S = 30
 """What clients are told when a model has failed: the first request after this makes it try once more."""
@@ -422,9 +420,9 @@ class WorkerClient:
         self._channel = self.encoded = self.generated = self.memory_bytes = None
         self.num_computing = self.num_waiting = 0
         if self._state == "draining":
-            error = ModelUnavailable(f"model {self._config.id!r} was stopped before this request was done; try again")
+            message = f"model {self._config.id!r} was stopped before this request was done; try again"
             for answers in self._answers.values():
-                answers.put_nowait(error)
+                answers.put_nowait(ModelUnavailable(message))  # each request has an exception of its own
             return
         self.set_state("loading")
         message = f"the worker of model {self._config.id!r} ended while it ran this request; try again"

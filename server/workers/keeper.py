@@ -19,23 +19,24 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import zmq
 
-from server.config.schema import Backend, Limits, ModelConfig
+from server.config.schema import Backend, ModelConfig
+from server.config.server_section import Limits
 from server.errors import HearthError, LoadFailed, NoRoom
 from server.telemetry.metrics import ModelReading
 from server.types import ModelKind
-from server.workers.channel import HEARTBEAT_INTERVAL_S
-from server.workers.client import RETRY_FAILED_AFTER_S, WorkerClient
+from server.workers.client import WorkerClient
 from server.workers.cpu_split import CpuSplit
-from server.workers.messages import FromWorker, Heartbeat, LoadError, Ready, WorkerSpec
+from server.workers.messages import WorkerSpec
 from server.workers.process import WorkerProcess
 from server.workers.readings import model_reading
 from server.workers.recent_lines import RecentLines
+from server.workers.supervision_policy import SupervisionPolicy
+from server.workers.watch import watch
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +50,6 @@ MODULE_OF: dict[tuple[ModelKind, Backend], str] = {
 }
 """Child mains, by name only: this process must not import what they import."""
 
-_LOOK_S = 0.5
-"""How often the keeper looks whether its worker has been silent for too long."""
-
-_STALL_S = 1.0
-"""A look that comes so much too late says nothing about the worker."""
 
 SpecFactory = Callable[[str], WorkerSpec]
 """endpoint -> spec; raises `HearthError` when the model's files are not there. May read files: called on a thread."""
@@ -62,36 +58,6 @@ SpecFactory = Callable[[str], WorkerSpec]
 MakeRoom = Callable[["Keeper"], AbstractAsyncContextManager[str]]
 """Entered before a worker is started, left when its memory is free again: waits for room, and says for people what the
 model needs and what there is; raises `NoRoom`."""
-
-
-@dataclass(frozen=True)
-class SupervisionPolicy:
-    """When to lose patience.
-
-    Attributes:
-        heartbeat_timeout_s: A worker that says nothing for so long is dead or stopped.
-        load_heartbeat_timeout_s: The same before it is ready: importing torch may hold its interpreter for long.
-        step_timeout_s: A worker whose step takes so long, or that has work and finishes nothing of it for so long,
-            is hung, though its heart beats. Steps take milliseconds to seconds; a long prompt is many steps.
-        load_timeout_s: A model that loads for so long never will.
-        max_crashes, crash_window_s: That many crashes within the window open the breaker: the model is `failed`.
-        retry_failed_after_s: A failed model is tried once more by a request that comes so long after it failed.
-        first_backoff_s, max_backoff_s: Wait before a restart; doubles with each crash in the window.
-        stop_grace_s: How long a worker may take to end when asked.
-        drain_s: How long running requests may take to end when their model is unloaded.
-    """
-
-    heartbeat_timeout_s: float = 10.0
-    load_heartbeat_timeout_s: float = 60.0
-    step_timeout_s: float = 300.0
-    load_timeout_s: float = 1800.0
-    max_crashes: int = 5
-    crash_window_s: float = 60.0
-    retry_failed_after_s: float = RETRY_FAILED_AFTER_S
-    first_backoff_s: float = 0.1
-    max_backoff_s: float = 5.0
-    stop_grace_s: float = 5.0
-    drain_s: float = 30.0
 
 
 class Keeper:
@@ -250,7 +216,7 @@ class Keeper:
         """
         self._was_killed_loading = False
         process = self._process = await self._start()
-        listening = asyncio.create_task(self._listen(process))
+        listening = asyncio.create_task(watch(self.config.id, self.client, process, self._policy))
         ending = asyncio.create_task(process.wait())
         try:
             await asyncio.wait((listening, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -290,29 +256,6 @@ class Keeper:
         logger.info("worker started", extra={"model": self.config.id, "pid": process.pid})
         return process
 
-    async def _listen(self, process: WorkerProcess) -> str:
-        """Pass the worker's messages on for as long as it makes progress; say why it does not.
-
-        Raises:
-            LoadFailed: It said so.
-        """
-        ears = _Ears(self.config.id, self.client, process, self._policy)
-        process.channel.listen(ears.hear, ears.hear_garbage)
-        try:
-            while not ears.verdict.done():
-                asked = time.monotonic()
-                await asyncio.wait((ears.verdict,), timeout=_LOOK_S)
-                now = time.monotonic()
-                if now - asked > _LOOK_S + _STALL_S:
-                    ears.heard_at = (
-                        now  # it is this process that stood still (Ctrl-Z, a paused container): listen again
-                    )
-                elif now - ears.heard_at > ears.patience_s:
-                    return f"no heartbeat for {ears.patience_s:g} s"
-            return ears.verdict.result()
-        finally:
-            ears.verdict.cancel()  # nobody waits for it any more
-
     def _record_crash(self, ending: str) -> None:
         """Note a crash.
 
@@ -335,83 +278,6 @@ class Keeper:
     @property
     def _backoff_s(self) -> float:
         return min(self._policy.first_backoff_s * 2.0 ** (len(self._crashes) - 1), self._policy.max_backoff_s)
-
-
-class _Ears:
-    """Hears what one worker says, passes on what is for the client, and judges the rest.
-
-    Attributes:
-        verdict: Done when the worker must not go on: why, or `LoadFailed`.
-        heard_at: When it last said something, on the monotonic clock.
-        patience_s: How long it may be silent.
-    """
-
-    def __init__(self, model_id: str, client: WorkerClient, process: WorkerProcess, policy: SupervisionPolicy) -> None:
-        self._model_id = model_id
-        self._client = client
-        self._process = process
-        self._policy = policy
-        self._progress = _Progress()
-        self._started_at = self.heard_at = time.monotonic()
-        self.patience_s = policy.load_heartbeat_timeout_s
-        self.verdict: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    def hear(self, message: FromWorker) -> None:
-        self.heard_at = time.monotonic()
-        if self.verdict.done():
-            return
-        try:
-            if isinstance(message, Ready):
-                self._hear_ready(message)
-            elif isinstance(message, LoadError):
-                raise LoadFailed(message.message)
-            elif isinstance(message, Heartbeat):
-                self._hear_heartbeat(message)
-            else:
-                self._client.dispatch(message)
-        except Exception as exc:  # whatever it is, the keeper must learn of it: nobody else looks after this worker
-            self.verdict.set_exception(exc)
-
-    def hear_garbage(self, error: msgspec.DecodeError) -> None:
-        self._judge(f"it sent a message that cannot be read: {error}")
-
-    def _hear_ready(self, ready: Ready) -> None:
-        self.patience_s = self._policy.heartbeat_timeout_s
-        self._client.attach(self._process.channel, ready.facts)
-        extra = {"model": self._model_id, "pid": self._process.pid, "load_s": ready.facts.load_s}
-        logger.info("model ready", extra=extra)
-
-    def _hear_heartbeat(self, beat: Heartbeat) -> None:
-        policy = self._policy
-        self._client.note_heartbeat(beat)
-        if beat.busy_s > policy.step_timeout_s:
-            self._judge(f"one step has taken {beat.busy_s:.0f} s")
-        elif (stalled_s := self._progress.stalled_s(beat)) > policy.step_timeout_s:
-            self._judge(f"it has had work for {stalled_s:.0f} s and finished nothing of it")
-        elif self._client.state == "loading" and self.heard_at - self._started_at > policy.load_timeout_s:
-            raise LoadFailed(f"not loaded after {policy.load_timeout_s:g} s")
-
-    def _judge(self, reason: str) -> None:
-        if not self.verdict.done():
-            self.verdict.set_result(reason)
-
-
-class _Progress:
-    """Whether a worker gets on with its work, as its heartbeats tell.
-
-    Time is counted in heartbeats: in a pause of the whole machine, which is nobody's fault, there are none.
-    """
-
-    def __init__(self) -> None:
-        self._num_steps = 0
-        self._num_stalled_beats = 0
-
-    def stalled_s(self, beat: Heartbeat) -> float:
-        """For how long, as of this heartbeat, the worker has had work and finished no step."""
-        is_stalled = beat.num_running + beat.num_waiting > 0 and beat.num_steps == self._num_steps
-        self._num_stalled_beats = self._num_stalled_beats + 1 if is_stalled else 0
-        self._num_steps = beat.num_steps
-        return self._num_stalled_beats * HEARTBEAT_INTERVAL_S
 
 
 async def _cancel(task: asyncio.Task[str]) -> None:

@@ -19,22 +19,19 @@ from server.bindings.layout import LayoutAsk, ask_layout, refined
 from server.bindings.memory_estimate import estimate_chat, estimate_encoder, most_gpu_layers
 from server.bindings.placement import Placement, configured_placement
 from server.config.schema import KernelName, ModelConfig
+from server.device_needs import DeviceNeed, MemoryEstimate
+from server.encoders.encoder import usual_batch_tokens
 from server.encoders.folder_estimate import estimate_folder
 from server.errors import LoadFailed
-from server.types import DeviceNeed, MemoryEstimate
 from server.workers.messages import WorkerSpec
 from server.workers.planned_context import planned_context, prefix_memory_bytes
 from server.workers.process import child_environment
 from server.workers.tuning_cache import open_kernel_cache
 
 _SCRIPT_BYTES = 45 << 20
-_CPU_BATCH_TOKENS = 1024
-_GPU_BATCH_TOKENS = 16_384
-"""What encoders in torch compute at a time where nothing is remembered; see `encoder.py` and `torch_device.py`."""
-
 _CALL_TOKENS = 512
 _MAX_ENCODER_TOKENS = 8192
-"""The same of GGUF encoders, and the longest input by default; see `llama_encoder.py` and `gguf_model.py`."""
+"""What GGUF encoders compute at a time, and their longest input by default: `llama_encoder.py`, `gguf_model.py`."""
 
 
 def estimate_memory(
@@ -150,11 +147,10 @@ def _estimate_encoder(config: ModelConfig, spec: WorkerSpec, path: Path, gpus: S
     kernel = found.best if found else exact
     if config.kernel not in ("auto", "exact"):
         kernel = cast(KernelName, config.kernel)
-    usual = _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
     return estimate_folder(
         path,
         kernel=kernel,
         device="cpu" if kernel == "onnx" else device,
-        batch_tokens=(found.best_trial.batch_tokens if found else 0) or usual,
+        batch_tokens=(found.best_trial.batch_tokens if found else 0) or usual_batch_tokens(device),
         caches=config.cache_mb << 20,
     )

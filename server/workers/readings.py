@@ -48,7 +48,6 @@ def _of_encoder(counts: EncoderCounts | None) -> dict[str, int]:
 
 
 def _of_engine(counts: EngineCounts | None) -> dict[str, int]:
-    """Of a chat model, requests are generations: the heartbeat counts what the front threads have in hand as well."""
     if counts is None:
         return {}
     return {

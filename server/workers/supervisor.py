@@ -6,13 +6,15 @@ import asyncio
 
 import zmq
 
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.telemetry.metrics import ModelReading
 from server.workers.client import WorkerClient
 from server.workers.cpu_split import CpuSplit
-from server.workers.keeper import Keeper, MakeRoom, SpecFactory, SupervisionPolicy
+from server.workers.keeper import Keeper, MakeRoom, SpecFactory
 from server.workers.recent_lines import RecentLines
 from server.workers.socket_folder import SocketFolder
+from server.workers.supervision_policy import SupervisionPolicy
 
 
 class Supervisor:

@@ -71,7 +71,7 @@ class TuningCache(Generic[FoundT]):
         self.path = folder / f"{digest[:24]}.json"
 
     def load(self) -> FoundT | None:
-        """What the last complete search found, if any."""
+        """What earlier searches found, if any."""
         record = self._read()
         return record.tuning if record else None
 

@@ -86,6 +86,8 @@ async def test_a_key_that_is_made_meanwhile_is_known(path: Path) -> None:
 
         await until(lambda: accounts.ring.find(text) is not None)
 
+        assert accounts.ring.find(text) == key.caller
+
 
 async def test_known_keys_stay_while_another_program_holds_the_database(path: Path) -> None:
     async with opened(path) as accounts:

@@ -15,8 +15,9 @@ from server.access import key_limiter
 from server.access.day_quota import DAY_S, NOTHING, Amount
 from server.access.key_account import Expected
 from server.access.key_limiter import Claim, KeyLimiter, is_limited
+from server.caller import Caller, KeyLimits
 from server.errors import LimitExceeded, QuotaExceeded
-from server.types import Caller, KeyLimits, Usage
+from server.types import Usage
 
 NOON = 20_000 * DAY_S + DAY_S // 2
 

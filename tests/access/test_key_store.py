@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from server.access import key_store
+from server.caller import KeyLimits
 from server.errors import ObjectNotFound, StorageError
 from server.storage.database import Database
 from server.storage.schema import ACCOUNT_MIGRATIONS
-from server.types import KeyLimits
 from tests.fakes.keys import key_named
 
 _, KEY = key_named(

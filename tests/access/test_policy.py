@@ -8,7 +8,7 @@ import pytest
 from server.access import key_store
 from server.access.key_ring import KeyRing
 from server.access.policy import AccessPolicy, has_keys, is_loopback, policy_of
-from server.config.schema import ServerSettings
+from server.config.server_section import ServerSettings
 from server.errors import StorageError
 from server.storage.database import Database
 from server.storage.schema import ACCOUNT_MIGRATIONS

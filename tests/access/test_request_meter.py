@@ -147,3 +147,15 @@ def test_what_goes_on_after_its_request_is_not_its_any_more() -> None:
     meter.close()
 
     assert current_meter() is not meter
+
+
+def test_what_ends_after_its_request_is_not_kept_as_a_request_that_runs() -> None:
+    kept: list[RequestMeter] = []
+    meter = RequestMeter(on_progress=kept.append)
+    call = meter.begin(CHAT, PROMPT)
+    meter.note_started(call, Started(5))
+    meter.close()
+
+    meter.note_finished(call, finished(5, 2))
+
+    assert kept == [meter]

@@ -7,11 +7,12 @@ import pytest
 from server.access.request_meter import RequestMeter
 from server.access.request_register import RequestRegister
 from server.access.usage_ledger import UsageLedger
+from server.caller import Caller
 from server.config.schema import ModelConfig
 from server.errors import ObjectNotFound
 from server.services import no_accounts
 from server.telemetry.metrics import Metrics
-from server.types import Caller, ChatPrompt
+from server.types import ChatPrompt
 
 CHAT = ModelConfig(id="talker", kind="chat", backend="llama_cpp", source="file:x.gguf")
 

@@ -18,9 +18,10 @@ from server.access.request_meter import RequestMeter
 from server.access.usage_journal import JournalFile
 from server.access.usage_ledger import MAX_HELD, UsageLedger
 from server.access.usage_rows import UsageGroup, UsageQuery
+from server.caller import Caller
 from server.config.schema import ModelConfig, Prices
 from server.errors import StorageUnavailable
-from server.types import Caller, ChatPrompt, Started
+from server.types import ChatPrompt, Started
 from tests.fakes.usage import NOON_MS, doomed_ledger, open_database, open_ledger, record, use
 
 DAY_MS = 86_400_000
@@ -221,6 +222,26 @@ async def test_what_a_key_used_today_is_known_after_a_restart(tmp_path: Path) ->
         assert ledger.used_today("key_1") == (30, 0.0)
     async with open_ledger(tmp_path, at=(NOON_MS + DAY_MS) / 1000) as ledger:
         assert ledger.used_today("key_1") == (0, 0.0)
+
+
+async def test_a_clock_that_is_set_back_reopens_no_day(tmp_path: Path) -> None:
+    now = [NOON_MS / 1000]
+    async with open_database(tmp_path) as database:
+        ledger = UsageLedger(lambda: database, tmp_path / "usage", clock=lambda: now[0])
+        async with ledger.opened(retention_days=400):
+            ledger.settle(record(key_id="key_1"))
+            await ledger.fold()
+            now[0] += DAY_MS / 1000
+            ledger.settle(record(key_id="key_1", at_ms=NOON_MS + DAY_MS))
+            tomorrow = ledger.used_today("key_1")
+
+            now[0] -= DAY_MS / 1000
+            with pytest.raises(StorageUnavailable):  # not told as nothing
+                ledger.used_today("key_1")
+            ledger.settle(record(key_id="key_1"))
+            await ledger.fold()
+
+            assert (tomorrow, ledger.used_today("key_1")) == ((15, 0.0), (30, 0.0))
 
 
 async def test_old_usage_is_deleted(tmp_path: Path) -> None:

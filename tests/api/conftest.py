@@ -20,7 +20,9 @@ from server.access.metered_model import MeteredModel
 from server.access.usage_ledger import UsageLedger
 from server.api.application import build_api
 from server.config.rag_section import RagModel, RagSettings
-from server.config.schema import Limits, ModelConfig, SamplingDefaults, ScriptRule
+from server.config.schema import ModelConfig, SamplingDefaults
+from server.config.script_section import ScriptRule
+from server.config.server_section import Limits
 from server.models.registry import ModelEntry, ModelRegistry
 from server.services import build_services
 from server.services.chat import ChatService

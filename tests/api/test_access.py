@@ -16,10 +16,10 @@ from starlette.routing import Route
 from server.api.access import ACCESS, OPEN, guard, scopes_of
 from server.api.openapi.operations import OPERATIONS
 from server.api.routes import build_routes
-from server.config.schema import Limits
+from server.caller import KeyScope
+from server.config.server_section import Limits
 from server.models.registry import ModelRegistry
 from server.services import build_services
-from server.types import KeyScope
 from tests.fakes.keyed_server import KeyedServer, keyed_server, raw_status
 from tests.fakes.keys import ALL_SCOPES, key_named
 

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from tests.api.conftest import Stack
 from tests.fakes.asgi import AsgiConnection
 

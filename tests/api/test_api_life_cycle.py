@@ -14,7 +14,8 @@ import pytest
 from server.api.application import build_api
 from server.app import build_app
 from server.config.load import load_config
-from server.config.schema import HearthConfig, Limits
+from server.config.schema import HearthConfig
+from server.config.server_section import Limits
 from server.models.registry import ModelEntry, ModelRegistry
 from server.models.weights import WeightsStore
 from server.services import build_services

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from server.api.application import build_api
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.errors import ObjectNotFound
 from server.models.registry import ModelEntry, ModelRegistry
 from server.rag.transfer_store import TransferStore

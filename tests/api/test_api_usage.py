@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.access.usage_ledger import UsageLedger
 from server.api.tenant import set_caller
+from server.caller import Caller
 from server.errors import WorkerCrashed
-from server.types import Caller, Delta, Started
+from server.types import Delta, Started
 from tests.api.conftest import Stack
 from tests.fakes.asgi import AsgiConnection
 from tests.fakes.described import CheckedTransport

@@ -15,7 +15,7 @@ from server.access.failed_tries import NUM_TRIES
 from server.access.key_ring import KeyRing
 from server.access.policy import AccessPolicy
 from server.api.application import build_api
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.errors import StorageUnavailable
 from server.models.registry import ModelRegistry
 from server.services import build_services
@@ -155,6 +155,7 @@ async def test_what_is_refused_is_in_the_log_without_the_key(
 
     [line] = [vars(record) for record in caplog.records if record.name.endswith("access_log")]
     assert (line["status"], line["error"]) == (401, "invalid_api_key")
+    assert "tenant" not in line
     assert line["request_id"] == response.headers["x-request-id"]
     assert "hk-canary" not in caplog.text + str([vars(record) for record in caplog.records])
 

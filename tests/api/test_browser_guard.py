@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from server.access.key_ring import KeyRing
 from server.access.policy import AccessPolicy
 from server.api.application import build_api
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.models.registry import ModelRegistry
 from server.services import build_services
 from tests.fakes.keyed_server import raw_status

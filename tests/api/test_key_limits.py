@@ -17,8 +17,9 @@ from server.access.key_limiter import KeyLimiter
 from server.api.model_paths import MODEL_PATHS, is_model_path
 from server.api.openapi.operations import OPERATIONS
 from server.api.token_estimate import BYTES_PER_TOKEN, expected_of
+from server.caller import Caller, KeyLimits
 from server.errors import StorageUnavailable, WorkerCrashed
-from server.types import Caller, Delta, Finished, KeyLimits, Started, Usage
+from server.types import Delta, Finished, Started, Usage
 from tests.api.conftest import Stack
 from tests.fakes.asgi import AsgiConnection
 from tests.fakes.called import CalledBy

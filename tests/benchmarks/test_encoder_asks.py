@@ -7,8 +7,8 @@ import numpy as np
 import orjson
 
 from benchmarks.encoder_asks import answer_of, bulk_lists, mixed_lists, rerank_lists
-from benchmarks.encoder_traffic import Reply
 from benchmarks.prompts import Prompts
+from server.loadgen.exchange import Reply
 
 
 def test_lists_have_texts_of_8_to_200_words() -> None:

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from benchmarks.encoder_figures import computed_items, figures_of
-from benchmarks.encoder_traffic import Reply
+from server.loadgen.exchange import Reply
 
 
 def reply(due_s: float, done_s: float, *, num_items: int = 8, error: str = "", num_cached: int = 0) -> Reply:

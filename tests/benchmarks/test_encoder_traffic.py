@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from benchmarks.encoder_traffic import Ask, closed_loop, open_loop
+from benchmarks.encoder_traffic import closed_loop, open_loop
+from server.loadgen.exchange import Ask
 from tests.fakes.upstream import plain, upstream
 
 ASK = Ask("/v1/embeddings", {"input": ["a", "b"]}, num_items=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.ledger import SLACK_PIECES, Row, compare
+from benchmarks.ledger import SLACK_PIECES, Row, compare, section_of
 from benchmarks.ledger_traffic import Asked
 
 TOLD = Asked("bench-1", "/v1/completions", "told", prompt_tokens=5, completion_tokens=2)
@@ -35,6 +35,16 @@ def test_what_is_amiss_is_found(asked: Asked, rows: list[Row], problem: str) -> 
     found = {name for name, ids in compare([asked], rows).problems.items() if ids}
 
     assert found == {problem}
+
+
+@pytest.mark.parametrize(("num_requests", "is_reached"), [(1, True), (2, False)])
+def test_a_report_that_is_not_the_sum_of_the_ledger_is_found(num_requests: int, is_reached: bool) -> None:
+    totals = {"num_requests": 1, "prompt_tokens": 5, "completion_tokens": 2}
+    report = {**totals, "num_requests": num_requests, "cost": 0.0}
+
+    section = section_of([TOLD], [row()], report, totals)
+
+    assert section["bars"]["report_differs"]["is_reached"] == is_reached
 
 
 def test_what_was_cut_may_be_a_second_old() -> None:

@@ -47,7 +47,7 @@ def test_growth_is_from_the_first_to_the_last_fifth(end_mb: float, growth_mb: fl
 async def test_a_refusal_is_told_from_a_failure_and_says_when_to_come_back() -> None:
     refusal = b"HTTP/1.1 503 X\r\nretry-after: 7\r\ncontent-length: 2\r\n\r\n{}"
     async with upstream(lambda _: [refusal]) as server:
-        refused = await ask(server.port, Answer({}, due_s=0.0, headers={"x-tenant": "a"}))
+        refused = await ask(server.port, Answer({}, due_s=0.0), headers={"x-tenant": "a"})
     async with upstream(lambda _: [CLOSE]) as silent:
         cut = await ask(silent.port, Answer({}, due_s=0.0))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.bindings.gpu_failure import explain_gpu_failure, is_out_of_memory
+from server.bindings.gpu_failure import explain_gpu_failure
 
 CUDA_MALLOC = (
     "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 4685.30 MiB on device 0: cudaMalloc failed: out of memory"
@@ -42,7 +42,6 @@ def test_too_little_memory_is_told_with_what_to_do(lines: list[str]) -> None:
 
     assert explained.startswith("the GPU has not enough free memory; lower gpu_layers, kv_cells or context")
     assert "kv_type: q8_0" in explained
-    assert is_out_of_memory(lines)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def test_other_failures_have_remedies_of_their_own(line: str, remedy: str) -> No
 
     assert remedy in explained
     assert line in explained
-    assert not is_out_of_memory([line])
+    assert "not enough free memory" not in explained
 
 
 def test_the_words_are_kept_short() -> None:
@@ -70,4 +69,3 @@ def test_the_words_are_kept_short() -> None:
 @pytest.mark.parametrize("line", ["", "GGML_ASSERT(n_tokens > 0) failed", "MemoryError", "out of cheese"])
 def test_nothing_is_said_where_no_gpu_failed(line: str) -> None:
     assert explain_gpu_failure([line]) == ""
-    assert not is_out_of_memory([line])

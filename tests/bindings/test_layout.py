@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from server.bindings.layout import Layout, read_layout, refined
-from server.types import DeviceNeed, MemoryEstimate
+from server.device_needs import DeviceNeed, MemoryEstimate
 
 MIB = 1 << 20
 

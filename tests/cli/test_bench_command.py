@@ -191,7 +191,10 @@ def test_ctrl_c_prints_what_there_is() -> None:
         return [HANG]
 
     with upstream_in_thread(answers) as server:
-        command = [sys.executable, "-c", "from server.cli.main import main; main()", "bench", server.url]
+        # Who runs these tests in the background of a script has Ctrl-C ignored, which children inherit.
+        program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        program += "from server.cli.main import main; main()"
+        command = [sys.executable, "-c", program, "bench", server.url]
         process = subprocess.Popen(
             [*command, "--clients", "1,2", "--seconds", "60"],
             stdout=subprocess.PIPE,

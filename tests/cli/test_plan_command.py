@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 from server.cli import plan as plan_module
 from server.cli.plan import plan
 from server.config.schema import ModelConfig
+from server.device_needs import DeviceNeed, MemoryEstimate
 from server.errors import LoadFailed
 from server.models.cache_folder import footprint_folder
 from server.models.footprints import Footprint, Footprints
-from server.types import DeviceNeed, MemoryEstimate
 
 
 def estimate(config: ModelConfig, weights: Path | None, *, asks_llama_cpp: bool) -> MemoryEstimate:

@@ -66,11 +66,15 @@ async def test_a_watchdog_that_is_not_ours_is_not_fed(manager_socket: socket.soc
         manager_socket.recv(100)
 
 
-async def test_without_systemd_nothing_happens() -> None:
+async def test_without_systemd_nothing_happens(caplog: pytest.LogCaptureFixture) -> None:
     manager = ServiceManager.of({})
 
     manager.say_ready()
-    await manager.keep_content()
+    feeding = asyncio.create_task(manager.keep_content())
+    await asyncio.sleep(0)
+
+    assert feeding.done()
+    assert caplog.text == ""
 
 
 def test_a_manager_that_is_gone_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -47,12 +47,18 @@ def seen() -> list[httpx.Request]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, seen: list[httpx.Request], tmp_path: Path) -> Run:
+def live() -> list[dict[str, Any]]:
+    """The requests that the server is doing."""
+    return [dict(REQUEST)]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, seen: list[httpx.Request], live: list[dict[str, Any]], tmp_path: Path) -> Run:
     answers: dict[tuple[str, str], Any] = {
         ("GET", "/v1/usage"): {"object": "list", "data": [LINE]},
         ("GET", "/admin/requests"): {
             "object": "list",
-            "live": [REQUEST],
+            "live": live,
             "recent": [{**REQUEST, "status": "completed"}],
         },
         ("DELETE", "/admin/requests/use_1"): {"id": "use_1", "num_cancelled": 1},
@@ -96,6 +102,40 @@ def test_a_request_is_cancelled(run: Run, seen: list[httpx.Request]) -> None:
     result = run("requests", "--cancel", "use_1")
 
     assert (seen[0].method, result.output) == ("DELETE", "1 cancelled\n")
+
+
+def test_the_beginning_of_an_id_will_do(run: Run, seen: list[httpx.Request]) -> None:
+    result = run("requests", "--cancel", "use")
+
+    assert (seen[-1].url.path, result.output) == ("/admin/requests/use_1", "1 cancelled\n")
+
+
+def test_the_beginning_of_several_ids_ends_none_of_them(
+    run: Run, seen: list[httpx.Request], live: list[dict[str, Any]]
+) -> None:
+    live.append({**REQUEST, "id": "use_2"})
+
+    result = run("requests", "--cancel", "use_")
+
+    assert result.exit_code == 1
+    assert "2 live requests have ids that begin with 'use_': use_1, use_2" in result.output
+    assert {request.url.path for request in seen if request.method == "DELETE"} == {"/admin/requests/use_"}
+
+
+@pytest.mark.parametrize("columns", ["80", None], ids=["narrow terminal", "pipe"])
+def test_ids_and_models_fit_into_their_columns(
+    run: Run, live: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, columns: str | None
+) -> None:
+    long = {"id": f"use_{'0a' * 16}", "model": "smollm2-135m-instruct", "tenant": "default"}
+    live[0] |= long
+    if columns is None:
+        monkeypatch.delenv("COLUMNS")
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+
+    line = run("requests", "--recent", "0").output.splitlines()[1]
+
+    assert " ".join(line.split()) == "use_0a0a0a0a smollm2-135m-instruct default - decode 2.1 s 33 107"
 
 
 def test_what_cannot_be_cancelled_is_an_error(run: Run) -> None:

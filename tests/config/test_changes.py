@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from server.config.changes import changes_between
-from server.config.schema import HearthConfig, ModelConfig, SamplingDefaults, ScriptRule
+from server.config.schema import Display, HearthConfig, ModelConfig, Prices, SamplingDefaults
+from server.config.script_section import ScriptRule
 
 
 def model(model_id: str = "m", **values: Any) -> ModelConfig:
@@ -30,6 +31,9 @@ def compare(old: ModelConfig, new: ModelConfig) -> str:
         {"pinned": True},
         {"ttl_s": 5.0},
         {"defaults": SamplingDefaults(temperature=0.1)},
+        {"prices": Prices(output=2.0)},
+        {"display": Display(parameters="135M")},
+        {"capabilities": ("chat",)},
     ],
 )
 def test_what_no_worker_looks_at_takes_no_other_worker(values: dict[str, Any]) -> None:

@@ -383,4 +383,6 @@ def test_an_origin_is_as_browsers_write_it(folder: Path, origin: str) -> None:
 
 
 def test_a_key_for_clients_is_no_setting(folder: Path) -> None:
-    load(ECHO, environ={"HEARTH_API_KEY": "hk-x", "HEARTH_API_KEY_FILE": "key"})
+    of_clients = {"HEARTH_API_KEY": "hk-x", "HEARTH_API_KEY_FILE": "key"}
+
+    assert load(ECHO, environ=of_clients).config == load(ECHO).config

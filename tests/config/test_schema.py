@@ -10,14 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from server.config.reference import fill_tables, json_schema
-from server.config.schema import (
-    KEYS_IN_USE,
-    KEYS_OF_ALL,
-    HearthConfig,
-    ModelConfig,
-    ScriptedErrorCode,
-    ScriptRule,
-)
+from server.config.schema import KEYS_IN_USE, KEYS_OF_ALL, HearthConfig, ModelConfig
+from server.config.script_section import ScriptedErrorCode, ScriptRule
 from server.errors import from_code
 
 ROOT = Path(__file__).parents[2]

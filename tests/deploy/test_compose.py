@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from server.config.server_section import ServerSettings
 from tests.deploy.dockerfile import ROOT, Stage, parse_dockerfile
 
-DRAIN_S = 30
-"""`server.drain_s` by default."""
+DRAIN_S: float = ServerSettings.model_fields["drain_s"].default
 
 
 def load(path: str) -> Any:

@@ -200,3 +200,12 @@ def test_hadolint_has_nothing_to_say(name: str) -> None:
     done = subprocess.run(["hadolint", Path(ROOT, name)], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_a_key_is_made_before_the_image_serves(page: str) -> None:
+    """It listens on all addresses, where `hearth serve` does not start without keys."""
+    before, serves, _ = (ROOT / page).read_text().partition("--publish 127.0.0.1:8000:8000")
+
+    assert serves
+    assert "-v hearth-data:/var/lib/hearth/data hearth key create" in before.rpartition("docker build -t hearth")[2]

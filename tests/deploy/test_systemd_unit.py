@@ -11,12 +11,12 @@ import pytest
 
 from server.cli.exit_codes import ExitCode
 from server.config.load import CONFIG_VARIABLE, server_settings, variable_of
+from server.config.server_section import ServerSettings
 from tests.deploy.dockerfile import ROOT
 
 UNIT = ROOT / "deploy/hearth.service"
 GPU = ROOT / "deploy/hearth-gpu.conf"
-DRAIN_S = 30
-"""`server.drain_s` by default."""
+DRAIN_S: float = ServerSettings.model_fields["drain_s"].default
 
 MOST_EXPOSED = 25
 """Tenths of what `systemd-analyze security` makes of it; 100 is a service without any bounds."""

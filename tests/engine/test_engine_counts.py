@@ -31,7 +31,7 @@ def test_what_is_in_hand_is_told() -> None:
 
     counts = engine.engine.counts()
 
-    assert (counts.num_running, counts.num_waiting) == (1, 1)
+    assert (engine.engine.num_running, engine.engine.num_waiting) == (1, 1)
     assert counts.num_used_cells == 10
 
 

@@ -49,6 +49,16 @@ def test_a_newcomer_does_not_wait_for_the_end_of_anothers_long_answer(has_stream
     assert steps_until(engine, "alone") <= 2
 
 
+def test_whoever_begins_in_anothers_place_is_told_to_be_computed() -> None:
+    """As many wait as before: one has begun, and another one has been put back."""
+    engine = flooded()
+
+    engine.add("alone", [40] * 5, max_tokens=3, tenant="other")
+    steps_until(engine, "alone")
+
+    assert engine.begun == ["flood 0", "flood 1", "flood 2", "flood 3", "alone"]
+
+
 def test_a_newcomer_of_the_same_tenant_does() -> None:
     engine = flooded()
 

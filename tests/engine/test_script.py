@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.config.schema import ScriptedError, ScriptedToolCall, ScriptRule
+from server.config.script_section import ScriptedError, ScriptedToolCall, ScriptRule
 from server.engine.script import play, token_ids
 from server.errors import InvalidRequest
 from server.services.generation import Answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.tenant import set_caller
-from server.types import Caller
+from server.caller import Caller
 
 
 class CalledBy:

@@ -21,7 +21,8 @@ from server.api.openapi.encoder_operations import EMBEDDING_MODEL
 from server.api.openapi.generation_operations import CHAT_MODEL
 from server.api.tenant import allowed_models
 from server.config.rag_section import RagModel, RagSettings
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.models.registry import ModelEntry, ModelRegistry
 from server.services import build_services
 from server.services.library import LibraryDoor

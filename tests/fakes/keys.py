@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from server.access.api_key import ApiKey, digest_of, hint_of
-from server.types import KeyScope
+from server.caller import KeyScope
 
 ALL_SCOPES: frozenset[KeyScope] = frozenset(("inference", "rag", "admin", "metrics"))
 

@@ -8,7 +8,8 @@ import os
 import select
 from collections.abc import Callable
 
-from server.config.schema import ModelConfig, ScriptRule
+from server.config.schema import ModelConfig
+from server.config.script_section import ScriptRule
 from server.types import ChatMessage, ChatPrompt, Delta, GenerateRequest, ModelState, SamplingParams
 from server.workers.client import WorkerClient
 from server.workers.keeper import SpecFactory

@@ -16,7 +16,8 @@ from server.api.application import build_api
 from server.api.openapi.encoder_operations import EMBEDDING_MODEL
 from server.api.openapi.generation_operations import CHAT_MODEL
 from server.config.rag_section import RagSettings
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.models.registry import ModelEntry, ModelRegistry
 from server.services import build_services
 from server.services.library import LibraryDoor

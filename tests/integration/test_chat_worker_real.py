@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import ContextLengthExceeded, DeadlineExceeded, InvalidRequest
 from server.services.generation import siblings_of
 from server.types import (

@@ -17,8 +17,8 @@ from benchmarks.server_process import HEARTH, ServerProcess, environment
 from benchmarks.synthetic_gguf import write_synthetic_gguf
 from server.config.load import load_config
 from server.config.schema import HearthConfig, ModelConfig
+from server.device_needs import MemoryEstimate
 from server.models.weights import WeightsStore
-from server.types import MemoryEstimate
 from server.workers.memory_estimates import estimate_memory
 from server.workers.messages import WorkerSpec
 from tests.fakes.tiny_models import write_hybrid, write_recurrent, write_windowed

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from server.config.schema import ModelConfig
+from server.device_needs import DeviceNeed, MemoryEstimate
 from server.errors import WeightsError
 from server.models.footprints import Footprint, Footprints
 from server.models.memory_needs import MemoryNeed, MemoryNeeds
 from server.models.memory_plan import Memory
 from server.models.weights import WeightsStore
-from server.types import DeviceNeed, MemoryEstimate
 
 ESTIMATE = MemoryEstimate(needs=(DeviceNeed(device="cpu", weights=60), DeviceNeed(device="cuda:0", kv=40)))
 

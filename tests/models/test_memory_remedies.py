@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from server.config.schema import ModelConfig
+from server.device_needs import DeviceNeed, MemoryEstimate
 from server.models.memory_remedies import find_remedies
-from server.types import DeviceNeed, MemoryEstimate
 
 
 def estimate(config: ModelConfig) -> MemoryEstimate:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from fake_wheel import gguf_model, make_wheel
 
-from server.config.schema import ModelConfig, ScriptRule
+from server.config.schema import ModelConfig
+from server.config.script_section import ScriptRule
 from server.models.pull import pull
 from server.models.weights import WeightsStore
 

@@ -193,15 +193,25 @@ async def test_the_only_index_stays_however_large(kept: Kept) -> None:
     assert kept.shelf.holds(store_id)
 
 
-async def test_whoever_searches_meanwhile_keeps_the_index(kept: Kept) -> None:
+async def test_whoever_searches_meanwhile_keeps_the_index(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = [await add_store(kept.documents) for _ in range(2)]
     for store_id in (first, second):
         await kept.find(store_id)
     await settled()
+    saving, searched = asyncio.Event(), asyncio.Event()
+    save = kept.shelf.save
+
+    async def save_during_a_search(store_id: str) -> None:
+        saving.set()
+        await searched.wait()
+        await save(store_id)
+
+    monkeypatch.setattr(kept.shelf, "save", save_during_a_search)
 
     evicting = asyncio.create_task(kept.shelf.evict(first))
-    await asyncio.sleep(0)
+    await saving.wait()
     await kept.find(first)
+    searched.set()
 
     assert await evicting is False and kept.shelf.holds(first)
 

@@ -71,7 +71,9 @@ def test_the_newest_right_compiler_is_taken(tmp_path: Path) -> None:
 def test_nothing_is_installed_when_a_right_compiler_is_there(tmp_path: Path) -> None:
     put_compiler(tmp_path, "gcc", "13.1.0")
 
-    choose_compiler(str(tmp_path), cpu=AMX, note=pytest.fail, install=lambda: pytest.fail("installed"))
+    found = choose_compiler(str(tmp_path), cpu=AMX, note=pytest.fail, install=lambda: pytest.fail("installed"))
+
+    assert str(found) == "gcc 13.1.0"
 
 
 def test_an_installed_compiler_is_taken(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.config.rag_section import RagModel, RagSettings
-from server.config.schema import ModelConfig, ScriptRule
+from server.config.schema import ModelConfig
+from server.config.script_section import ScriptRule
 from server.errors import InvalidRequest
 from server.models.registry import ModelEntry, ModelRegistry
 from server.services.chat import ChatService

@@ -12,7 +12,9 @@ import pytest
 from server.bindings.build_info import BuildInfo
 from server.bindings.cpu import Cpu
 from server.bindings.self_test import SelfTest
-from server.config.schema import HearthConfig, ModelConfig, ScriptRule, ServerSettings
+from server.config.schema import HearthConfig, ModelConfig
+from server.config.script_section import ScriptRule
+from server.config.server_section import ServerSettings
 from server.encoders.kernel_choice import KernelFinding, KernelTrial
 from server.models.weights import WeightsStore
 from server.services.diagnosis import Finding, Machine, check_port, diagnose

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import InvalidRequest, RequestTooLarge
 from server.models.registry import ModelEntry, ModelRegistry
 from server.protocols import EmbeddingResult

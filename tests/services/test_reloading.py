@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from server.config.rag_section import RagModel, RagSettings
-from server.config.schema import HearthConfig, Limits, ModelConfig, ScriptRule, ServerSettings
+from server.config.schema import HearthConfig, ModelConfig
+from server.config.script_section import ScriptRule
+from server.config.server_section import Limits, ServerSettings
+from server.device_needs import DeviceNeed, MemoryEstimate
 from server.errors import ConfigError, InvalidRequest, ModelNotFound, ModelUnavailable
 from server.models.footprints import Footprints
 from server.models.memory_needs import MemoryNeeds
@@ -19,9 +22,8 @@ from server.models.registry import ModelEntry, ModelRegistry
 from server.models.weights import WeightsStore
 from server.services.reloading import Reloading
 from server.services.residency import Residency
-from server.types import DeviceNeed, MemoryEstimate
 from server.workers.client import WorkerClient
-from server.workers.keeper import SupervisionPolicy
+from server.workers.supervision_policy import SupervisionPolicy
 from server.workers.supervisor import Supervisor
 from tests.fakes.scripted import answer, request, scripted, spec_factory, until, until_true
 

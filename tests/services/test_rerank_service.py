@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import ContextLengthExceeded
 from server.models.registry import ModelEntry, ModelRegistry
 from server.protocols import RerankResult

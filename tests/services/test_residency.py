@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
+from server.device_needs import DeviceNeed, MemoryEstimate
 from server.errors import NoRoom
 from server.models.footprints import Footprints
 from server.models.machine_memory import MachineMemory
@@ -22,7 +24,7 @@ from server.models.memory_needs import MemoryNeeds
 from server.models.weights import WeightsStore
 from server.services import residency as module
 from server.services.residency import Residency, automatic_budget
-from server.types import DeviceNeed, MemoryEstimate, ModelFacts
+from server.types import ModelFacts
 from server.workers.client import WorkerClient
 from server.workers.keeper import Keeper
 from tests.fakes.scripted import scripted

@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from server.access.metered_model import MeteredModel
 from server.api.application import build_api
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import ConfigError, WorkerCrashed
 from server.models.registry import ModelEntry, ModelRegistry
 from server.services import build_services

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.asker import NOBODY_IN_PARTICULAR, Asker
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.errors import Overloaded
 from server.types import ChatMessage, ChatPrompt, TextPrompt, TokensPrompt
 from server.workers.backlog import Backlog, Held, num_input_tokens, num_prompt_tokens

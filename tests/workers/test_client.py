@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from server.asker import Asker, asking
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
@@ -249,6 +250,19 @@ async def test_a_request_that_was_in_two_crashes_is_not_tried_again() -> None:
         await task
     assert stage.channel.sent == [Generate(asked), Generate(asked)]
     assert stage.client.num_requests == 0
+
+
+async def test_requests_that_end_with_their_model_have_errors_of_their_own() -> None:
+    """A raised exception takes on a traceback: shared, it would grow and tell of others."""
+    stage = make_stage()
+    tasks = [await begin(stage.client.embed(["a"])) for _ in range(2)]
+    stage.client.set_state("draining")
+
+    stage.client.detach()
+    first, second = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert isinstance(first, ModelUnavailable) and isinstance(second, ModelUnavailable)
+    assert first is not second
 
 
 async def test_closing_a_stream_early_aborts_it() -> None:

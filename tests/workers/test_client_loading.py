@@ -11,7 +11,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 import pytest
 
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.errors import ModelLoading, ModelUnavailable, NoRoom
 from server.types import Delta, Finished, LoadProgress, ModelFacts, Started, Usage
 from server.workers.channel import ParentChannel

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from server.config.schema import Limits, ScriptRule
+from server.config.script_section import ScriptRule
+from server.config.server_section import Limits
 from server.errors import ModelUnavailable, NoRoom
 from server.types import Delta
 from server.workers import keeper as keeper_module
 from server.workers.client import WorkerClient
-from server.workers.keeper import Keeper, MakeRoom, SupervisionPolicy
+from server.workers.keeper import Keeper, MakeRoom
+from server.workers.supervision_policy import SupervisionPolicy
 from server.workers.supervisor import Supervisor
 from tests.fakes.scripted import answer, ends_within, request, scripted, spec_factory, until, until_true
 

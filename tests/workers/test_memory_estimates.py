@@ -10,9 +10,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from server.bindings.gpu import Gpu
-from server.config.schema import ModelConfig, ScriptRule
+from server.config.schema import ModelConfig
+from server.config.script_section import ScriptRule
+from server.device_needs import MemoryEstimate
 from server.errors import LoadFailed
-from server.types import MemoryEstimate
 from server.workers import memory_estimates
 from server.workers.memory_estimates import MemoryEstimates, estimate_memory
 from server.workers.messages import WorkerSpec

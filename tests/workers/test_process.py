@@ -80,7 +80,7 @@ def test_a_worker_whose_parent_died_early_does_not_live_on(tmp_path: Path) -> No
 
 PARENT = """
 import asyncio
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.workers.supervisor import Supervisor
 from tests.fakes.scripted import scripted, spec_factory, until
 

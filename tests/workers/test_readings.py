@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from server.config.schema import Limits, ModelConfig
+from server.config.schema import ModelConfig
+from server.config.server_section import Limits
 from server.types import EncoderCounts, EngineCounts
 from server.workers.client import WorkerClient
 from server.workers.messages import Heartbeat

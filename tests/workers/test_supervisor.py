@@ -14,13 +14,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from server.config.schema import Limits, ModelConfig, ScriptedError, ScriptRule
+from server.config.schema import ModelConfig
+from server.config.script_section import ScriptedError, ScriptRule
+from server.config.server_section import Limits
 from server.errors import DeadlineExceeded, InvalidRequest, ModelUnavailable, WeightsError, WorkerCrashed
 from server.types import Delta, RenderedPart, TokensPrompt, Urgency
-from server.workers import keeper
+from server.workers import keeper, watch
 from server.workers.client import WorkerClient
-from server.workers.keeper import SpecFactory, SupervisionPolicy
+from server.workers.keeper import SpecFactory
 from server.workers.messages import WorkerSpec
+from server.workers.supervision_policy import SupervisionPolicy
 from server.workers.supervisor import Supervisor
 from tests.fakes.scripted import answer, ends_within, request, scripted, spec_factory, until, until_true
 
@@ -147,7 +150,7 @@ async def test_a_pause_of_the_server_itself_kills_no_worker(make_supervisor: Mak
     await until("ready", client)
     pid = supervisor.pid("actor")
 
-    time.sleep(0.7 + keeper._STALL_S + 0.2)  # noqa: ASYNC251  # the loop standing still is the point
+    time.sleep(0.7 + watch._STALL_S + 0.2)  # noqa: ASYNC251  # the loop standing still is the point
     await asyncio.sleep(0.05)
 
     assert (client.state, supervisor.pid("actor")) == ("ready", pid)
@@ -374,7 +377,8 @@ async def test_a_folder_named_server_beside_the_user_is_not_ours(
 
 UVLOOP = """
 import asyncio, os, signal, uvloop
-from server.config.schema import Limits, ScriptRule
+from server.config.script_section import ScriptRule
+from server.config.server_section import Limits
 from server.errors import WorkerCrashed
 from server.workers.supervisor import Supervisor
 from tests.fakes.scripted import answer, request, scripted, spec_factory

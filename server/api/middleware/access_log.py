@@ -89,7 +89,7 @@ def _measured(meter: RequestMeter) -> dict[str, object]:
     facts = {"usage_id": meter.id, "sender": meter.sender} if meter.calls else {}
     times = {"queue_ms": meter.queue_ms, "ttft_ms": meter.ttft_ms, "itl_ms": meter.itl_ms}
     return {
-        "tenant": meter.caller.tenant,
+        "tenant": meter.caller.tenant or None,  # whoever was turned away at the door is nobody
         "key_id": meter.caller.key_id,
         **facts,
         **{name: None if value is None else round(value, 1) for name, value in times.items()},

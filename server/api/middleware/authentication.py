@@ -14,8 +14,8 @@ from server.api.access import OPEN_PATHS
 from server.api.credentials import presented_key
 from server.api.errors import error_response
 from server.api.tenant import NOBODY, asked_by, caller_of
+from server.caller import Caller
 from server.errors import HearthError, TooManyFailedKeys, Unauthenticated
-from server.types import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,9 @@ class AuthenticationMiddleware:
     """Denies by default: whatever path is not open needs a key, also those that are no route.
 
     Goes by `scope["path"]`, as the router does: a URL that is put together again has parts that clients choose.
+
+    Where there are no keys, a request is anybody's, unless an application around this one has said whose it is
+    (`set_caller`): tests and `benchmarks/tenant_server.py` do. Nothing in a request can.
     """
 
     def __init__(self, app: ASGIApp, policy: AccessPolicy, tries: FailedTries) -> None:

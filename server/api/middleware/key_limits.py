@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.access.day_quota import NOTHING, Amount
+from server.access.day_quota import Amount
 from server.access.key_limiter import Claim, KeyLimiter, is_limited
 from server.api.claims import set_claim
 from server.api.errors import error_response
 from server.api.model_paths import asks_model
-from server.api.record import record_of
+from server.api.record import RequestRecord, record_of
 from server.api.tenant import caller_of
 from server.errors import LimitExceeded, StorageError
 
-UsedBy = Callable[[Scope], Amount | None]
-"""What a request that has just ended has used, whatever its end; None: that cannot be told."""
-
-
-def used_by_record(scope: Scope) -> Amount | None:
-    """What the request's meter has counted, as the ledger keeps it; without one its usage, at no cost."""
-    record = record_of(scope)
-    if record.meter is not None:
-        counted = record.meter.record()
-        return Amount(counted.num_tokens, counted.cost)
-    return Amount(record.usage.prompt_tokens + record.usage.completion_tokens) if record.usage else None
-
 
 class KeyLimitsMiddleware:
-    """Behind whoever finds out who asks."""
+    """Behind whoever finds out who asks, and whoever measures what a request uses."""
 
-    def __init__(self, app: ASGIApp, limiter: KeyLimiter, used_by: UsedBy = used_by_record) -> None:
+    def __init__(self, app: ASGIApp, limiter: KeyLimiter) -> None:
         self._app = app
         self._limiter = limiter
-        self._used_by = used_by
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not is_limited(caller_of(scope).limits):
             await self._app(scope, receive, send)
             return
-        status: int | None = None
 
-        async def send_noting(message: Message) -> None:
-            nonlocal status
+        async def send_with_standing(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status = message["status"]
                 self._write_standing(scope, message)
             await send(message)
 
@@ -56,22 +39,17 @@ class KeyLimitsMiddleware:
             if asks_model(scope):
                 claim = await self._limiter.admit(caller_of(scope))
         except (LimitExceeded, StorageError) as exc:
-            await error_response(exc, scope)(scope, receive, send_noting)
+            await error_response(exc, scope)(scope, receive, send_with_standing)
             return
         if claim is None:
-            await self._app(scope, receive, send_noting)
+            await self._app(scope, receive, send_with_standing)
             return
         set_claim(scope, claim)
         try:
-            await self._app(scope, receive, send_noting)
+            await self._app(scope, receive, send_with_standing)
         finally:
-            self._settle(scope, claim, status)
-
-    def _settle(self, scope: Scope, claim: Claim, status: int | None) -> None:
-        used, usage = self._used_by(scope), record_of(scope).usage
-        if used is None and status is not None and status >= 400:
-            used = NOTHING  # refused, or failed before the first word
-        claim.settle(used, num_answer_tokens=usage.completion_tokens if usage else 0)
+            record = record_of(scope)
+            claim.settle(_used_by(record), num_answer_tokens=record.usage.completion_tokens if record.usage else 0)
 
     def _write_standing(self, scope: Scope, message: Message) -> None:
         headers = MutableHeaders(scope=message)
@@ -79,6 +57,14 @@ class KeyLimitsMiddleware:
             headers[f"x-ratelimit-limit-{name}"] = str(standing.limit)
             headers[f"x-ratelimit-remaining-{name}"] = str(standing.remaining)
             headers[f"x-ratelimit-reset-{name}"] = _duration(standing.reset_s)
+
+
+def _used_by(record: RequestRecord) -> Amount | None:
+    """What the request's meter has counted, as the ledger keeps it; None: nobody has counted."""
+    if record.meter is None:
+        return None
+    counted = record.meter.record()
+    return Amount(counted.num_tokens, counted.cost)
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from server.access.request_meter import set_current_meter
 from server.access.request_register import RequestRegister
 from server.api.middleware.access_log import CLIENT_GONE
 from server.api.record import record_of
-from server.api.tenant import caller_of
+from server.api.tenant import NOBODY, caller_of
 from server.errors import InternalError
 from server.telemetry.tracing import Tracing
 
@@ -49,7 +49,7 @@ class MeteringMiddleware:
         meter = record.meter = self._register.open(
             record.request_id,
             scope["path"][:256],
-            find_caller=lambda: caller_of(scope),
+            find_caller=lambda: caller_of(scope, unknown=NOBODY),
             sender=_sender_of(headers.get(self._sender_header)),
         )
         set_current_meter(meter)

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from server.api.openapi.operation import Operation
 from server.api.openapi.operations import OPERATIONS
 from server.api.routes import build_routes
-from server.config.schema import Limits
+from server.config.server_section import Limits
 from server.models.registry import ModelRegistry
 from server.services import build_services
 

@@ -6,10 +6,12 @@ from dataclasses import asdict
 import httpx
 import pytest
 
-from benchmarks.fault_rows import Answer, Row
+from benchmarks.fault_rig import Answer, Row
 from benchmarks.faults import table
+from benchmarks.results import FAULTS, SLOW_SOCKETS, load_results
 from benchmarks.slow_sockets import MAX_IDLE_KB, MAX_RATIO, broken
 from benchmarks.slow_sockets import table as socket_table
+from benchmarks.tables import PAGE, refill
 
 ERROR = {"message": "m", "type": "server_error", "param": None, "code": "worker_crashed"}
 
@@ -37,6 +39,18 @@ def test_what_did_not_hold_stands_in_the_table() -> None:
 
     assert lines[2] == "| 1 | a |  |  | yes |"
     assert lines[3] == "| 2 | b |  | s 1.5 | **no**: it took 1.5 s |"
+
+
+def test_the_tables_of_the_page_are_what_was_measured() -> None:
+    """When this fails: `python -m benchmarks.faults --table`, or measure slow sockets again."""
+    page = PAGE.read_text(encoding="utf-8")
+    makers = {
+        "faults": lambda: table(load_results(FAULTS)),
+        "slow-sockets": lambda: socket_table(load_results(SLOW_SOCKETS)),
+    }
+
+    assert all(page.count(f"<!-- {name} -->") == 1 for name in makers)
+    assert refill(page, makers) == page
 
 
 def measured(ratio: float, memory_kb: float) -> dict[str, object]:
