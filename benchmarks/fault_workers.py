@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,13 @@ from benchmarks.fault_rig import (
     state_of,
     tell,
     until_busy,
+    write_config,
 )
+from benchmarks.memory_limit import memory_limit
+from benchmarks.server_process import ServerProcess
+
+LIMIT_BYTES = 1 << 30
+"""What a server and a small model need, and a worker that takes ever more soon has not."""
 
 
 async def queued_requests_wait(folder: Path) -> Row:
@@ -72,15 +79,39 @@ async def abort_in_a_loop(folder: Path) -> Row:
 
 async def victim_of_the_oom_killer(folder: Path) -> Row:
     row = Row("5", "memory runs out while a model works: whom does the kernel take?")
-    with served(folder) as server:
-        pids = server.worker_pids()
-        scores = {name: _oom(pid) for name, pid in pids.items()}
+    with ExitStack() as stack:
+        server = ServerProcess(write_config(folder), folder / "log", faults=f"worker.decode:{SMALL}@200=hog")
+        pids = [server.process.pid, *(child.pid for child in server.process.children(recursive=True))]
+        is_limited = stack.enter_context(memory_limit(pids, LIMIT_BYTES))
+        stack.callback(server.stop)
+        server.wait_until_settled()
+        workers = server.worker_pids()
+        scores = {name: _oom(pid) for name, pid in workers.items()}
         own = _oom(server.process.pid)
+        if is_limited:
+            await _run_out_of_memory(row, server)
     row.figures |= {"server's oom_score": own[1], "least of the workers'": min(score for _, score in scores.values())}
     row.require(all(adjusted == 500 for adjusted, _ in scores.values()), f"workers have {scores}")
     row.require(all(score > own[1] for _, score in scores.values()), f"server {own}, workers {scores}")
     row.outcome = "a worker (`oom_score_adj` 500), never the server; then it is row 1"
+    if not is_limited:
+        row.outcome += " (told by the scores alone: no cgroup could be made)"
     return row
+
+
+async def _run_out_of_memory(row: Row, server: ServerProcess) -> None:
+    worker = psutil.Process(server.worker_pids()[SMALL])
+    async with client_of(server) as client, neighbour_watched(client, row):
+        started = time.perf_counter()
+        answer = await tell(client, SMALL)
+        row.figures["error s"] = round(time.perf_counter() - started, 2)
+        again = await ask(client, SMALL)
+        row.figures["serves again s"] = round(time.perf_counter() - started, 2)
+    row.require(answer.error.get("code") == "worker_crashed", f"the stream ended with {answer.text[-200:]}")
+    row.require(again.status == 200, f"then {again.status}")
+    row.require(not worker.is_running(), "the greedy worker is still there")
+    row.require(server.process.is_running(), "the server is gone")
+    row.require("signal SIGKILL" in server.log_text(), "the log does not name the signal")
 
 
 def _oom(pid: int) -> tuple[int, int]:

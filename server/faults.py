@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 POINTS = ("worker.load", "worker.decode", "worker.heartbeat", "db.commit")
 
+MAX_TAKEN_BYTES = 4 << 30
+"""What `hog` takes at most: a mistake shall not take the machine."""
+
 _ENTRY = re.compile(r"(?P<point>[\w.]+)(?::(?P<model>[^@=]+))?(?:@(?P<count>[1-9]\d*))?=(?P<action>\w+)")
 
 
@@ -98,6 +101,12 @@ def _leave_no_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (used_bytes, used_bytes))
 
 
+def _take_memory() -> None:
+    """Take memory until the kernel ends this process; give it back where there was enough."""
+    taken = [b"\1" * (16 << 20) for _ in range(MAX_TAKEN_BYTES >> 24)]
+    logger.warning("nobody minded that much memory was taken", extra={"num_bytes": sum(map(len, taken))})
+
+
 def _fail_to_write() -> NoReturn:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -111,6 +120,7 @@ _ACTIONS: dict[str, Callable[[], None]] = {
     "kill": _kill,
     "stop": _stop,
     "oom": _leave_no_memory,
+    "hog": _take_memory,
     "eio": _fail_to_write,
     "enospc": _fill_disk,
 }

@@ -116,3 +116,14 @@ async def test_a_transaction_that_cannot_be_committed_changes_nothing(
     assert await database.read(lambda db: db.execute("SELECT count(*) FROM t").fetchall()) == [(0,)]
     await database.write(insert)
     assert await database.read(lambda db: db.execute("SELECT count(*) FROM t").fetchall()) == [(1,)]
+
+
+def test_memory_is_taken_and_given_back_where_there_is_enough(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(faults, "MAX_TAKEN_BYTES", 32 << 20)
+    faults.arm({"FAULTS": "worker.decode=hog"})
+
+    faults.reach("worker.decode")
+
+    assert caplog.records[-1].__dict__["num_bytes"] == 32 << 20
