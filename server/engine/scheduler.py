@@ -44,8 +44,8 @@ MAX_LOOKED_AT = 32
 """Waiting sequences that a step considers, the most urgent: looking up a prompt takes time."""
 
 CONTESTED_STEP_SHARE = 0.25
-"""Of `max_step_s` and `min_prefill_tokens`, while several tenants are here: a newcomer waits for the step that runs, in
-which it has no part."""
+"""Of `max_step_s` and `min_prefill_tokens`, in steps that several tenants share: a newcomer waits for the step that
+runs, in which it has no part."""
 
 MIN_WAITED_SHARE = 4
 """A prompt waits for what is at least a quarter of what it still needs: for less it would rather begin."""
@@ -260,17 +260,35 @@ class Scheduler:
 
     def _plan(self, now: float) -> list[Run]:
         """Deal out this step's tokens among the running; empty when cells are too few for anybody's need."""
-        decoding = [sequence for sequence in self.running if sequence.is_decoding]
+        chosen = self._whose_step_it_is()
+        decoding = [sequence for sequence in chosen if sequence.is_decoding]
+        prompts = [sequence for sequence in chosen if not sequence.is_decoding]
         num_available = self._kv_cache.num_available_cells
         if len(decoding) > num_available:
             return []
-        if len(decoding) == len(self.running):
+        if not prompts:
             drafts = self._drafts(decoding)
             runs = [Run(sequence, 1, draft, 1 + len(draft)) for sequence, draft in zip(decoding, drafts, strict=True)]
         else:
+            step_share = CONTESTED_STEP_SHARE if self._tenants.is_contested and chosen is self.running else 1.0
+            budget = min(self._num_prefill_tokens(len(decoding), step_share), num_available - len(decoding))
             runs = [Run(sequence, 1, [], 1) for sequence in decoding]
-            runs += self._plan_prefills(now, num_decodes=len(decoding), num_cells=num_available - len(decoding))
+            runs += self._plan_prefills(prompts, now, budget=budget)
         return sorted(runs, key=_by_seq_id)
+
+    def _whose_step_it_is(self) -> list[Sequence]:
+        """Whose tokens are computed: all, or, while the tenant that stands lowest waits for a first word, only its own.
+
+        Those of others would delay that word, and come next: what the tenant gets is charged, so soon another one
+        stands lowest. Nobody who steps back stops others.
+        """
+        if not self._tenants.is_contested or not self.running:
+            return self.running
+        tenant = min({sequence.tenant for sequence in self.running}, key=self._tenants.standing)
+        own = [sequence for sequence in self.running if sequence.tenant == tenant]
+        priorities = [sequence.priority for sequence in own if not sequence.is_decoding]
+        is_its = priorities and min(priorities) <= min(sequence.priority for sequence in self.running)
+        return own if is_its else self.running
 
     def _drafts(self, decoding: list[Sequence]) -> list[TokenIds]:
         """Drafts where they pay and there is room for them all."""
@@ -282,41 +300,30 @@ class Scheduler:
                 return drafts
         return [[] for _ in decoding]
 
-    def _plan_prefills(self, now: float, *, num_decodes: int, num_cells: int) -> list[Run]:
+    def _plan_prefills(self, prompts: list[Sequence], now: float, *, budget: int) -> list[Run]:
         """Deal out the step's prompt tokens, the most urgent first: half of them at most to each, then what is left."""
-        budget = min(self._num_prefill_tokens(num_decodes), num_cells)
-        in_order = self._in_order([sequence for sequence in self.running if not sequence.is_decoding], now)
-        prompts = self._in_this_step(list(Turns(in_order, self._tenants.standing)), budget)
-        shares = [0] * len(prompts)
+        in_turn = list(Turns(self._in_order(prompts, now), self._tenants.standing))
+        shares = [0] * len(in_turn)
         for most in ((budget + 1) // 2, budget):
-            for index, sequence in enumerate(prompts):
+            for index, sequence in enumerate(in_turn):
                 more = min(sequence.num_remaining, most, shares[index] + budget) - shares[index]
                 shares[index] += more
                 budget -= more
         return [
             Run(sequence, share, [], int(share == sequence.num_remaining))
-            for sequence, share in zip(prompts, shares, strict=True)
+            for sequence, share in zip(in_turn, shares, strict=True)
             if share
         ]
 
-    def _in_this_step(self, prompts: list[Sequence], budget: int) -> list[Sequence]:
-        """Those that get tokens: no other tenant's beside one whose turn it is, and which ends its prompt in this step.
-
-        They would only delay its first word, and come next.
-        """
-        own = [prompt for prompt in prompts if prompt.tenant == prompts[0].tenant]
-        return own if own and own[0].num_remaining <= budget else prompts
-
-    def _num_prefill_tokens(self, num_decodes: int) -> int:
+    def _num_prefill_tokens(self, num_decodes: int, step_share: float) -> int:
         """Prompt tokens that a step can take beside its decodes without taking too long."""
         options = self._options
         room = options.max_step_tokens - num_decodes
         if not self._cost.prefill_s_per_token:
             return min(options.first_prefill_tokens, room)
-        share = CONTESTED_STEP_SHARE if self._tenants.is_contested else 1
-        left_s = share * options.max_step_s - self._cost.of_decode_step(num_decodes)
+        left_s = step_share * options.max_step_s - self._cost.of_decode_step(num_decodes)
         in_time = int(left_s / self._cost.prefill_s_per_token)
-        return min(max(in_time, int(share * options.min_prefill_tokens), 1), room)
+        return min(max(in_time, int(step_share * options.min_prefill_tokens), 1), room)
 
     def _in_order(self, sequences: list[Sequence], now: float) -> list[Sequence]:
         return sorted(sequences, key=lambda sequence: self._urgency(sequence, now))

@@ -40,6 +40,11 @@ def steps_until(engine: EngineUnderTest, request_id: str) -> int:
     raise AssertionError(f"{request_id} never got a word")
 
 
+def talking(engine: EngineUnderTest) -> set[str]:
+    """Who gets a word in the next step."""
+    return {owner for owner, event in engine.step() if isinstance(event, Delta)}
+
+
 @pytest.mark.parametrize("has_streams", [False, True])
 def test_a_newcomer_does_not_wait_for_the_end_of_anothers_long_answer(has_streams: bool) -> None:
     engine = flooded(has_streams=has_streams, num_cells=400 if has_streams else 4000)
@@ -47,6 +52,25 @@ def test_a_newcomer_does_not_wait_for_the_end_of_anothers_long_answer(has_stream
     engine.add("alone", [40] * 5, max_tokens=3, tenant="other")
 
     assert steps_until(engine, "alone") <= 2
+
+
+@pytest.mark.parametrize("has_streams", [False, True])
+def test_the_step_of_a_newcomers_first_word_is_its_own(has_streams: bool) -> None:
+    engine = flooded(has_streams=has_streams, num_cells=800 if has_streams else 4000)
+
+    engine.add("alone", list(range(1, 50)), max_tokens=3, tenant="other")
+
+    assert talking(engine) == {"alone"}
+    assert len(talking(engine)) == 4
+
+
+def test_a_prompt_that_steps_back_stops_nobody() -> None:
+    engine = EngineUnderTest(FakeBackend(num_cells=4000, max_sequences=4, max_batch_tokens=64), drafts=False)
+    engine.add("ahead", [1] * 5, max_tokens=LONG, sampling=NO_END, tenant="first")
+    engine.step()
+    engine.add("background", list(range(1, 50)), max_tokens=3, tenant="other", priority=1)
+
+    assert talking(engine) == {"ahead", "background"}
 
 
 def test_whoever_begins_in_anothers_place_is_told_to_be_computed() -> None:
