@@ -196,15 +196,17 @@ async def attack(server: ServerProcess, *, seed: int, count: int) -> Findings:
 async def _send_all(client: httpx.AsyncClient, requests: Iterator[Hostile], findings: Findings) -> None:
     """Send what is left of the requests, one after the other."""
     for hostile in requests:
-        status, text = await (_send_raw(client, hostile) if hostile.is_raw else _send(client, hostile))
+        status, text = await send_hostile(client, hostile)
         findings.statuses.setdefault(hostile.row, Counter())[status] += 1
         findings.num_done += 1
         if wrong := what_is_wrong(hostile, status, text):
             findings.surprises.append(f"{hostile.row} {hostile.path} {hostile.content[:300]!r}: {wrong}")
 
 
-async def _send(client: httpx.AsyncClient, hostile: Hostile) -> tuple[int, str]:
+async def send_hostile(client: httpx.AsyncClient, hostile: Hostile) -> tuple[int, str]:
     """Status and body; 0 where no answer came."""
+    if hostile.is_raw:
+        return await _send_raw(client, hostile)
     try:
         response = await client.post(hostile.path, content=hostile.content, headers=hostile.headers)
     except httpx.TransportError as exc:

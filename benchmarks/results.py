@@ -31,6 +31,7 @@ OVERLOAD = _FOLDER / "overload.json"
 TEMPLATES = _FOLDER / "templates.json"
 LEDGER = _FOLDER / "ledger.json"
 LIFECYCLE = _FOLDER / "lifecycle.json"
+SOAK = _FOLDER / "soak.json"
 
 
 def load_results(path: Path = CHAT) -> Section:
