@@ -122,6 +122,8 @@ class ChatModel(ServedModel, Protocol):
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Delta | Finished, None]:
         """Yield `Started`, any number of `Delta`, then `Finished`.
 
+        A worker's own model may yield `Started` once more, with `has_begun`; those that services ask do not.
+
         Closing the generator early aborts the work and frees its memory within one engine step.
 
         Raises:

@@ -310,11 +310,13 @@ class Started(msgspec.Struct, frozen=True, tag="started", omit_defaults=True):
 
     Attributes:
         queue_ms, tokenize_ms: As in `Timings`, so far.
+        has_begun: Comes a second time, where the model tells: from now on the prompt is being computed.
     """
 
     prompt_tokens: int
     queue_ms: float = 0.0
     tokenize_ms: float = 0.0
+    has_begun: bool = False
 
 
 class TokenChance(msgspec.Struct, frozen=True, array_like=True):

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from server.access.prompt_trace import PromptTrace
 from server.access.request_meter import ModelCall, RequestMeter, current_meter
 from server.config.schema import ModelConfig
-from server.errors import DeadlineExceeded
+from server.errors import DeadlineExceeded, RequestCancelled
 from server.protocols import ChatModel, EmbeddingModel, EmbeddingResult, RerankModel, RerankResult
 from server.telemetry.metrics import ModelMetrics
 from server.types import (
@@ -125,15 +125,16 @@ class MeteredModel:
                         self._note(meter, call, event, request)
                         if trace is not None and isinstance(event, Delta):
                             trace.add(event)
-                        yield event
+                        if not (isinstance(event, Started) and event.has_begun):  # which was for us
+                            yield event
                         waiting = meter.wait()  # whoever asks for the next event may be another task
                 except asyncio.CancelledError:
                     meter.explain(waiting)
                     raise
                 finally:
                     meter.resume(waiting)
-        except DeadlineExceeded:
-            call.note_unread()
+        except (DeadlineExceeded, RequestCancelled, asyncio.CancelledError, GeneratorExit):
+            call.note_dropped()
             raise
         finally:
             meter.end(call, time.monotonic())
@@ -195,6 +196,8 @@ class MeteredModel:
             elif event.num_tokens:
                 self._metrics.itl.observe((now - call.last_token_at) / event.num_tokens)
             call.note_tokens(event.num_tokens, now)
+        elif isinstance(event, Started) and event.has_begun:
+            call.note_begun()
         elif isinstance(event, Started):
             meter.note_started(call, event)
         else:

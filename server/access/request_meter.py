@@ -38,9 +38,14 @@ class _Tally:
 
 @dataclass(slots=True)
 class _SharedPrompt:
-    """A prompt that siblings answer: it counts once, and what was cached of it is what the first of them found."""
+    """A prompt that siblings answer: it counts once, and what was cached of it is what the first of them found.
+
+    Attributes:
+        is_read: A model has begun to compute it.
+    """
 
     prompt: Prompt
+    is_read: bool = False
     num_tokens: int = 0
     num_cached: int | None = None
 
@@ -71,7 +76,15 @@ class ModelCall:
     def note_started(self, event: Started) -> None:
         self._count_prompt(event.prompt_tokens, None)
 
+    def note_begun(self) -> None:
+        """The model computes the prompt from now on."""
+        assert self._prompt is not None
+        self._prompt.is_read = True
+        self._count_prompt(self.prompt_tokens, None)
+
     def note_tokens(self, num_tokens: int, now: float) -> None:
+        if num_tokens and self._prompt is not None:
+            self._prompt.is_read = True  # not every model tells when it begins
         if self.first_token_at is None:
             self.first_token_at = now
         self.last_token_at = now
@@ -80,14 +93,15 @@ class ModelCall:
 
     def note_finished(self, event: Finished) -> None:
         """Take the model's own count in place of ours."""
-        self.finish_reason = event.reason
+        assert self._prompt is not None
+        self.finish_reason, self._prompt.is_read = event.reason, True
         self._count_prompt(event.usage.prompt_tokens, event.usage.cached_tokens)
         self._tally.completion_tokens += event.usage.completion_tokens - self.num_tokens
         self.num_tokens = event.usage.completion_tokens
 
-    def note_unread(self) -> None:
-        """The model refused it before it computed anything."""
-        if self._prompt is not None and self.num_tokens == 0:
+    def note_dropped(self) -> None:
+        """It is given up: what has only waited costs nothing. A sibling that is begun later counts the prompt anew."""
+        if self._prompt is not None and not self._prompt.is_read:
             self._tally.prompt_tokens -= self._prompt.num_tokens
             self._prompt.num_tokens = self.prompt_tokens = 0
 

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from copy import copy
 
+import msgspec
 import numpy as np
 
 from server.asker import current_asker
@@ -94,7 +95,7 @@ RETRY_FAILED_AFTER_S = 30
 """What clients are told when a model has failed: the first request after this makes it try once more."""
 
 _OneAnswer = Embedded | Reranked | Tokenized | Reply | RequestFailed
-_Answer = StreamEvent | _OneAnswer | HearthError
+_Answer = StreamEvent | Begun | _OneAnswer | HearthError
 
 
 class _NeverBegun(WorkerCrashed):
@@ -210,6 +211,7 @@ class WorkerClient:
         size = num_prompt_tokens(request.prompt)
         with self._admitted(size, max_answer_tokens=_max_answer_tokens(request)) as held:
             is_over, num_told, may_begin_again = False, 0, True
+            started = Started(0)
             heir: WorkerClient | None = None
             while not is_over:
                 heir = await self._wait_until_ready(deadline_at=_deadline_of(request))
@@ -226,7 +228,12 @@ class WorkerClient:
                         if isinstance(event, HearthError | Failed):
                             is_over = True
                             raise event if isinstance(event, HearthError) else _error_of(event)
+                        if isinstance(event, Begun):
+                            yield msgspec.structs.replace(started, has_begun=True)
+                            continue
                         assert isinstance(event, Started | Delta | Finished)
+                        if isinstance(event, Started):
+                            started = event
                         is_over = isinstance(event, Finished)
                         self._note(held, event)
                         if num_told == 0 or not isinstance(event, Started):
@@ -237,7 +244,7 @@ class WorkerClient:
         if heir is not None:
             async with aclosing(heir.generate(request)) as events:
                 async for event in events:
-                    if num_told == 0 or not isinstance(event, Started):
+                    if num_told == 0 or not isinstance(event, Started) or event.has_begun:
                         num_told += 1
                         yield event
 
@@ -447,7 +454,9 @@ class WorkerClient:
                     if isinstance(output.event, Started):
                         self._read.add(output.request_id)
         elif isinstance(message, Begun):
-            self._begun.update(self._answers.keys() & message.request_ids)
+            for request_id in self._answers.keys() & message.request_ids:
+                self._begun.add(request_id)
+                self._answers[request_id].put_nowait(message)
         elif isinstance(message, _OneAnswer) and message.request_id in self._answers:
             self._answers[message.request_id].put_nowait(message)
 

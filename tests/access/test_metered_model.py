@@ -115,6 +115,34 @@ async def test_a_client_that_leaves_has_used_what_it_saw(meter: RequestMeter, me
     assert meter.stage == "answering"
 
 
+@pytest.mark.parametrize(
+    ("more", "num_tokens"),
+    [((), 0), ((Delta("the prompt", num_tokens=0),), 0), ((Started(5, has_begun=True),), 5)],
+    ids=["waits", "echoes", "begun"],
+)
+@pytest.mark.parametrize("is_cancelled", [True, False], ids=["leaves", "is cancelled"])
+async def test_whoever_goes_before_the_first_token_has_used_what_was_begun(
+    meter: RequestMeter, metrics: Metrics, more: tuple[Step, ...], num_tokens: int, *, is_cancelled: bool
+) -> None:
+    waits = asyncio.Event()
+    model = FakeChatModel(steps=(Started(5), *more, waits))
+    heard: list[object] = []
+
+    async def listen() -> None:
+        async with aclosing(metered(model, metrics).generate(request())) as events:
+            async for event in events:
+                heard.append(event)  # noqa: PERF401  # what was heard before it is cut
+
+    reading = asyncio.create_task(listen())
+    await asyncio.wait_for(model.begun.wait(), timeout=5)
+    meter.cancel() if is_cancelled else reading.cancel()
+
+    with pytest.raises((RequestCancelled, asyncio.CancelledError)):
+        await reading
+    assert heard == [Started(5), *(each for each in more if isinstance(each, Delta))]
+    assert counted(meter) == [("talker", num_tokens, 0, 0)]
+
+
 async def test_encoders_count_too(meter: RequestMeter, metrics: Metrics) -> None:
     embedder, reranker = metered(FakeEmbedder(), metrics), metered(FakeReranker(), metrics, RERANK)
 

@@ -83,9 +83,36 @@ def test_a_prompt_whose_deadline_passed_in_the_queue_was_not_read() -> None:
     call = meter.begin(CHAT, PROMPT)
     meter.note_started(call, Started(5))
 
-    call.note_unread()
+    call.note_dropped()
 
     assert counted(meter) == [("talker", 0, 0, 0)]
+
+
+def test_a_prompt_that_was_being_computed_counts_whoever_drops_it() -> None:
+    meter = RequestMeter()
+    call = meter.begin(CHAT, PROMPT)
+    meter.note_started(call, Started(5))
+    call.note_begun()
+
+    call.note_dropped()
+
+    assert counted(meter) == [("talker", 5, 0, 0)]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_sibling_that_only_waited_takes_nothing_from_the_one_that_ran(*, is_first: bool) -> None:
+    meter = RequestMeter()
+    waiting, running = meter.begin(CHAT, PROMPT), meter.begin(CHAT, PROMPT)
+    for call in (waiting, running):
+        meter.note_started(call, Started(5))
+    if is_first:
+        waiting.note_dropped()
+    running.note_begun()
+    if not is_first:
+        waiting.note_dropped()
+    running.note_dropped()
+
+    assert counted(meter) == [("talker", 5, 0, 0)]
 
 
 def test_times_are_of_the_answer_and_not_of_what_was_asked_before_it() -> None:

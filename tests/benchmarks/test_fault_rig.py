@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.fault_rig import Answer, Row
 from benchmarks.faults import table
-from benchmarks.results import FAULTS, SLOW_SOCKETS, load_results
+from benchmarks.results import DISCONNECTS, FAULTS, SLOW_SOCKETS, load_results
 from benchmarks.slow_sockets import MAX_IDLE_KB, MAX_RATIO, broken
 from benchmarks.slow_sockets import table as socket_table
 from benchmarks.tables import PAGE, refill
@@ -42,10 +42,11 @@ def test_what_did_not_hold_stands_in_the_table() -> None:
 
 
 def test_the_tables_of_the_page_are_what_was_measured() -> None:
-    """When this fails: `python -m benchmarks.faults --table`, or measure slow sockets again."""
+    """When this fails: `python -m benchmarks.faults --table`, the same of `disconnects`, or measure slow sockets."""
     page = PAGE.read_text(encoding="utf-8")
     makers = {
         "faults": lambda: table(load_results(FAULTS)),
+        "disconnects": lambda: table(load_results(DISCONNECTS)),
         "slow-sockets": lambda: socket_table(load_results(SLOW_SOCKETS)),
     }
 

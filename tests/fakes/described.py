@@ -42,6 +42,8 @@ def check(method: str, path: str, status: int, headers: dict[str, str], body: by
     if response is None:
         assert status in UNDESCRIBED or operation is None, f"{method} {path} answered {status}, which is not described"
         return
+    if "$ref" in response:
+        response = document()["components"]["responses"][response["$ref"].rpartition("/")[2]]
     content = response["content"]
     assert media_type in content, f"{method} {path} answered {media_type!r}, which is not described"
     schema = content[media_type].get("schema", {})

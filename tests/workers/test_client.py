@@ -236,6 +236,17 @@ async def test_a_request_that_has_been_begun_or_said_something_is_not_repeated(*
         await task
 
 
+async def test_whoever_listens_hears_once_more_when_a_generation_is_begun() -> None:
+    stage, asked = make_stage(), request()
+    task = await begin(collect(stage, asked))
+    stage.say(asked.request_id, Started(3, queue_ms=1))
+
+    stage.client.dispatch(Begun([asked.request_id, "somebody else"]))
+    stage.say(asked.request_id, END)
+
+    assert await task == [Started(3, queue_ms=1), Started(3, queue_ms=1, has_begun=True), END]
+
+
 async def test_a_request_that_was_in_two_crashes_is_not_tried_again() -> None:
     stage, asked = make_stage(), request()
     task = await begin(collect(stage, asked))

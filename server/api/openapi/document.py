@@ -12,6 +12,7 @@ from pydantic.json_schema import JsonSchemaMode
 from server.api.access import scopes_of
 from server.api.middleware.asker import TIMEOUT_HEADER
 from server.api.model_paths import is_model_path
+from server.api.openapi.body import ErrorBody
 from server.api.openapi.operation import Operation
 from server.api.openapi.operations import OPERATIONS
 
@@ -35,7 +36,7 @@ STATUSES = {
     429: "The key has used up what it may use for now, or the address has sent too many wrong keys.",
     499: "Whoever runs the server has cancelled the request.",
     500: "The data directory cannot be read or written.",
-    503: "The model, or the data directory, cannot answer now; try again later.",
+    503: "The model, the data directory or the server cannot answer now; try again later.",
     504: "It was not answered within its `timeout_s` or `x-request-timeout`.",
     507: "There is no room left for what was sent.",
     529: "The model has too much to do; try again later.",
@@ -43,6 +44,14 @@ STATUSES = {
 
 _KEYED = frozenset({401, 403, 429, 503})
 """What all routes that need a key may answer; 503: while it is not known who has keys."""
+
+_REFUSALS = {
+    400: "The bytes are no HTTP/1.1 request that everybody would read in the same way; the connection ends.",
+    408: "The request did not arrive in time; the connection ends.",
+    414: "The request line is too long; the connection ends.",
+    431: "The headers are too large, or too many; the connection ends.",
+}
+"""What any request may be answered before it gets to a route, always in OpenAI's shape."""
 
 _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key, on servers that have some."},
@@ -92,6 +101,7 @@ def build_document(version: str, operations: Sequence[Operation] = OPERATIONS) -
         "paths": paths,
         "components": {
             "schemas": schemas.definitions,
+            "responses": {str(status): _refusal(text, schemas) for status, text in _REFUSALS.items()},
             "headers": {"request-id": _REQUEST_ID},
             "securitySchemes": _SECURITY_SCHEMES,
         },
@@ -113,6 +123,7 @@ class _Schemas:
             for kind in (each.answer, each.events, each.error_body, each.unready)
             if kind is not None
         ]
+        answers.append(ErrorBody)
         self._requests, accepted = _generate(sorted(requests, key=lambda kind: kind.__name__))
         self._answers, sent = _generate(answers)
         for definition in accepted.values():
@@ -281,18 +292,22 @@ def _event(operation: Operation, schemas: _Schemas) -> JsonSchema:
 
 def _failures(operation: Operation, schemas: _Schemas) -> JsonSchema:
     content = {"application/json": {"schema": schemas.of_answer(operation.error_body)}}
-    failures: JsonSchema = {
-        str(status): {"description": STATUSES[status], "headers": _headers(status), "content": content}
-        for status in sorted(
-            operation.errors
-            | (_KEYED if scopes_of(operation.path) else {403})
-            | (_ASKED if is_model_path(operation.method, operation.path) else frozenset())
-        )
-    }
+    failures: JsonSchema = {str(status): {"$ref": f"#/components/responses/{status}"} for status in _REFUSALS}
+    for status in (
+        operation.errors
+        | (_KEYED if scopes_of(operation.path) else {403})
+        | (_ASKED if is_model_path(operation.method, operation.path) else frozenset())
+    ):
+        failures[str(status)] = {"description": STATUSES[status], "headers": _headers(status), "content": content}
     if operation.unready is not None:
         unready = {"application/json": {"schema": schemas.of_answer(operation.unready)}}
         failures["503"] = {"description": "Not yet.", "headers": _headers(503), "content": unready}
-    return failures
+    return dict(sorted(failures.items()))
+
+
+def _refusal(description: str, schemas: _Schemas) -> JsonSchema:
+    content = {"application/json": {"schema": schemas.of_answer(ErrorBody)}}
+    return {"description": description, "headers": _headers(400), "content": content}
 
 
 def _headers(status: int) -> JsonSchema:

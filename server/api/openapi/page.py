@@ -42,6 +42,7 @@ def build_page(document: JsonSchema) -> str:
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         f"<h1>{title}</h1><p>{_text(info['description'])}</p>"
         '<p>For programs: <a href="/openapi.json">/openapi.json</a></p>'
+        f"<h2>Any request</h2>{_responses(document['components']['responses'])}"
         f"{''.join(_topics(document))}<h2>Schemas</h2>{''.join(_schemas(document))}</body></html>"
     )
 
@@ -63,7 +64,8 @@ def _operation(method: str, path: str, operation: JsonSchema) -> str:
             parts.append(_fields(content["schema"]))
         if "example" in content:
             parts.append(f"<pre>{escape(json.dumps(content['example'], indent=2, ensure_ascii=False))}</pre>")
-    parts.append(_table(("Status", "", "Answer"), (_response(*each) for each in operation["responses"].items())))
+    own = {status: response for status, response in operation["responses"].items() if "$ref" not in response}
+    parts.append(_responses(own))
     head = f"<code>{method.upper()} {escape(path)}</code> {escape(operation['summary'])}"
     return f'<details id="{operation["operationId"]}"><summary>{head}</summary>{"".join(parts)}</details>'
 
@@ -74,6 +76,10 @@ def _parameters(parameters: Iterable[JsonSchema]) -> str:
         for each in parameters
     ]
     return _table(("Parameter", "", "Type", ""), rows) if rows else ""
+
+
+def _responses(responses: JsonSchema) -> str:
+    return _table(("Status", "", "Answer"), (_response(*each) for each in responses.items()))
 
 
 def _response(status: str, response: JsonSchema) -> tuple[str, ...]:

@@ -105,13 +105,21 @@ SERVER = (
         answer=LogLines,
         errors=frozenset({400, 404}),
     ),
-    Operation(method="GET", path="/version", topic="server", summary="Tell Hearth's version", answer=Version),
+    Operation(
+        method="GET",
+        path="/version",
+        topic="server",
+        summary="Tell Hearth's version",
+        answer=Version,
+        errors=frozenset({503}),
+    ),
     Operation(
         method="GET",
         path="/openapi.json",
         topic="server",
         summary="Describe this API, as OpenAPI 3.1",
         answer=dict[str, object],
+        errors=frozenset({503}),
     ),
     Operation(
         method="GET",
@@ -119,5 +127,6 @@ SERVER = (
         topic="server",
         summary="Describe this API as a page",
         media_type="text/html",
+        errors=frozenset({503}),
     ),
 )

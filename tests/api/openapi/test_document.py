@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from server.api.openapi.document import build_document
 from server.api.openapi.operation import Operation
 from server.api.openapi.operations import OPERATIONS
+from server.api.refusal import Refusal
 from server.api.schemas.chat import ChatRequest
 from tests.fakes.described import document
 
@@ -22,6 +23,10 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 def schema_of(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}", "components": document()["components"]}
+
+
+def operations() -> list[dict[str, Any]]:
+    return [operation for methods in document()["paths"].values() for operation in methods.values()]
 
 
 def is_described(body: Any, name: str = "ChatRequest") -> bool:
@@ -105,6 +110,26 @@ def test_what_has_the_same_name_in_a_request_and_an_answer_is_refused() -> None:
 
     with pytest.raises(AssertionError, match="rename one"):
         build_document("", [clash])
+
+
+@pytest.mark.parametrize("status", [400, 408, 414, 431])
+def test_what_is_refused_before_any_route_is_described_on_every_one(status: int) -> None:
+    shared = document()["components"]["responses"][str(status)]
+    validator = Draft202012Validator(
+        {**shared["content"]["application/json"]["schema"], "components": document()["components"]}
+    )
+    head, _, body = Refusal(status, "no").answer().partition(b"\r\n\r\n")
+
+    assert validator.is_valid(json.loads(body)) and b"\r\nx-request-id: " in head
+    for operation in operations():
+        own = operation["responses"][str(status)]
+        assert own == {"$ref": f"#/components/responses/{status}"} or (status == 400 and "content" in own)
+
+
+def test_all_but_health_may_be_refused_while_the_server_stops() -> None:
+    served_to_the_end = {each["operationId"] for each in operations() if "503" not in each["responses"]}
+
+    assert served_to_the_end == {"get_health", "get_health_live", "get_livez"}
 
 
 def test_it_says_what_needs_a_key() -> None:

@@ -53,6 +53,12 @@ def test_it_shows_every_operation_and_needs_no_script_and_no_network() -> None:
     assert all(link.startswith(("#", "/")) for link in page.links)
 
 
+def test_what_any_request_may_be_refused_with_is_told_once() -> None:
+    page = read(build_page(document()))
+
+    assert all(page.text.count(each["description"]) == 1 for each in document()["components"]["responses"].values())
+
+
 def test_every_link_leads_somewhere_once() -> None:
     page = read(build_page(document()))
 
@@ -64,7 +70,8 @@ def test_descriptions_are_text_and_never_markup() -> None:
     schema = {"type": "object", "properties": {"<b>": {"description": "a <script> & `<i>`", "const": "<u>"}}}
     info = {"title": "T", "version": "1", "description": ""}
 
-    page = read(build_page({"info": info, "tags": [], "paths": {}, "components": {"schemas": {"S": schema}}}))
+    components = {"schemas": {"S": schema}, "responses": {}}
+    page = read(build_page({"info": info, "tags": [], "paths": {}, "components": components}))
 
     assert not page.tags & {"b", "script", "i", "u"}
     assert "a <script> & <i>" in page.text
