@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from server.api.attachment import ATTACHMENT_HEADERS, attachment
 from server.api.json_response import JsonResponse
 from server.api.query import list_body, read_query
-from server.api.schemas.files import FileListQuery, FileUpload
+from server.api.schemas.files import FileDeleteQuery, FileListQuery, FileUpload
 from server.api.tenant import tenant_of
 from server.api.upload import Upload
 from server.errors import ObjectNotFound
@@ -58,7 +58,8 @@ class FileEndpoint:
 
     async def delete(self, request: Request) -> Response:
         file_id = request.path_params["file_id"]
-        await self._service.delete(tenant_of(request), file_id)
+        wanted = read_query(request, FileDeleteQuery)
+        await self._service.delete(tenant_of(request), file_id, if_unused=wanted.if_unused)
         return JsonResponse({"id": file_id, "object": "file", "deleted": True})
 
 

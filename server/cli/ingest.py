@@ -89,7 +89,9 @@ class _Run:
         """
         self._counts.clear()
         local = self.folder.scan()
-        plan = make_plan(local, self._sync.stored(), is_pruned=self._is_pruned)
+        # What is stored of a folder that cannot be read now is neither gone nor moved.
+        stored = [each for each in self._sync.stored() if not self.folder.is_unknown(each.path)]
+        plan = make_plan(local, stored, is_pruned=self._is_pruned)
         self._seen.update(local)
         for path, reason in self.folder.unreadable.items():
             self._report(Report(path, "failed", reason))
@@ -100,7 +102,7 @@ class _Run:
         return self._counts["failed"]
 
     def _is_pruned(self, path: str) -> bool:
-        return path not in self.folder.unreadable and (self._prune or path in self._seen)
+        return self._prune or path in self._seen
 
     @contextmanager
     def _bar(self) -> Iterator[None]:

@@ -17,7 +17,9 @@ MAX_PENDING = 200
 FILE_COST_BYTES = 2000
 """What a file costs besides its contents, in bytes that could be embedded meanwhile; for the estimate of the end."""
 
+OK = 200
 NOT_FOUND = 404
+CONFLICT = 409
 
 Ending = Literal["added", "changed", "moved", "removed", "refused", "failed"]
 
@@ -171,13 +173,12 @@ class Sync:
             self._end(pending.stored.path, *_failure(document, cost))
 
     def _remove(self, file_ids: Iterable[str]) -> None:
-        """Delete files, which takes them out of the store."""
+        """Take files out of the store, and delete those that no other store has."""
         for file_id in file_ids:
-            try:
-                self.client.try_request("DELETE", f"/v1/files/{file_id}")
-            except Refused as exc:
-                if exc.status != NOT_FOUND:  # gone is what it should be
-                    raise
+            self.client.try_request("DELETE", f"{self._files()}/{file_id}", expect=(OK, NOT_FOUND))
+            self.client.try_request(
+                "DELETE", f"/v1/files/{file_id}", query={"if_unused": "true"}, expect=(OK, NOT_FOUND, CONFLICT)
+            )
 
     def _end(self, path: str, ending: Ending, cost: float, detail: str) -> None:
         self._progress.num_done += 1

@@ -97,8 +97,15 @@ def _plan_file(plan: Plan, file: LocalFile, versions: list[StoredFile], gone: di
     elif refused := [each for each in same if each.status == "failed" and each.error != RETRIED_ERROR]:
         plan.refused.append(refused[0])
     else:
-        moved = gone.pop(file.sha256, []) if not versions else []
+        moved = _take_moved(gone, file.sha256) if not versions else []
         plan.sent.append(Sending(file, _ids([*versions, *moved]), is_move=bool(moved)))
+
+
+def _take_moved(gone: dict[str, list[StoredFile]], sha256: str) -> list[StoredFile]:
+    """Take what is stored of one path with this content out of `gone`; other paths had copies of it, which stay."""
+    same = gone.get(sha256, [])
+    gone[sha256] = [each for each in same if each.path != same[0].path]
+    return [each for each in same if each.path == same[0].path]
 
 
 def _ids(files: Iterable[StoredFile]) -> tuple[str, ...]:

@@ -154,16 +154,24 @@ def _take_all(source: Path, target: Path) -> None:
 def _take(source: Path, target: Path) -> bool:
     """Link a file that never changes, or copy it; false if it is gone."""
     try:
-        os.link(source, target)
+        if not _link(source, target):
+            shutil.copyfile(source, target)
+            _sync(target)
     except FileNotFoundError:
         return False
+    return True
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Return false where there can be no links."""
+    try:
+        os.link(source, target)
     except FileExistsError:
-        return True
+        pass
     except OSError as exc:
         if exc.errno not in _CANNOT_LINK:
             raise
-        shutil.copyfile(source, target)
-        _sync(target)
+        return False
     return True
 
 

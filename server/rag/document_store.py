@@ -99,9 +99,15 @@ class DocumentStore:
         """List uploads, in the order in which they came. The flag tells whether there are more."""
         return await self._database.read(lambda db: files.select(db, tenant, purpose=purpose, page=page))
 
-    async def delete_file(self, tenant: str, file_id: str) -> list[ChunkChange]:
-        """Forget a file, and take it out of every vector store: one change for each store that it was in."""
-        return await self._database.write(lambda db: files.delete(db, tenant, file_id), use_reserve=True)
+    async def delete_file(self, tenant: str, file_id: str, *, if_unused: bool = False) -> list[ChunkChange]:
+        """Forget a file, and take it out of every vector store: one change for each store that it was in.
+
+        Raises:
+            Conflict: It was to be forgotten `if_unused`, but a store has it.
+        """
+        return await self._database.write(
+            lambda db: files.delete(db, tenant, file_id, if_unused=if_unused), use_reserve=True
+        )
 
     async def file_ids(self) -> set[str]:
         """Ids of all tenants' files: what `FileStore.sweep` may keep."""

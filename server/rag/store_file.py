@@ -41,8 +41,10 @@ MAX_CHUNKS = 500_000
 
 _MAX_PAGES = 200_000  # of a document
 
-_Key = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_CHARACTERS)]
-_Value = Annotated[str, msgspec.Meta(max_length=MAX_VALUE_CHARACTERS)]
+_WITHOUT_NUL = r"^[^\x00]*$"  # as the API wants attributes: to SQLite's JSON a text ends there
+
+_Key = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_CHARACTERS, pattern=_WITHOUT_NUL)]
+_Value = Annotated[str, msgspec.Meta(max_length=MAX_VALUE_CHARACTERS, pattern=_WITHOUT_NUL)]
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 _Time = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 _PageNumber = Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]

@@ -61,7 +61,8 @@ class StoreFileReader:
         """Read the head.
 
         Args:
-            max_text_bytes: Of one document; larger ones are refused.
+            max_text_bytes: Of one document, and again of what its chunks and parents bring besides; larger ones are
+                refused.
 
         Raises:
             InvalidRequest: It is no store file, or none that this version reads. All methods raise it.
@@ -109,8 +110,9 @@ class StoreFileReader:
         _check_chunking(document.chunking)
         if not all(math.isfinite(value) for value in document.attributes.values() if isinstance(value, float)):
             raise _broken("an attribute is no number")
-        text, parents = self._text(), self._parents()
-        rows, vectors = self._chunks()
+        text, words = self._text(), self._room("headings, contexts and column names")
+        parents = self._parents(words)
+        rows, vectors = self._chunks(words)
         chunked = ChunkedDocument(
             parents=tuple(Span(row.start, row.end, row.page, row.heading) for row in parents),
             chunks=tuple(
@@ -144,33 +146,32 @@ class StoreFileReader:
         )
 
     def _text(self) -> str:
-        parts, num_bytes = [], 0
+        parts, room = [], self._room("text")
         for message in self._all(Text):
-            num_bytes += len(message.text.encode())
-            if num_bytes > self._max_text_bytes:
-                raise InvalidRequest(
-                    f"a document in it has more than {self._max_text_bytes} bytes of text, the most that this server "
-                    "takes; see `rag.parser.max_text_mb`",
-                    param="file",
-                )
+            room.take([message.text])
             parts.append(message.text)
         return "".join(parts)
 
-    def _parents(self) -> list[ParentRow]:
+    def _room(self, what: str) -> _Room:
+        return _Room(what, self._max_text_bytes)
+
+    def _parents(self, words: _Room) -> list[ParentRow]:
         rows: list[ParentRow] = []
         for message in self._all(Parents):
+            words.take(row.heading for row in message.rows)
             rows += message.rows
             if len(rows) > MAX_CHUNKS:
                 raise _broken(f"a document has more than {MAX_CHUNKS} parents")
         return rows
 
-    def _chunks(self) -> tuple[list[ChunkRow], Halves]:
+    def _chunks(self, words: _Room) -> tuple[list[ChunkRow], Halves]:
         rows: list[ChunkRow] = []
         vectors: list[bytes] = []
         row_bytes = self.head.dimensions * HALF.itemsize
         for message in self._all(Chunks):
             if len(message.vectors) != len(message.rows) * row_bytes:
                 raise _broken(f"vectors are not of {self.head.dimensions} numbers each")
+            words.take(text for row in message.rows for text in (row.heading, row.context, row.columns))
             rows += message.rows
             vectors.append(message.vectors)
             if len(rows) > MAX_CHUNKS or len(rows) * row_bytes > _MAX_VECTOR_BYTES:
@@ -216,6 +217,24 @@ class StoreFileReader:
             raise _broken("its digest does not fit its content")
         self._digest.update(head + content)
         return message
+
+
+class _Room:
+    """Counts the bytes of what a document has of something, which is held in memory until all of it is read."""
+
+    def __init__(self, what: str, max_bytes: int) -> None:
+        self._what = what
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+
+    def take(self, texts: Iterable[str]) -> None:
+        self._num_bytes += sum(len(text.encode()) for text in texts)
+        if self._num_bytes > self._max_bytes:
+            raise InvalidRequest(
+                f"a document in it has more than {self._max_bytes} bytes of {self._what}, the most that this server "
+                "takes; see `rag.parser.max_text_mb`",
+                param="file",
+            )
 
 
 def _check_chunking(chunking: ChunkingStrategy) -> None:

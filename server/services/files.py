@@ -90,13 +90,21 @@ class FileService:
         record = await library.documents.file(tenant, file_id)
         return record, library.files.path(file_id)
 
-    async def delete(self, tenant: str, file_id: str) -> None:
-        """Delete a file, and take it out of every vector store. Raises ObjectNotFound."""
-        await uninterrupted(self._delete(tenant, file_id))
+    async def delete(self, tenant: str, file_id: str, *, if_unused: bool = False) -> None:
+        """Delete a file, and take it out of every vector store.
 
-    async def _delete(self, tenant: str, file_id: str) -> None:
+        Args:
+            if_unused: Only if no store has it.
+
+        Raises:
+            ObjectNotFound: There is no such file.
+            Conflict: A store has it, and it should be unused.
+        """
+        await uninterrupted(self._delete(tenant, file_id, if_unused=if_unused))
+
+    async def _delete(self, tenant: str, file_id: str, *, if_unused: bool) -> None:
         library = self._door.library
-        for change in await library.documents.delete_file(tenant, file_id):
+        for change in await library.documents.delete_file(tenant, file_id, if_unused=if_unused):
             library.shelf.apply(change)
         library.ingestion.cancel(lambda document: document.file_id == file_id)
         await library.files.delete(file_id)

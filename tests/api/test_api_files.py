@@ -126,6 +126,26 @@ async def test_delete_confirms_the_id(client: httpx.AsyncClient, stack: Stack) -
     assert stack.files.deleted == ["file-1"]
 
 
+async def test_a_file_that_is_in_use_is_deleted_only_by_who_wants_it_all_the_same(
+    client: httpx.AsyncClient, stack: Stack
+) -> None:
+    stack.files.used = {"file-1"}
+
+    refused = await client.delete("/v1/files/file-1?if_unused=true")
+    assert (refused.status_code, refused.json()["error"]["code"], stack.files.deleted) == (409, "conflict", [])
+
+    await client.delete("/v1/files/file-1?if_unused=false")
+    assert stack.files.deleted == ["file-1"]
+
+
+@pytest.mark.parametrize("query", ["if_unused=maybe", "if_unused=1", "if_used=true"])
+async def test_a_wrong_query_deletes_nothing(client: httpx.AsyncClient, stack: Stack, query: str) -> None:
+    response = await client.delete(f"/v1/files/file-1?{query}")
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, query.partition("=")[0])
+    assert stack.files.deleted == []
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/content"), ("DELETE", "")])
 async def test_an_unknown_file_is_not_found(client: httpx.AsyncClient, method: str, path: str) -> None:
     response = await client.request(method, f"/v1/files/file-0{path}")

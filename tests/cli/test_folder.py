@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -71,6 +72,67 @@ def test_a_file_that_cannot_be_read_is_told_and_not_taken_for_gone(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(folder_module, "_read", refuse)
+    folder = Folder(tmp_path)
+
+    assert folder.scan() == {}
+    assert folder.unreadable == {"a.txt": "Permission denied"}
+
+
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, folder: Path, code: int = errno.EACCES) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path) == folder:
+            raise OSError(code, os.strerror(code), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_nothing_is_known_of_what_lies_below_a_folder_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    (tmp_path / "shut").mkdir()
+    (tmp_path / "open.txt").write_text("x")
+    refuse_to_list(monkeypatch, tmp_path / "shut", code)
+    folder = Folder(tmp_path)
+
+    assert list(folder.scan()) == ["open.txt"]
+    assert folder.unreadable == {"shut": os.strerror(code)}
+    assert folder.is_unknown("shut/a.txt") and folder.is_unknown("shut/below/a.txt")
+    assert not any(folder.is_unknown(path) for path in ("open.txt", "gone.txt", "shut.txt", "shutter/a.txt"))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOENT])
+def test_nothing_is_known_when_the_root_cannot_be_read_or_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    refuse_to_list(monkeypatch, tmp_path, code)
+    folder = Folder(tmp_path)
+
+    assert folder.scan() == {}
+    assert folder.unreadable == {".": os.strerror(code)}
+    assert folder.is_unknown("a.txt") and folder.is_unknown("b/a.txt")
+
+
+def test_a_folder_that_goes_during_the_scan_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    refuse_to_list(monkeypatch, tmp_path / "gone", errno.ENOENT)
+    folder = Folder(tmp_path)
+
+    assert (folder.scan(), folder.unreadable) == ({}, {})
+    assert not folder.is_unknown("gone/a.txt")
+
+
+def test_a_file_that_can_be_listed_but_not_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that may be read, but not entered."""
+    (tmp_path / "a.txt").write_text("x")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", refuse)
     folder = Folder(tmp_path)
 
     assert folder.scan() == {}

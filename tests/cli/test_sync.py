@@ -16,6 +16,8 @@ from server.cli.interrupt import Interrupt
 from server.cli.sync import Report, Sync
 from server.cli.sync_plan import Plan, Sending, StoredFile
 
+FILES = "/v1/vector_stores/vs_1/files"
+
 
 @dataclass
 class FakeServer:
@@ -25,11 +27,13 @@ class FakeServer:
         requests: Method and path of each, in order.
         endings: Status and error code of documents by file name; others complete.
         refused: HTTP status by file name, for the upload.
+        used: Ids of files that another store has.
     """
 
     patience: int = 1
     endings: dict[str, tuple[str, str]] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -42,13 +46,23 @@ class FakeServer:
         self.names[file_id] = filename
         return {"id": file_id, "x": {"sha256": hashlib.sha256(file.read()).hexdigest()}}
 
-    def try_request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        self.requests.append(f"{method} {path}")
+    def try_request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        expect: tuple[int, ...] = (200,),
+    ) -> dict[str, Any]:
+        self.requests.append(" ".join([method, path, *(f"{name}={value}" for name, value in (query or {}).items())]))
+        file_id = path.rpartition("/")[2]
         if method == "POST" and body is not None:
             self.attributes[body["file_id"]] = body["attributes"]
+        if query and file_id in self.used and 409 not in expect:
+            raise Refused("another store has it", status=409)
         if method != "GET":
             return {}
-        file_id = path.rpartition("/")[2]
         status, code = self.endings.get(self.names[file_id], ("completed", ""))
         error = {"code": code, "message": "as the test says"} if code else None
         return {"id": file_id, "status": status, "last_error": error, "x": {"num_chunks": 2}}
@@ -105,7 +119,7 @@ def test_the_old_version_goes_when_the_new_one_is_searchable(run: Run) -> None:
     run.sync.run(Plan(sent=[run.sending("a.md", "old"), run.sending("b.md", "older", is_move=True)]))
 
     assert [report.ending for report in run.reports] == ["changed", "moved"]
-    assert run.server.requests.index("DELETE /v1/files/old") > run.server.requests.index("LIST")
+    assert run.server.requests.index(f"DELETE {FILES}/old") > run.server.requests.index("LIST")
 
 
 def test_the_old_version_stays_when_the_new_one_fails(run: Run) -> None:
@@ -162,8 +176,22 @@ def test_what_was_sent_before_is_waited_for_and_what_is_pruned_is_removed(run: R
     run.sync.run(Plan(waited_for=[(waiting, ("old",))], removed=[pruned]))
 
     assert run.reports == [Report("d.md", "removed"), Report("c.md", "added", "2 chunks")]
-    assert run.server.requests[0] == "DELETE /v1/files/file-8"
-    assert run.server.requests[-1] == "DELETE /v1/files/old"
+    assert run.server.requests[0] == f"DELETE {FILES}/file-8"
+    assert run.server.requests[-1] == "DELETE /v1/files/old if_unused=true"
+
+
+def test_what_is_removed_leaves_this_store_and_stays_where_another_has_it(run: Run) -> None:
+    run.server.used = {"file-8"}
+    gone = [StoredFile(file_id, "a.md", "1", "completed") for file_id in ("file-8", "file-9")]
+
+    run.sync.run(Plan(removed=gone))
+
+    assert run.server.requests == [
+        f"DELETE {FILES}/file-8",
+        "DELETE /v1/files/file-8 if_unused=true",
+        f"DELETE {FILES}/file-9",
+        "DELETE /v1/files/file-9 if_unused=true",
+    ]
 
 
 def test_after_an_interrupt_nothing_more_is_sent(run: Run) -> None:

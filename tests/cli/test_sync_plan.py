@@ -51,6 +51,26 @@ def test_a_copy_is_no_move() -> None:
     assert (sending.file.path, sending.replaced) == ("b", ())
 
 
+def test_of_equal_files_that_are_gone_one_has_moved() -> None:
+    """The others were copies, which go only with prune."""
+    documents = (stored("a", "1"), stored("b", "1"))
+
+    [sending] = plan(local(c="1"), *documents).sent
+    assert (sending.replaced, sending.is_move) == (("file-a-1-completed",), True)
+    assert plan(local(c="1"), *documents).removed == []
+    assert plan(local(c="1"), *documents, prune=True).removed == [stored("b", "1")]
+    assert [each.replaced for each in plan(local(c="1", d="1"), *documents).sent] == [
+        ("file-a-1-completed",),
+        ("file-b-1-completed",),
+    ]
+
+
+def test_a_renamed_file_takes_the_leftovers_of_its_old_name_along() -> None:
+    [sending] = plan(local(b="1"), stored("a", "1", id_="x"), stored("a", "1", id_="y")).sent
+
+    assert sending.replaced == ("x", "y")
+
+
 def test_what_the_folder_has_no_more_goes_only_with_prune() -> None:
     assert plan({}, stored("a", "1")).removed == []
     assert plan({}, stored("a", "1"), prune=True).removed == [stored("a", "1")]

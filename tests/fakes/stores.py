@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from server.errors import HearthError, ObjectNotFound, RequestTooLarge
+from server.errors import Conflict, HearthError, ObjectNotFound, RequestTooLarge
 from server.rag.documents import (
     Attributes,
     BatchRecord,
@@ -70,6 +70,7 @@ class FakeFileService:
         contents: Of each upload that was complete and well described.
         largest_chunk: In bytes, of all uploads.
         folder: Where `content` finds files, each under its id.
+        used: Ids of files that a vector store has.
     """
 
     folder: Path = Path("nowhere")
@@ -78,6 +79,7 @@ class FakeFileService:
     details: list[UploadDetails] = field(default_factory=list)
     pages: list[tuple[str | None, Page]] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
     records: list[FileRecord] = field(default_factory=lambda: [FILE])
     has_more: bool = False
     largest_chunk: int = 0
@@ -117,7 +119,9 @@ class FakeFileService:
     async def content(self, tenant: str, file_id: str) -> tuple[FileRecord, Path]:
         return await self.get(tenant, file_id), self.folder / file_id
 
-    async def delete(self, tenant: str, file_id: str) -> None:
+    async def delete(self, tenant: str, file_id: str, *, if_unused: bool = False) -> None:
+        if if_unused and file_id in self.used:
+            raise Conflict(f"file {file_id!r} is in a vector store")
         self.deleted.append((await self.get(tenant, file_id)).id)
 
 

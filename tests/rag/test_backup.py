@@ -203,6 +203,28 @@ def test_a_file_that_is_deleted_during_the_backup_is_in_it_if_the_database_still
     assert back_up(data, tmp_path / "backup").num_files == 2
 
 
+def test_a_file_that_is_deleted_just_before_it_is_copied_is_not_in_the_backup(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copyfile = shutil.copyfile
+
+    def delete_and_copy(source: Path, target: Path) -> Path:
+        if source.name == "file-1":
+            with closing(sqlite3.connect(data / "hearth.sqlite", isolation_level=None)) as db:
+                db.execute("DELETE FROM files WHERE id = 'file-1'")
+            source.unlink()
+        return copyfile(source, target)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(shutil, "copyfile", delete_and_copy)
+
+    assert back_up(data, tmp_path / "backup").num_files == 1
+    assert names(tmp_path / "backup" / "files") == {"file-2"}
+
+
 async def test_half_an_import_is_left_out(tmp_path: Path) -> None:
     async with open_rig(tmp_path / "data") as rig:
         await fill(rig, "apples")

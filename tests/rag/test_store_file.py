@@ -119,10 +119,11 @@ def documents(draw: st.DrawFn) -> StoredDocument:
         for place, span in enumerate(parents)
     )
     angles = np.array(draw(st.lists(st.floats(0, 7), min_size=len(chunks), max_size=len(chunks))))
-    values = st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+    words = TEXT.map(lambda word: word.replace("\0", "0"))
+    values = st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | words
     return dataclasses.replace(
         DOCUMENT,
-        attributes=draw(st.dictionaries(TEXT.map(lambda key: key[:64]), values, max_size=3)),
+        attributes=draw(st.dictionaries(words.map(lambda key: key[:64]), values, max_size=3)),
         text=text,
         chunked=ChunkedDocument(parents, chunks),
         vectors=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16),
@@ -212,6 +213,7 @@ HOSTILE: dict[str, Change] = {
     "a number for a name": of("head", name=7),
     "metadata that are no texts": of("head", metadata={"a": 1}),
     "too many metadata": of("head", metadata={str(n): "x" for n in range(17)}),
+    "metadata with a NUL": of("head", metadata={"a": "x\0y"}),
     "an unknown field": of("head", tenant="eve"),
     "no dimensions": of("head", dimensions=0),
     "dimensions beyond all models": of("head", dimensions=1 << 40),
@@ -221,6 +223,9 @@ HOSTILE: dict[str, Change] = {
     "a strategy that nobody knows": of("document", chunking={"kind": "magic"}),
     "attributes in lists": of("document", attributes={"a": [1]}),
     "an attribute that is no number": of("document", attributes={"a": float("nan")}),
+    "an attribute with a NUL": of("document", attributes={"a": "x\0y"}),
+    "an attribute that ends in a NUL": of("document", attributes={"a": "x\0\n"}),
+    "an attribute whose name has a NUL": of("document", attributes={"a\0": 1}),
     "a digest that is none": of("document", sha256="../../etc/passwd"),
     "a file of negative length": of("document", num_bytes=-1),
     "a nameless file": of("document", filename="../.."),
@@ -310,6 +315,26 @@ def test_a_text_that_is_too_long_for_this_server_is_refused() -> None:
 
     with pytest.raises(InvalidRequest, match=r"more than 12 bytes of text.*rag.parser.max_text_mb"):
         list(reader.documents())
+
+
+def test_headings_contexts_and_columns_of_a_document_are_bounded_together() -> None:
+    """Each is short, but there may be half a million: here, 5 bytes twice, 10, and 15."""
+
+    def document(max_text_bytes: int) -> StoredDocument:
+        content = io.BytesIO(written((DOCUMENT, b"")))
+        return next(StoreFileReader(content, max_text_bytes=max_text_bytes).documents())
+
+    assert_same(document(35), DOCUMENT)
+    with pytest.raises(InvalidRequest, match=r"more than 34 bytes of headings, contexts.*rag.parser.max_text_mb"):
+        document(34)
+
+
+def test_attributes_of_several_lines_are_read() -> None:
+    document = dataclasses.replace(DOCUMENT, attributes={"a\n": "\nb\n\n"})
+
+    [(found, _)] = read(written((document, b"")))
+
+    assert found.attributes == {"a\n": "\nb\n\n"}
 
 
 def test_a_name_is_made_harmless() -> None:

@@ -80,6 +80,32 @@ async def test_responses_past_their_time_are_gone(tmp_path: Path) -> None:
             await rig.library.responses.get(TENANT, "resp_1")
 
 
+async def test_a_file_that_cannot_be_removed_keeps_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_rig(tmp_path) as rig:
+        for text in ("apples", "pears"):
+            await rig.add_file(text, expires_at=100)
+        response = StoredResponse(id="resp_1", previous_id=None, created_at=1, body="{}", inputs=(), outputs=())
+        await rig.library.responses.add(TENANT, response)
+        delete = rig.library.files.delete
+
+        async def refuse_the_first(file_id: str) -> None:
+            if file_id == "file-1":
+                raise StorageError("an I/O error")
+            await delete(file_id)
+
+        monkeypatch.setattr(rig.library.files, "delete", refuse_the_first)
+
+        await expire(rig.library, now=int(time.time()) + 1 + RETENTION_S)
+
+        assert [path.name for path in (tmp_path / "files").iterdir()] == ["file-1"]
+        assert await rig.documents.file_ids() == set()
+        assert "bytes of an expired file stay" in caplog.text
+        with pytest.raises(ObjectNotFound):
+            await rig.library.responses.get(TENANT, "resp_1")
+
+
 async def test_it_goes_on_whatever_happens(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     errors: list[Exception] = [StorageError("the disk is full"), RuntimeError("a bug")]
     has_worked = asyncio.Event()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import InvalidRequest, ObjectNotFound, RequestTooLarge, StorageError, StorageUnavailable
+from server.errors import Conflict, InvalidRequest, ObjectNotFound, RequestTooLarge, StorageError, StorageUnavailable
 from server.services.files import FileService, UploadDetails
 from server.services.library import LibraryDoor
 from server.services.vector_stores import VectorStoreService
@@ -121,6 +121,25 @@ async def test_a_deleted_file_is_gone_from_vector_stores_too(
 
     assert (await stores.get(TENANT, store.id)).counts.total == 0
     assert files_in(tmp_path) == []
+    with pytest.raises(ObjectNotFound):
+        await service.get(TENANT, record.id)
+
+
+async def test_a_file_is_deleted_if_unused_only_when_no_store_has_it(
+    service: FileService, door: LibraryDoor, rig: Rig
+) -> None:
+    record = await service.upload(TENANT, chunks(b"some text"), details)
+    stores = VectorStoreService(door, rig.models)
+    first, second = [await stores.create(TENANT, file_ids=[record.id]) for _ in range(2)]
+    await jobs_done()
+
+    await stores.remove_document(TENANT, first.id, record.id)
+    with pytest.raises(Conflict, match=f"is in vector store '{second.id}'"):
+        await service.delete(TENANT, record.id, if_unused=True)
+    assert (await stores.get(TENANT, second.id)).counts.completed == 1
+
+    await stores.delete(TENANT, second.id)  # what it held is swept later
+    await service.delete(TENANT, record.id, if_unused=True)
     with pytest.raises(ObjectNotFound):
         await service.get(TENANT, record.id)
 

@@ -18,7 +18,7 @@ from server.api.openapi.store_bodies import (
     VectorStoreList,
 )
 from server.api.schemas.evaluation import EvaluationRequest
-from server.api.schemas.files import FileListQuery, FileUpload
+from server.api.schemas.files import FileDeleteQuery, FileListQuery, FileUpload
 from server.api.schemas.vector_stores import (
     BatchCreate,
     DocumentCreate,
@@ -64,8 +64,9 @@ FILES = (
         path="/v1/files/{file_id}",
         topic="files",
         summary="Delete a file, and take it out of every vector store",
+        query=FileDeleteQuery,
         answer=Deleted,
-        errors=WRITES,
+        errors=WRITES | {400, 409},
     ),
     Operation(
         method="GET",

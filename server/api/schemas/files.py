@@ -1,4 +1,4 @@
-"""The form of an upload and the query of the list of files, OpenAI's."""
+"""The form of an upload and the queries of files: OpenAI's, with `if_unused` besides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.api.schemas.wire import TextInteger, WireModel
+from server.api.schemas.wire import TextFlag, TextInteger, WireModel
 
 Order = Literal["asc", "desc"]
 FilePurpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
@@ -24,6 +24,13 @@ class FileUpload(WireModel):
 
     purpose: FilePurpose
     expires_after: FileExpiry | None = None
+
+
+class FileDeleteQuery(WireModel):
+    """`DELETE /v1/files/{file_id}`."""
+
+    if_unused: TextFlag = False
+    """only if no vector store has the file"""
 
 
 class FileListQuery(WireModel):

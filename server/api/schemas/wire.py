@@ -31,6 +31,14 @@ def _read_integer(value: Any) -> Any:
 TextInteger = Annotated[int, BeforeValidator(_read_integer)]
 """An integer in a query string or a form, where all values are texts."""
 
+
+def _read_flag(value: Any) -> Any:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+TextFlag = Annotated[bool, BeforeValidator(_read_flag)]
+"""A boolean in a query string."""
+
 MAX_FIELDS = 256
 """Fields of one object. Each unknown one costs an error of its own, so a flood of them is refused at once."""
 

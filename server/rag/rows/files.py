@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import asdict
 
-from server.errors import ObjectNotFound
+from server.errors import Conflict, ObjectNotFound
 from server.rag.documents import ChunkChange, FileRecord
 from server.rag.paging import Page
 from server.rag.rows import documents, lists, named, stores
@@ -48,15 +48,19 @@ def contents(db: sqlite3.Connection) -> dict[str, tuple[int, str]]:
     return {file_id: (num_bytes, sha256) for file_id, num_bytes, sha256 in rows}
 
 
-def delete(db: sqlite3.Connection, tenant: str, file_id: str) -> list[ChunkChange]:
+def delete(db: sqlite3.Connection, tenant: str, file_id: str, *, if_unused: bool = False) -> list[ChunkChange]:
+    """Raises Conflict for a file that is in a store, if it is to be deleted only `if_unused`."""
     file_row = _row(db, tenant, file_id)["row_id"]
     found = db.execute(
-        "SELECT d.store_row, d.id, s.tenant FROM documents AS d JOIN vector_stores AS s ON s.row_id = d.store_row "
-        "WHERE d.file_row = ?",
+        "SELECT d.store_row, d.id, s.id, s.tenant FROM documents AS d "
+        "JOIN vector_stores AS s ON s.row_id = d.store_row WHERE d.file_row = ?",
         (file_row,),
     ).fetchall()
+    users = [store_id for _, _, store_id, owner in found if owner != stores.NOBODY]
+    if if_unused and users:
+        raise Conflict(f"file {file_id!r} is in vector store {users[0]!r}; take it out, or leave if_unused out")
     removed = [
-        (documents.remove_row(db, store_row, document_id, file_id), owner) for store_row, document_id, owner in found
+        (documents.remove_row(db, store_row, document_id, file_id), owner) for store_row, document_id, _, owner in found
     ]
     changes = [change for change, owner in removed if owner != stores.NOBODY]
     db.execute("DELETE FROM files WHERE row_id = ?", (file_row,))
