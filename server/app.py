@@ -171,8 +171,10 @@ def make_tracing(settings: ServerSettings) -> Tracing | None:
 
 def make_residency(settings: ServerSettings, weights: WeightsStore) -> Residency:
     """What decides which models are in memory, by what they need and what there is."""
+    estimate = memory_estimator(settings)
+    ask = partial(estimate, asks_llama_cpp=True)
     return Residency(
-        MemoryNeeds(weights, Footprints(footprint_folder()), memory_estimator(settings)),
+        MemoryNeeds(weights, Footprints(footprint_folder()), estimate, ask=ask),
         budget_mb=settings.memory_budget_mb,
         default_ttl_s=settings.model_ttl_s,
         free_vram=vram_reader(),

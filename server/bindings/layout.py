@@ -48,7 +48,7 @@ class Layout:
     output: int
 
 
-def ask_layout(ask: LayoutAsk, *, environ: dict[str, str], timeout_s: float = 120.0) -> Layout:
+def ask_layout(ask: LayoutAsk, *, environ: dict[str, str], timeout_s: float = 30.0) -> Layout:
     """Ask in a child. Blocks for half a second, on a machine with GPUs for some.
 
     Args:

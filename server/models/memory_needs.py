@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,8 @@ from server.errors import HearthError
 from server.models.footprints import Footprint, Footprints
 from server.models.memory_plan import Memory
 from server.models.weights import WeightsStore
+
+logger = logging.getLogger(__name__)
 
 WORTH_REMEMBERING = 1.05
 """A model that takes no more than so many times what was remembered is not written down again."""
@@ -52,18 +55,35 @@ class MemoryNeed:
 
 
 class MemoryNeeds:
-    """Finds what models need. Reads files: call it on a thread."""
+    """Finds what models need. Reads files: call it on a thread.
 
-    def __init__(self, weights: WeightsStore, footprints: Footprints, estimate: MemoryEstimator) -> None:
+    Args:
+        ask: Estimates models that were never measured; may take a second or some. Where it fails, `estimate` stands in.
+    """
+
+    def __init__(
+        self,
+        weights: WeightsStore,
+        footprints: Footprints,
+        estimate: MemoryEstimator,
+        *,
+        ask: MemoryEstimator | None = None,
+    ) -> None:
         self._weights = weights
         self._footprints = footprints
         self._estimate = estimate
+        self._ask = ask
 
     def find(self, config: ModelConfig) -> MemoryNeed:
         path = self._weights.path_of(config)
         measured = self._footprints.find(config, path)
         if path is not None and not path.exists():
             return MemoryNeed(None, measured)
+        if measured is None and self._ask is not None:
+            try:
+                return MemoryNeed(self._ask(config, path), None)
+            except HearthError as exc:
+                logger.info("memory is estimated by rule", extra={"model": config.id, "reason": exc.message})
         try:
             return MemoryNeed(self._estimate(config, path), measured)
         except HearthError as exc:

@@ -99,7 +99,9 @@ def plan_room(need: Memory, budget: Memory, residents: Sequence[Resident]) -> Pl
 
 
 def refusal(model_id: str, need: Memory, plan: Plan) -> str:
-    """Say with numbers why a model is not loaded, and what to do."""
+    """Say with numbers why a model is not loaded yet, and what to do."""
+    if plan.outcome == "fits":
+        return f"model {model_id!r} needs {need}; whether there is so much is seen when others have loaded or left"
     gone = ", ".join(repr(each.model_id) for each in plan.evicted)
     there = f"{_not_negative(plan.free)} free" + (f" after evicting {gone}" if gone else "")
     text = f"model {model_id!r} needs {need}, but there is {there}"

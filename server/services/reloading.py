@@ -2,7 +2,8 @@
 
 The file is checked as a whole first: one that is wrong changes nothing. Models that did not change go on as they are.
 Of one that did, the new worker loads while the old one serves, and takes over when it is ready; if it cannot be loaded,
-the old one goes on. Where memory does not suffice for both, requests wait while the one makes room for the other.
+the old one goes on. Where memory does not suffice for both, requests wait while the one makes room for the other; where
+it would not suffice for the new one alone, the old one goes on.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from server.workers.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
+GIVEN_UP = "it was not loaded to the end: models.yaml was reloaded again, or the server is stopping"
+
 
 @dataclass
 class ReloadReport:
@@ -34,7 +37,7 @@ class ReloadReport:
     Attributes:
         replaced: Another worker serves them, or will when they are asked for.
         updated: Names, descriptions, sampling defaults and the like changed; the worker is the same.
-        failed: New or changed models that cannot be loaded, and why.
+        failed: New or changed models that cannot be loaded, or find no room, and why.
         kept: Of those, the ones that go on as they were.
         needs_restart: Settings that changed in the file, and stay as they are until the server is started anew.
     """
@@ -73,6 +76,7 @@ class Reloading:
         offer: Callable[[ModelConfig, WorkerClient], ServedModel] = lambda _config, client: client,
     ) -> None:
         self._config = config
+        self._wanted = config
         self._read = read
         self._registry = registry
         self._supervisor = supervisor
@@ -81,32 +85,53 @@ class Reloading:
         self._on_rag = on_rag
         self._offer = offer
         self._is_closed = False
+        self._reading = asyncio.Lock()  # so that what was read last is what is wanted
         self._one_at_a_time = asyncio.Lock()
+        self._is_overtaken = asyncio.Event()
+        self._turns: set[asyncio.Task[ReloadReport]] = set()
 
     async def reload(self) -> ReloadReport:
         """Read models.yaml again and put it in force; return when every model has got where it was to go.
 
-        Cancelled, it stops waiting for models that load. Called meanwhile, it waits for its turn.
+        Cancelled, it goes on all the same. Called meanwhile, it waits for its turn; if the file is another one by then,
+        the reload before it waits no longer for models that load.
 
         Raises:
             InvalidRequest: The file is wrong; nothing has changed. The message has a line for each problem.
             ModelUnavailable: The server is stopping.
         """
-        async with self._one_at_a_time:
-            if self._is_closed:
-                raise ModelUnavailable("models.yaml is not reloaded: the server is stopping")
+        await self._read_again()
+        turn = asyncio.create_task(self._take_turn(), name="reload of models.yaml")
+        self._turns.add(turn)
+        turn.add_done_callback(self._turns.discard)
+        return await asyncio.shield(turn)
+
+    def close(self) -> None:
+        """The server is stopping: refuse later reloads, and let one that goes on begin with no further model."""
+        self._is_closed = True
+
+    async def _read_again(self) -> None:
+        async with self._reading:
             try:
                 wanted = await asyncio.to_thread(self._read)
             except ConfigError as exc:
                 logger.error("models.yaml is wrong and stays as it was", extra={"reason": exc.message})
                 raise InvalidRequest(exc.message, code="invalid_config") from exc
-            report = await self._apply(wanted)
+            is_other = wanted != self._wanted
+            if self._one_at_a_time.locked():
+                logger.info("models.yaml was read while a reload runs", extra={"overtakes_it": is_other})
+            if is_other:
+                self._wanted = wanted
+                self._is_overtaken.set()
+
+    async def _take_turn(self) -> ReloadReport:
+        async with self._one_at_a_time:
+            if self._is_closed:
+                raise ModelUnavailable("models.yaml is not reloaded: the server is stopping")
+            self._is_overtaken.clear()
+            report = await self._apply(self._wanted)
             logger.info("models.yaml reloaded", extra=asdict(report))
             return report
-
-    def close(self) -> None:
-        """The server is stopping: refuse later reloads, and let one that goes on begin with no further model."""
-        self._is_closed = True
 
     async def _apply(self, wanted: HearthConfig) -> ReloadReport:
         served = {entry.config.id: entry.config for entry in self._registry.everything.entries}
@@ -122,18 +147,22 @@ class Reloading:
         self._residency.budget_mb = wanted.server.memory_budget_mb
         self._residency.default_ttl_s = wanted.server.model_ttl_s
         leavers = [self._supervisor.keeper(model_id) for model_id in changes.removed]
+        eager = [each for each in changes.relabelled if served[each].lazy and not models[each].lazy]
         newcomers = self._take_over(wanted, changes)
         for keeper in leavers:  # they left the registry just now
             self._supervisor.retire(keeper)
-        for keeper in newcomers:
-            if not keeper.config.lazy:
-                keeper.load()
+        loading = [self._supervisor.keeper(model_id) for model_id in eager]
+        loading += [keeper for keeper in newcomers if not keeper.config.lazy]
+        for keeper in loading:
+            keeper.load()
         for model_id in changes.changed:
-            if self._is_closed:
-                break
-            await self._replace(models[model_id], report)
-        for keeper in newcomers:
-            await self._note_failure(keeper, report)
+            if self._is_closed or self._is_overtaken.is_set():
+                report.failed[model_id] = GIVEN_UP
+                report.kept.append(model_id)
+            else:
+                await self._replace(models[model_id], report)
+        for keeper in loading:
+            await self._note_problem(keeper, report)
         return report
 
     def _take_over(self, wanted: HearthConfig, changes: Changes) -> list[Keeper]:
@@ -163,25 +192,46 @@ class Reloading:
 
     async def _replace(self, model: ModelConfig, report: ReloadReport) -> None:
         old, new = self._supervisor.keeper(model.id), self._supervisor.hire(model, self._spec_of(model))
-        is_serving = old.client.state in ("ready", "loading", "draining")
-        if not is_serving:
-            self._swap(old, new)
+        if old.client.state == "failed" or (old.client.state == "unloaded" and model.lazy):
+            self._swap(old, new)  # nothing serves that could go on, or nothing is to be loaded
             if not model.lazy:
                 new.load()
+            report.replaced.append(model.id)
+            await self._note_problem(new, report)
+        elif problem := await self._load_instead(old, new):
+            report.failed[model.id] = problem
+            report.kept.append(model.id)
         else:
-            new.load()
-            state = await new.client.settled()
-            if state == "failed":
-                report.failed[model.id] = new.client.failure or ""
-                report.kept.append(model.id)
-                self._supervisor.retire(new)
-                return
-            leaving = self._swap(old, new)
-            if state == "unloaded":  # no room beside the old one
-                await asyncio.shield(leaving)
+            report.replaced.append(model.id)
+
+    async def _load_instead(self, old: Keeper, new: Keeper) -> str | None:
+        """Load a model, and have it serve in place of the old one; say why the old one goes on, if it does."""
+        if old.client.state != "unloaded":
+            with self._residency.sparing(old):
                 new.load()
-        report.replaced.append(model.id)
-        await self._note_failure(new, report)
+                problem = await self._problem(new)
+            if new.client.state == "ready":
+                self._swap(old, new)
+                return None
+            if new.client.state != "unloaded":
+                self._supervisor.retire(new)
+                return problem or GIVEN_UP
+        if objection := await self._residency.objection(new, without=old):
+            self._supervisor.retire(new)
+            return objection
+        await asyncio.wait((self._swap(old, new),))
+        new.load()
+        problem = await self._problem(new)
+        if problem and not self._is_closed:
+            await self._bring_back(old.config, new)
+        return problem
+
+    async def _bring_back(self, config: ModelConfig, failed: Keeper) -> None:
+        """Load a model as it was before, in place of what it became."""
+        again = self._supervisor.hire(config, self._spec_of(config))
+        self._swap(failed, again)
+        again.load()
+        await self._problem(again)
 
     def _swap(self, old: Keeper, new: Keeper) -> asyncio.Task[None]:
         """Put one keeper in another one's place; return the task that ends when that one is gone."""
@@ -195,10 +245,24 @@ class Reloading:
     def _entry(self, keeper: Keeper) -> ModelEntry:
         return ModelEntry(keeper.config, self._offer(keeper.config, keeper.client))
 
-    async def _note_failure(self, keeper: Keeper, report: ReloadReport) -> None:
-        """Wait until a model is loaded, if it is being loaded, and say if it is not."""
-        if await keeper.client.settled() == "failed":
-            report.failed[keeper.config.id] = keeper.client.failure or ""
+    async def _note_problem(self, keeper: Keeper, report: ReloadReport) -> None:
+        if problem := await self._problem(keeper):
+            report.failed[keeper.config.id] = problem
+
+    async def _problem(self, keeper: Keeper) -> str | None:
+        """Wait until a model is loaded, if it is being loaded; say why it is not.
+
+        Where another reload overtakes this one, it is not waited for.
+        """
+        client = keeper.client
+        settling = asyncio.create_task(client.settled())
+        overtaking = asyncio.create_task(self._is_overtaken.wait())
+        await asyncio.wait((settling, overtaking), return_when=asyncio.FIRST_COMPLETED)
+        settling.cancel()
+        overtaking.cancel()
+        if client.state == "unloaded":
+            return client.waiting_for  # what it was refused with
+        return client.failure if client.state == "failed" else None
 
 
 def _in_force(old: ServerSettings, new: ServerSettings) -> ServerSettings:

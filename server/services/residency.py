@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from server.config.schema import ModelConfig
@@ -18,6 +18,7 @@ from server.errors import NoRoom
 from server.models.machine_memory import MachineMemory, read_machine_memory
 from server.models.memory_needs import MemoryNeed, MemoryNeeds
 from server.models.memory_plan import Memory, Resident, plan_room, refusal
+from server.types import ModelState
 from server.workers.keeper import Keeper
 from server.workers.process_memory import ProcessMemory, measure_memory
 
@@ -50,6 +51,19 @@ class _Holding:
         self.is_estimated, self.measured_at = False, now
 
 
+@dataclass(frozen=True)
+class _Budget:
+    """What all models together may take.
+
+    Attributes:
+        sure: At least; what is given to models.
+        at_most: With what models may be taking or giving back just now, of which no measuring tells where it is.
+    """
+
+    sure: Memory
+    at_most: Memory
+
+
 class Residency:
     """Admits models to memory.
 
@@ -75,6 +89,7 @@ class Residency:
         self.default_ttl_s = default_ttl_s
         self._free_vram = free_vram
         self._held: dict[Keeper, _Holding] = {}
+        self._spared: set[Keeper] = set()
         self._changed = asyncio.Event()
 
     @asynccontextmanager
@@ -101,6 +116,24 @@ class Residency:
             keeper.client.waiting_for = None
             self._held.pop(keeper, None)
             self._changed.set()
+
+    @contextmanager
+    def sparing(self, keeper: Keeper) -> Iterator[None]:
+        """Meanwhile, this model does not go in favour of another one."""
+        self._spared.add(keeper)
+        try:
+            yield
+        finally:
+            self._spared.discard(keeper)
+            self._changed.set()
+
+    async def objection(self, keeper: Keeper, *, without: Keeper) -> str | None:
+        """Say why a model would find no room now, even if another one had left; None if it would find some."""
+        memory = self._planned(await asyncio.to_thread(self._needs.find, keeper.config))
+        budget = await self._budget()
+        residents = [self._resident(each) for each in self._held if each is not without]
+        plan = plan_room(memory, budget.at_most, residents)
+        return None if plan.outcome == "fits" else refusal(keeper.config.id, memory, plan)
 
     def ttl_s(self, config: ModelConfig) -> float:
         """After how long without a request a model is unloaded; 0: never."""
@@ -130,34 +163,39 @@ class Residency:
 
     async def _make_room(self, keeper: Keeper, need: MemoryNeed) -> Memory:
         """Return what was free before. From the moment of the decision on, the room is taken."""
-        memory = need.memory if self._free_vram else Memory(need.memory.ram)
+        memory = self._planned(need)
         while True:
             self._changed.clear()
             budget = await self._budget()
             residents = {self._resident(each): each for each in self._held}
-            plan = plan_room(memory, budget, list(residents))
+            plan = plan_room(memory, budget.sure, list(residents))
             if plan.outcome == "fits":
                 self._held[keeper] = _Holding(memory, is_estimated=need.measured is None)
                 keeper.client.waiting_for = None
                 await self._evict([residents[each] for each in plan.evicted], keeper)
                 return plan.free
-            message = refusal(keeper.config.id, memory, plan)
-            if plan.outcome == "never" or keeper.client.num_requests == 0:
-                raise NoRoom(message, may_pass=plan.outcome == "later")
+            best = plan_room(memory, budget.at_most, list(residents))
+            message = refusal(keeper.config.id, memory, best)
+            if best.outcome == "never" or (best.outcome == "later" and keeper.client.num_requests == 0):
+                raise NoRoom(message, may_pass=best.outcome == "later")
             keeper.client.waiting_for = message
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._changed.wait()
 
+    def _planned(self, need: MemoryNeed) -> Memory:
+        return need.memory if self._free_vram else Memory(need.memory.ram)
+
     def _resident(self, keeper: Keeper) -> Resident:
         client = keeper.client
         is_leaving = client.state == "draining"  # whoever needs its room waits for that
+        is_busy = client.state != "ready" or client.num_requests > 0 or keeper in self._spared
         return Resident(
             keeper.config.id,
             self._held[keeper].need,
             last_used=float("-inf") if is_leaving else client.last_used,
-            is_busy=not is_leaving and (client.state != "ready" or client.num_requests > 0),
-            is_pinned=not is_leaving and keeper.config.pinned,
+            is_busy=not is_leaving and is_busy,
+            is_pinned=not is_leaving and keeper.config.pinned and not keeper.is_retired,
         )
 
     async def _evict(self, keepers: Sequence[Keeper], newcomer: Keeper) -> None:
@@ -168,20 +206,27 @@ class Residency:
         if unloadings:
             await asyncio.wait(unloadings)
 
-    async def _budget(self) -> Memory:
-        """What all models together may take."""
-        ram = await self._ram_budget() if self.budget_mb is None else self.budget_mb << 20
-        if self._free_vram is None:
-            return Memory(ram)
-        free = await asyncio.to_thread(self._free_vram)
-        loaded = [holding.need.vram for keeper, holding in self._held.items() if keeper.client.state != "loading"]
-        return Memory(ram, free + sum(loaded))
+    async def _budget(self) -> _Budget:
+        while True:
+            states = self._states()
+            pids = [keeper.pid for keeper in states]
+            ram = self.budget_mb << 20 if self.budget_mb is not None else await asyncio.to_thread(_ram_budget, pids)
+            free_vram = await asyncio.to_thread(self._free_vram) if self._free_vram else 0
+            if states == self._states():
+                break  # else the memory of a model that came or went was counted twice, or not at all
+        sure, in_motion = Memory(ram, free_vram), Memory()
+        for keeper, state in states.items():
+            need = self._held[keeper].need
+            if state == "loading":  # has taken some of it, which is not free any more
+                in_motion += Memory(0, need.vram)
+            else:
+                sure += Memory(0, need.vram)
+            if state == "draining" and self.budget_mb is None:  # its process may be gone, and the memory not yet free
+                in_motion += Memory(need.ram)
+        return _Budget(sure, sure + in_motion)
 
-    async def _ram_budget(self) -> int:
-        machine = await asyncio.to_thread(read_machine_memory)
-        held = await asyncio.to_thread(_measure_all, [keeper.pid for keeper in self._held])
-        # What files are mapped is available still, as the kernel counts it; the rest of what workers hold is not.
-        return automatic_budget(machine, sum(each.private for each in held))
+    def _states(self) -> dict[Keeper, ModelState]:
+        return {keeper: keeper.client.state for keeper in self._held}
 
     # ---- measuring
 
@@ -201,6 +246,13 @@ class Residency:
             keeper.client.memory_bytes = found.total
             load_s = keeper.client.load_took_s
             await asyncio.to_thread(self._needs.remember, keeper.config, memory_bytes=found.total, load_s=load_s)
+
+
+def _ram_budget(pids: Sequence[int | None]) -> int:
+    """What there is for models, where nothing is configured; the processes are those of models."""
+    machine = read_machine_memory()
+    # What files are mapped is available still, as the kernel counts it; the rest of what workers hold is not.
+    return automatic_budget(machine, sum(each.private for each in _measure_all(pids)))
 
 
 def automatic_budget(machine: MachineMemory, held_bytes: int = 0) -> int:

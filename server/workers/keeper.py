@@ -66,6 +66,7 @@ class Keeper:
     Attributes:
         config: The model's. What only the API process looks at may be changed.
         client: The model as services see it; outlives the workers.
+        is_retired: It is leaving for good, or has left.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Keeper:
         self._num_crashes = 0
         self._was_killed_loading = False
         self._is_stopped = False
+        self.is_retired = False
         self.client = WorkerClient(config, limits, request_load=self.load, cpu_split=cpu_split)
 
     @property
@@ -142,6 +144,7 @@ class Keeper:
 
         What has found this model before it left the registry, and comes without an heir, is served until nothing runs.
         """
+        self.is_retired = True
         if heir is not None:
             self.client.hand_over(heir)
         with suppress(TimeoutError):

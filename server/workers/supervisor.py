@@ -98,8 +98,8 @@ class Supervisor:
         return self._keepers[model_id].pid
 
     def readings(self) -> tuple[ModelReading, ...]:
-        """All models and their workers as they are now."""
-        return tuple(keeper.reading() for keeper in self._keepers.values())
+        """All models and their workers as they are now. May be called on any thread."""
+        return tuple(keeper.reading() for keeper in list(self._keepers.values()))
 
     async def stop(self) -> None:
         """End all requests, at once, and then all workers. Called again, waits for the same end."""

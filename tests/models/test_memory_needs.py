@@ -8,7 +8,7 @@ import pytest
 
 from server.config.schema import ModelConfig
 from server.device_needs import DeviceNeed, MemoryEstimate
-from server.errors import WeightsError
+from server.errors import LoadFailed, WeightsError
 from server.models.footprints import Footprint, Footprints
 from server.models.memory_needs import MemoryNeed, MemoryNeeds
 from server.models.memory_plan import Memory
@@ -36,6 +36,29 @@ def test_estimates_serve_until_something_was_measured(needs: MemoryNeeds, model:
 
     assert needs.find(model).memory == Memory(55, 40)
     assert needs.find(model).measured == Footprint(model_id="m", memory_bytes=55, load_s=1.5)
+
+
+def test_who_takes_longer_to_say_is_asked_until_something_was_measured(tmp_path: Path, model: ModelConfig) -> None:
+    asked: list[str] = []
+    answers: list[MemoryEstimate | LoadFailed] = [ESTIMATE, LoadFailed("llama.cpp says nothing")]
+
+    def ask(config: ModelConfig, _weights: Path | None) -> MemoryEstimate:
+        asked.append(config.id)
+        answer = answers.pop(0)
+        if isinstance(answer, LoadFailed):
+            raise answer
+        return answer
+
+    by_rule = MemoryEstimate(needs=(DeviceNeed(device="cpu", weights=70),))
+    store = WeightsStore(tmp_path / "weights", tmp_path / "cache")
+    needs = MemoryNeeds(store, Footprints(tmp_path / "footprints"), lambda *_: by_rule, ask=ask)
+
+    found = [needs.find(model).memory, needs.find(model).memory]
+    needs.remember(model, memory_bytes=55, load_s=1)
+    found.append(needs.find(model).memory)
+
+    assert found == [Memory(60, 40), Memory(70), Memory(55)]
+    assert asked == ["m", "m"]
 
 
 def test_the_most_that_was_ever_taken_counts_and_the_last_load(needs: MemoryNeeds, model: ModelConfig) -> None:

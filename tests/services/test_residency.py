@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -27,18 +28,22 @@ from server.services.residency import Residency, automatic_budget
 from server.types import ModelFacts
 from server.workers.client import WorkerClient
 from server.workers.keeper import Keeper
+from server.workers.process_memory import ProcessMemory
 from tests.fakes.scripted import scripted
 
 MIB = 1 << 20
 
 
 class FakeKeeper:
-    """Takes room and is ready at once; frees its memory when it is told to, and may."""
+    """Takes room and is ready as soon as it may; frees its memory when it is told to, and may."""
 
     def __init__(self, residency: Residency, config: ModelConfig) -> None:
         self.config = config
         self.client = WorkerClient(config, Limits(), request_load=lambda: None)
         self.pid: int | None = None
+        self.is_retired = False
+        self.may_be_ready = asyncio.Event()
+        self.may_be_ready.set()
         self.may_end = asyncio.Event()
         self.may_end.set()
         self._residency = residency
@@ -63,6 +68,7 @@ class FakeKeeper:
         self._over.clear()
         async with self._residency.room(cast(Keeper, self)):
             self.client.note_room()
+            await self.may_be_ready.wait()
             self.client.attach(cast(Any, None), ModelFacts(context_length=1))
             self.pid = os.getpid()
             ready.set()
@@ -264,6 +270,109 @@ async def test_the_memory_of_gpus_is_looked_after_where_somebody_tells_of_it(tmp
     assert (first.client.state, second.client.state) == ("unloaded", "ready")
     blind = Rig(tmp_path, vram={"c": 600})
     await blind.keeper("c", 1).load()
+
+
+@pytest.mark.parametrize("size_mb", [3, 8])  # for an operator, beside the other one; for a request, in its place
+async def test_what_a_model_takes_of_a_gpu_while_it_loads_is_not_counted_twice(tmp_path: Path, size_mb: int) -> None:
+    """It has taken all it needs, and may as well have taken nothing: who comes waits until that is seen."""
+    free_mb = 10
+    rig = Rig(tmp_path, vram={"first": 6, "second": size_mb}, free_vram=lambda: free_mb * MIB)
+    first, second = rig.keeper("first", 1), rig.keeper("second", 1)
+    first.may_be_ready.clear()
+    loading = [asyncio.create_task(first.load())]
+    await until(lambda: first.client._has_room)
+    free_mb = 4
+    if size_mb == 8:
+        second.ask()
+
+    loading.append(asyncio.create_task(second.load()))
+    await until(lambda: second.client.waiting_for is not None)
+    first.may_be_ready.set()
+    await asyncio.gather(*loading)
+
+    assert second.client.state == "ready"
+    assert first.client.state == ("ready" if size_mb == 3 else "unloaded")
+
+
+async def test_a_model_that_leaves_while_memory_is_measured_is_not_lost_sight_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is free was read before its process ended, and what processes hold afterwards."""
+    rig, loop = Rig(tmp_path, budget_mb=None), asyncio.get_running_loop()
+    old, new = rig.keeper("old", 50), rig.keeper("new", 60)
+
+    def read() -> MachineMemory:
+        seen = machine_with(10 if old.pid else 70)
+        if old.client.state == "draining":
+            loop.call_soon_threadsafe(old.may_end.set)
+            while old.client.state == "draining":
+                time.sleep(0.001)
+        return seen
+
+    monkeypatch.setattr(module, "read_machine_memory", lambda: machine_with(70))
+    await old.load()
+    old.may_end.clear()
+    old.unload()
+    monkeypatch.setattr(module, "read_machine_memory", read)
+    monkeypatch.setattr(module, "measure_memory", lambda _pid: ProcessMemory(total=60 * MIB, private=60 * MIB))
+
+    await new.load()
+
+    assert (old.client.state, new.client.state) == ("unloaded", "ready")
+
+
+async def test_a_process_that_ends_holds_nothing_before_its_memory_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path, budget_mb=None)
+    old, new = rig.keeper("old", 50), rig.keeper("new", 60)
+    monkeypatch.setattr(module, "measure_memory", lambda _pid: ProcessMemory())
+    monkeypatch.setattr(
+        module, "read_machine_memory", lambda: machine_with(10 if old.client.state == "draining" else 70)
+    )
+    await old.load()
+    old.may_end.clear()
+    old.unload()
+    new.ask()
+
+    loading = asyncio.create_task(new.load())
+    await until(lambda: new.client.waiting_for is not None)
+    old.may_end.set()
+    await loading
+
+    assert new.client.state == "ready"
+
+
+async def test_whether_a_model_would_fit_if_another_one_left_is_told_without_touching_anybody(rig: Rig) -> None:
+    old, busy = rig.keeper("old", 50, pinned=True), rig.keeper("busy", 30)
+    small, large = rig.keeper("small", 70), rig.keeper("large", 80)
+    for keeper in (old, busy):
+        await keeper.load()
+    busy.ask()
+
+    objections = [
+        await rig.residency.objection(cast(Keeper, each), without=cast(Keeper, old)) for each in (small, large)
+    ]
+
+    assert objections[0] is None
+    assert "'large' needs 80 MiB, but there is 70 MiB free, and 'busy' cannot go" in (objections[1] or "")
+    assert [each.client.state for each in (old, busy)] == ["ready", "ready"]
+
+
+async def test_who_is_spared_stays_although_idle(rig: Rig) -> None:
+    spared, other = rig.keeper("spared", 60), rig.keeper("other", 60)
+    await spared.load()
+
+    with rig.residency.sparing(cast(Keeper, spared)), pytest.raises(NoRoom):
+        await other.load()
+    await other.load()
+
+    assert (spared.client.state, other.client.state) == ("unloaded", "ready")
+
+
+def machine_with(free_mb: int) -> MachineMemory:
+    """A machine that has so much to give to models."""
+    return MachineMemory(total=4 << 30, available=(256 + free_mb) * MIB)
 
 
 def test_what_workers_hold_already_belongs_to_the_budget() -> None:

@@ -18,6 +18,7 @@ from server.config.schema import ModelConfig
 from server.config.script_section import ScriptedError, ScriptRule
 from server.config.server_section import Limits
 from server.errors import DeadlineExceeded, InvalidRequest, ModelUnavailable, WeightsError, WorkerCrashed
+from server.telemetry.metrics import ModelReading
 from server.types import Delta, RenderedPart, TokensPrompt, Urgency
 from server.workers import keeper, watch
 from server.workers.client import WorkerClient
@@ -409,3 +410,21 @@ def test_all_this_works_on_uvloop_too() -> None:
     ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
 
     assert ended.stdout == "served again\n", ended.stderr
+
+
+async def test_models_may_come_while_a_thread_reads_the_others(
+    make_supervisor: MakeSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = make_supervisor()
+    for name in ("a", "b"):
+        supervisor.add(scripted(name), spec_factory(scripted(name)))
+    reading = keeper.Keeper.reading
+
+    def read_slowly(each: keeper.Keeper) -> ModelReading:
+        if each.config.id == "a":
+            supervisor.add(scripted("c"), spec_factory(scripted("c")))
+        return reading(each)
+
+    monkeypatch.setattr(keeper.Keeper, "reading", read_slowly)
+
+    assert len(supervisor.readings()) == 2
