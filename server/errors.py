@@ -225,9 +225,14 @@ class Overloaded(ModelUnavailable):
 
 
 class DeadlineExceeded(ModelUnavailable):
-    """The request was not answered in the time that it allowed."""
+    """The request was not answered in the time that it allowed.
+
+    Attributes:
+        has_begun: The model had begun to compute it; else it has only waited.
+    """
 
     code = "deadline_exceeded"
+    has_begun = False
 
 
 class InternalError(HearthError):

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from server.access.usage_record import RUNNING, ModelUse, UsageRecord
@@ -43,6 +43,7 @@ class _SharedPrompt:
     prompt: Prompt
     num_tokens: int = 0
     num_cached: int | None = None
+    readers: set[ModelCall] = field(default_factory=set)  # that the model has accepted it for
 
 
 class ModelCall:
@@ -86,14 +87,19 @@ class ModelCall:
         self.num_tokens = event.usage.completion_tokens
 
     def note_unread(self) -> None:
-        """The model refused it before it computed anything."""
-        if self._prompt is not None and self.num_tokens == 0:
-            self._tally.prompt_tokens -= self._prompt.num_tokens
-            self._prompt.num_tokens = self.prompt_tokens = 0
+        """The model dropped it before it computed anything of it; a sibling may have read the prompt all the same."""
+        shared = self._prompt
+        assert shared is not None
+        self.prompt_tokens = 0
+        shared.readers.discard(self)
+        if not shared.readers:
+            self._tally.prompt_tokens -= shared.num_tokens
+            shared.num_tokens = 0
 
     def _count_prompt(self, num_tokens: int, num_cached: int | None) -> None:
         shared, tally = self._prompt, self._tally
         assert shared is not None
+        shared.readers.add(self)
         self.prompt_tokens = num_tokens
         longest = max(shared.num_tokens, num_tokens)
         tally.prompt_tokens += longest - shared.num_tokens

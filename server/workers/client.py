@@ -32,6 +32,7 @@ from server.errors import (
     from_code,
 )
 from server.protocols import EmbeddingResult, RerankResult
+from server.token_guess import num_input_tokens, num_prompt_tokens
 from server.types import (
     ChatPrompt,
     Delta,
@@ -53,7 +54,7 @@ from server.types import (
     TokenIds,
     Truncate,
 )
-from server.workers.backlog import MAX_RETRY_AFTER_S, Backlog, Held, num_input_tokens, num_prompt_tokens
+from server.workers.backlog import MAX_RETRY_AFTER_S, Backlog, Held
 from server.workers.channel import ParentChannel
 from server.workers.cpu_split import CpuSplit
 from server.workers.messages import (
@@ -225,7 +226,7 @@ class WorkerClient:
                             break
                         if isinstance(event, HearthError | Failed):
                             is_over = True
-                            raise event if isinstance(event, HearthError) else _error_of(event)
+                            raise event if isinstance(event, HearthError) else self._end_of(request.request_id, event)
                         assert isinstance(event, Started | Delta | Finished)
                         is_over = isinstance(event, Finished)
                         self._note(held, event)
@@ -240,6 +241,12 @@ class WorkerClient:
                     if num_told == 0 or not isinstance(event, Started):
                         num_told += 1
                         yield event
+
+    def _end_of(self, request_id: str, failed: Failed) -> HearthError:
+        error = _error_of(failed)
+        if isinstance(error, DeadlineExceeded):
+            error.has_begun = request_id in self._begun
+        return error
 
     def _note(self, held: Held, event: Started | Delta | Finished) -> None:
         """What an event says about what waits."""

@@ -236,6 +236,21 @@ async def test_a_request_that_has_been_begun_or_said_something_is_not_repeated(*
         await task
 
 
+@pytest.mark.parametrize("has_begun", [True, False])
+async def test_a_late_request_says_whether_it_was_begun(*, has_begun: bool) -> None:
+    stage, asked = make_stage(), request()
+    task = await begin(collect(stage, asked))
+    stage.say(asked.request_id, Started(1))
+    if has_begun:
+        stage.client.dispatch(Begun([asked.request_id]))
+
+    stage.say(asked.request_id, Failed(DeadlineExceeded.code, "too late"))
+
+    with pytest.raises(DeadlineExceeded) as late:
+        await task
+    assert late.value.has_begun == has_begun
+
+
 async def test_a_request_that_was_in_two_crashes_is_not_tried_again() -> None:
     stage, asked = make_stage(), request()
     task = await begin(collect(stage, asked))
