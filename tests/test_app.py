@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -103,10 +104,10 @@ async def test_a_disk_that_was_full_at_the_start_is_tried_again(
 ) -> None:
     errors: list[Exception] = [StorageFull("no room is left"), StorageFull("no room is left")]
 
-    def open_database(path: Path, *migrations: str) -> Database:
+    def open_database(path: Path, *migrations: str, **more: Any) -> Database:
         if errors and path.name == "hearth.sqlite":
             raise errors.pop(0)
-        return REAL_OPEN(path, *migrations)
+        return REAL_OPEN(path, *migrations, **more)
 
     monkeypatch.setattr(Database, "open", open_database)
     monkeypatch.setattr(app, "RETRY_S", 0.01)
@@ -126,9 +127,9 @@ async def test_models_do_not_wait_for_a_data_directory_that_takes_long(
 ) -> None:
     may_open = threading.Event()
 
-    def open_database(path: Path, *migrations: str) -> Database:
+    def open_database(path: Path, *migrations: str, **more: Any) -> Database:
         assert path.name != "hearth.sqlite" or may_open.wait(10)
-        return REAL_OPEN(path, *migrations)
+        return REAL_OPEN(path, *migrations, **more)
 
     monkeypatch.setattr(Database, "open", open_database)
     monkeypatch.setattr(app, "OPENING_S", 0)
@@ -150,9 +151,9 @@ async def test_a_stop_waits_for_a_database_that_is_being_opened(
     may_open = threading.Event()
     closed: list[Database] = []
 
-    def open_database(path: Path, *migrations: str) -> Database:
+    def open_database(path: Path, *migrations: str, **more: Any) -> Database:
         assert path.name != "hearth.sqlite" or may_open.wait(10)
-        return REAL_OPEN(path, *migrations)
+        return REAL_OPEN(path, *migrations, **more)
 
     real_close = Database.close
     monkeypatch.setattr(Database, "open", open_database)
@@ -212,12 +213,12 @@ async def test_keys_that_cannot_be_read_let_nobody_in_but_the_server_lives(tmp_p
 async def test_a_full_disk_is_not_taken_for_lost_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that was only begun has no keys in it."""
 
-    def open_database(path: Path, *migrations: str) -> Database:
+    def open_database(path: Path, *migrations: str, **more: Any) -> Database:
         if path.name == "accounts.sqlite":
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
             raise StorageFull("no room is left")
-        return REAL_OPEN(path, *migrations)
+        return REAL_OPEN(path, *migrations, **more)
 
     monkeypatch.setattr(Database, "open", open_database)
 

@@ -38,6 +38,7 @@ LAYERS = (
         "fair_shares",
         "faults",
         "loadgen",
+        "token_guess",
     ),
     ("types",),
     ("errors",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,16 +57,12 @@ class Accounts:
         keeping = asyncio.create_task(self._keep_open(is_tried))
         trying = asyncio.create_task(is_tried.wait())
         try:
-            await asyncio.wait((keeping, trying), timeout=OPENING_S, return_when=asyncio.FIRST_COMPLETED)
-            if keeping.done():
-                keeping.result()  # raises what is a bug
+            await asyncio.wait((trying,), timeout=OPENING_S)
             yield
         finally:
             trying.cancel()
             keeping.cancel()
             await asyncio.wait((keeping,))
-            if not keeping.cancelled():
-                keeping.result()
 
     async def _keep_open(self, is_tried: asyncio.Event) -> None:
         while True:
@@ -73,8 +70,10 @@ class Accounts:
                 await self._open_and_watch(is_tried)
             except StorageError as exc:
                 logger.error("keys and usage are not available", extra={"reason": exc.message})
-                await self._do_without()
-                is_tried.set()
+            except Exception:  # a bug, which must not make keys good for ever
+                logger.exception("keys and usage are not available")
+            await self._do_without()
+            is_tried.set()
             await asyncio.sleep(RETRY_S)
 
     async def _do_without(self) -> None:
@@ -94,15 +93,30 @@ class Accounts:
             self.ring.replace(())
 
     async def _open_and_watch(self, is_tried: asyncio.Event) -> None:
-        opening = asyncio.create_task(asyncio.to_thread(Database.open, self._path, ACCOUNT_MIGRATIONS))
+        """The keys come first. Usage of years can take long to look through; none is written before that is done."""
+        opening = asyncio.create_task(
+            asyncio.to_thread(Database.open, self._path, ACCOUNT_MIGRATIONS, checked_table=key_store.TABLE)
+        )
+        watching: asyncio.Task[None] | None = None
         try:
-            self._database = await asyncio.shield(opening)
-            await self._read_keys(self._database)
+            database = await asyncio.shield(opening)
+            await self._read_keys(database)
+            watching = asyncio.create_task(self._watch(database))
+            await self._check(database)
+            self._database = database
             is_tried.set()
-            await self._watch(self._database)
+            await watching
         finally:
             self._database = None
+            if watching is not None:
+                watching.cancel()
+                await asyncio.wait((watching,))
             await _close(opening)
+
+    async def _check(self, database: Database) -> None:
+        begun_at = time.monotonic()
+        await database.check()
+        logger.info("keys and usage checked", extra={"duration_s": round(time.monotonic() - begun_at, 3)})
 
     async def _watch(self, database: Database) -> None:
         is_readable = True
@@ -114,6 +128,10 @@ class Accounts:
             except StorageError as exc:
                 if is_readable:
                     logger.warning("keys cannot be read; those known stay as they are", extra={"reason": exc.message})
+                is_readable = False
+            except Exception:  # a bug, which must not make keys good for ever
+                if is_readable:
+                    logger.exception("keys cannot be read; those known stay as they are")
                 is_readable = False
             else:
                 is_readable = True

@@ -10,6 +10,8 @@ from server.access.api_key import ApiKey
 from server.caller import KeyLimits, KeyScope
 from server.errors import ObjectNotFound, StorageError
 
+TABLE = "keys"
+
 _COLUMNS = "id, digest, hint, name, tenant, scopes, models, limits, created_at, expires_at, revoked_at"
 
 _scopes_decoder = msgspec.json.Decoder(frozenset[KeyScope])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Protocol, TypeVar
 
 from server.access.prompt_trace import PromptTrace
@@ -14,6 +14,7 @@ from server.config.schema import ModelConfig
 from server.errors import DeadlineExceeded, RequestCancelled
 from server.protocols import ChatModel, EmbeddingModel, EmbeddingResult, RerankModel, RerankResult
 from server.telemetry.metrics import ModelMetrics
+from server.token_guess import num_input_tokens
 from server.types import (
     ChatPrompt,
     Delta,
@@ -153,7 +154,8 @@ class MeteredModel:
         meter = current_meter()
         call = meter.begin(self._config)
         asked = self._model.embed(inputs, truncate=truncate, prompt=prompt, lane=lane, normalize=normalize)
-        result = await _measured(meter, call, asked)
+        with self._counted_if_cut(call, lambda: (num_input_tokens([each]) for each in inputs)):
+            result = await _measured(meter, call, asked)
         call.note_encoded(result.num_prompt_tokens)
         self._metrics.count_prompt(result.num_prompt_tokens, 0)
         return result
@@ -178,10 +180,29 @@ class MeteredModel:
             max_tokens_per_doc=max_tokens_per_doc,
             timeout_s=timeout_s,
         )
-        result = await _measured(meter, call, asked)
+        with self._counted_if_cut(call, lambda: (num_input_tokens([query, each]) for each in documents)):
+            result = await _measured(meter, call, asked)
         call.note_encoded(result.num_prompt_tokens, result.num_cached_tokens)
         self._metrics.count_prompt(result.num_prompt_tokens, result.num_cached_tokens)
         return result
+
+    @contextmanager
+    def _counted_if_cut(self, call: ModelCall, guess: Callable[[], Iterable[int]]) -> Iterator[None]:
+        """Count what an encoder was asked, roughly, where nobody waits for its answer any more: how far it has got it
+        does not say, and to ask for much and leave shall not be free.
+
+        Args:
+            guess: Returns the tokens of each input.
+        """
+        try:
+            yield
+        except (asyncio.CancelledError, RequestCancelled, DeadlineExceeded):
+            if self._model.state == "ready":  # else it was waited for, and has not been asked yet
+                counts, facts = guess(), self._model.facts
+                if facts is not None:
+                    counts = (min(each, facts.context_length) for each in counts)
+                call.note_encoded(sum(counts))
+            raise
 
     # ---- a generation
 

@@ -15,13 +15,17 @@ from server.access.request_meter import RequestMeter, Stage
 from server.access.usage_ledger import UsageLedger
 from server.access.usage_record import CLIENT_GONE, COMPLETED
 from server.caller import Caller
-from server.errors import ObjectNotFound, WorkerCrashed
+from server.errors import Conflict, ObjectNotFound, WorkerCrashed
 from server.telemetry.metrics import Metrics, ModelMetrics
 
 MAX_RECENT = 500
 """Requests that are over and still told of."""
 
-TURNED_AWAY = (429, 503)
+TURNED_AWAY = (429, 503, 529)
+"""The last one says 503 on Anthropic's paths."""
+
+MAX_TOLD = 20
+"""Requests that an error names."""
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,12 +92,13 @@ class RequestRegister:
         del self._live[meter.id]
         status = (error or COMPLETED) if is_complete else CLIENT_GONE
         self._metrics.http_responses.labels(str(http_status)).inc()
-        if http_status in TURNED_AWAY and error not in (None, WorkerCrashed.code):
+        is_refused = http_status in TURNED_AWAY and error not in (None, WorkerCrashed.code)
+        if is_refused:
             self._metrics.rejections.labels(str(error)).inc()
         call = meter.answering
         if call is None:
             return
-        self._ledger.settle(meter.record(status))
+        self._ledger.settle(meter.record(status), is_refused=is_refused)
         self._metrics.requests.labels(call.model_id, status).inc()
         self._metrics_of(call.model_id).e2e.observe(time.monotonic() - meter.started_at)
         self._recent.append(_view_of(meter, status))
@@ -107,14 +112,19 @@ class RequestRegister:
         return list(reversed(self._recent))
 
     def cancel(self, name: str) -> int:
-        """End the live requests of this id, ours or the client's; return how many there are.
+        """End the live request of this id of ours, else those to which one tenant has given it; return how many.
 
         Raises:
             ObjectNotFound: None is live.
+            Conflict: Several tenants have given this id to theirs.
         """
-        found = [meter for meter in self._live.values() if name in (meter.id, meter.request_id)]
+        mine = self._live.get(name)
+        found = [mine] if mine else [meter for meter in self._live.values() if name == meter.request_id]
         if not found:
             raise ObjectNotFound(f"no live request has id {name[:128]!r}; it may be over")
+        if len({meter.caller.tenant for meter in found}) > 1:
+            which = ", ".join(f"{meter.id} ({meter.caller.tenant})" for meter in found[:MAX_TOLD])
+            raise Conflict(f"requests of several tenants have id {name[:128]!r}: {which}; cancel by those ids")
         for meter in found:
             meter.cancel()
         return len(found)

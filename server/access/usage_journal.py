@@ -46,8 +46,8 @@ class JournalFile:
         """
         if self._is_torn:
             line = b"\n" + line
-        self.is_empty = False
         num_written = self._file.write(line)
+        self.is_empty = False
         self._is_torn = num_written < len(line)
         if self._is_torn:
             raise OSError(f"only {num_written} of {len(line)} bytes could be written")
@@ -127,11 +127,10 @@ def read_all(paths: Sequence[Path]) -> list[UsageRecord]:
 
 def _read(paths: Sequence[Path]) -> Iterator[UsageRecord]:
     for path in paths:
-        with disk_errors():
-            lines = path.read_bytes().splitlines()
-        for line in lines:
-            try:
-                yield _decoder.decode(line)
-            except msgspec.DecodeError:
-                if line:
-                    logger.warning("a torn line of the usage journal is left out", extra={"file": path.name})
+        with disk_errors(), path.open("rb") as file:
+            for line in file:  # a database that was gone for long has left a large one
+                try:
+                    yield _decoder.decode(line)
+                except msgspec.DecodeError:
+                    if line.strip():
+                        logger.warning("a torn line of the usage journal is left out", extra={"file": path.name})

@@ -21,6 +21,7 @@ from server.access import usage_rows
 from server.access.request_meter import RequestMeter
 from server.access.usage_journal import JournalFile, JournalFolder, read_all, read_ended, to_line
 from server.access.usage_record import SERVER_DIED, UsageRecord
+from server.access.usage_report_queue import ReportQueue
 from server.access.usage_rows import UsageGroup, UsageQuery
 from server.errors import StorageError, StorageUnavailable
 from server.storage.database import Database
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 FOLD_S = 1.0
 """Between two folds: as much as a power cut may cost, and the age of what is known of requests that never ended."""
+
+MAX_FOLD_S = 10.0
+"""The same, at most, while the database takes nothing: it is tried after twice as long each time."""
 
 MAX_HELD = 10_000
 """Records that wait in memory while the journal cannot be written; older ones are lost then."""
@@ -64,8 +68,9 @@ class UsageLedger:
         self._held: deque[bytes] = deque()
         self._file: JournalFile | None = None
         self._leftovers: list[Path] | None = None  # of an earlier process; None: not looked for yet
-        self._closed: list[JournalFile] = []  # written to no more, and not folded yet
+        self._closed: Path | None = None  # the file before: written to no more, and not folded yet
         self._folding = asyncio.Lock()
+        self._reports = ReportQueue()
         self._is_stuck = False
         self.num_lost = 0
 
@@ -93,10 +98,14 @@ class UsageLedger:
         self._running[meter.id] = meter
         self._write(to_line(meter.record()))
 
-    def settle(self, record: UsageRecord) -> None:
-        """Keep a request that is over. Those that asked no model leave nothing."""
+    def settle(self, record: UsageRecord, *, is_refused: bool = False) -> None:
+        """Keep a request that is over. Those that asked no model leave nothing, nor those that none has worked for.
+
+        Args:
+            is_refused: It was turned away. If a model has worked for it all the same, that is kept.
+        """
         self._running.pop(record.id, None)
-        if not record.uses:
+        if not record.uses or (is_refused and not record.num_tokens):
             return
         self._add_to_today(record)
         self._write(to_line(record), is_held=True)
@@ -167,13 +176,18 @@ class UsageLedger:
             raise StorageUnavailable("this server keeps no usage")
         async with self._folding:
             await self._begin_journal(journal)
+            is_behind = self._closed is not None
+            await self._begin_next_file(journal)
             database = self._find_database()
+            if self._leftovers or is_behind:
+                await database.write(lambda _db: None)  # one that refuses need not have all of it read, over and over
             if self._leftovers:
                 await self._take_over(database, journal, self._leftovers)
             if self._today < 0:
                 await self._read_today(database)
-            await self._begin_next_file(journal)
-            if self._closed:
+            await self._fold_closed(database, journal)
+            if is_behind:  # the database takes it again: what has come since goes there, too
+                await self._begin_next_file(journal)
                 await self._fold_closed(database, journal)
 
     async def _begin_journal(self, journal: JournalFolder) -> None:
@@ -204,24 +218,26 @@ class UsageLedger:
             self._add_to_today(record)
 
     async def _begin_next_file(self, journal: JournalFolder) -> None:
-        """Go on in another file, which begins with all that goes on: then the one before can be spared."""
-        if self._file is None or self._file.is_empty:
-            return
-        file = await asyncio.to_thread(journal.begin)
-        self._closed.append(self._file)
-        self._file = file
+        """Go on in another file, which begins with all that goes on: then the one before can be spared.
+
+        Not while there is one before that the database has not taken: a database that refuses everything, for hours if
+        need be, costs two files and one descriptor.
+        """
+        if self._closed is None and self._file is not None and not self._file.is_empty:
+            file = await asyncio.to_thread(journal.begin)
+            self._file.close()
+            self._closed, self._file = self._file.path, file
         for meter in self._running.values():
             self._write(to_line(meter.record()))
 
     async def _fold_closed(self, database: Database, journal: JournalFolder) -> None:
-        files = list(self._closed)
-        paths = [file.path for file in files]
+        if self._closed is None:
+            return
+        paths = [self._closed]
         records = await asyncio.to_thread(read_ended, paths)
         await database.write(lambda db: usage_rows.insert(db, records))
         await asyncio.to_thread(journal.remove, paths)
-        for file in files:
-            file.close()
-        self._closed = self._closed[len(files) :]
+        self._closed = None
 
     def _write_held(self) -> None:
         while self._held and self._file is not None:
@@ -232,37 +248,47 @@ class UsageLedger:
             self._held.popleft()
 
     async def _fold_for_ever(self) -> NoReturn:
+        wait_s = FOLD_S
         while True:
-            await asyncio.sleep(FOLD_S)
+            await asyncio.sleep(wait_s)
             await self._fold_or_log()
+            wait_s = min(2 * wait_s, MAX_FOLD_S) if self._is_stuck else FOLD_S
 
     async def _fold_or_log(self) -> None:
         try:
             await self.fold()
             self._is_stuck = False
         except StorageError as exc:
-            if not self._is_stuck:  # not once a second
+            if not self._is_stuck:  # not at each try
                 logger.warning("usage waits for the database", extra={"reason": exc.message})
             self._is_stuck = True
         except Exception:
             logger.exception("usage could not be folded")
+            self._is_stuck = True
 
     async def close(self) -> None:
         """Let go of the journal as it is; what is not folded will be at the next start."""
-        for file in (*self._closed, *([self._file] if self._file else [])):
-            file.close()
-        if self._file is not None and self._file.is_empty:
-            await asyncio.to_thread(self._file.path.unlink)
-        self._file, self._closed, self._leftovers = None, [], None
+        if self._file is not None:
+            self._file.close()
+            if self._file.is_empty:
+                await asyncio.to_thread(self._file.path.unlink)
+        self._file = self._closed = self._leftovers = None
         if self._journal is not None:
             self._journal.release()
 
     # ---- looking back
 
     async def report(self, query: UsageQuery) -> list[UsageGroup]:
-        """Return what was used, by all requests that are over by now. Errors as of `fold`."""
-        await self.fold()
-        return await self._find_database().read(lambda db: usage_rows.report(db, query))
+        """Return what was used, by all requests that are over by now. One report is made at a time.
+
+        Raises:
+            LimitExceeded: Too many of this tenant wait already.
+            InvalidRequest: It takes too long.
+            StorageError: As of `fold`.
+        """
+        async with self._reports.turn(query.tenant) as patience:
+            await self.fold()
+            return await self._find_database().read(lambda db: usage_rows.report(db, query, patience))
 
     async def expire(self, retention_days: int) -> None:
         """Delete what is older, slice by slice. Errors as of `fold`."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from server.access.usage_record import COMPLETED, UsageRecord
+from server.access.usage_report_queue import REPORT_S, Patience
+from server.errors import InvalidRequest
 
 Dimension = Literal["model", "key", "tenant", "sender", "day", "kind", "status"]
 """What a report may be grouped by. Days are UTC's."""
@@ -26,6 +28,8 @@ _INSERT = f"INSERT OR IGNORE INTO usage VALUES ({', '.join('?' * 20)})"  # noqa:
 
 MAX_GROUPS = 10_000
 """Of one report."""
+
+_STEPS_PER_LOOK = 10_000  # of SQLite's machine, less than a millisecond, between two looks at what patience is left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +84,12 @@ def insert(db: sqlite3.Connection, records: Iterable[UsageRecord]) -> None:
     db.executemany(_INSERT, rows)
 
 
-def report(db: sqlite3.Connection, query: UsageQuery) -> list[UsageGroup]:
-    """Return the groups, in the order of their values; one more than `MAX_GROUPS` where there are too many."""
+def report(db: sqlite3.Connection, query: UsageQuery, patience: Patience) -> list[UsageGroup]:
+    """Return the groups, in the order of their values; one more than `MAX_GROUPS` where there are too many.
+
+    Raises:
+        InvalidRequest: The patience was over before.
+    """
     columns = [_COLUMNS[dimension] for dimension in query.group_by]
     conditions, values = _conditions(query)
     grouping = ", ".join(map(str, range(1, len(columns) + 1)))
@@ -94,8 +102,18 @@ def report(db: sqlite3.Connection, query: UsageQuery) -> list[UsageGroup]:
             *(f"COALESCE(SUM({name}), 0)" for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "cost")),
         ]
     )
-    rows = db.execute(f"SELECT {selected} FROM usage {conditions} {tail} LIMIT {MAX_GROUPS + 1}", values)  # noqa: S608
-    return [_group_of(query.group_by, row) for row in rows]
+    statement = f"SELECT {selected} FROM usage {conditions} {tail} LIMIT {MAX_GROUPS + 1}"  # noqa: S608
+    db.set_progress_handler(lambda: patience.is_over, _STEPS_PER_LOOK)
+    try:
+        return [_group_of(query.group_by, row) for row in db.execute(statement, values)]
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        raise InvalidRequest(
+            f"the report takes more than {REPORT_S:g} s; ask for less time, or group by less", param="from"
+        ) from exc
+    finally:
+        db.set_progress_handler(None, 0)
 
 
 def totals_by_key(db: sqlite3.Connection, from_ms: int, to_ms: int) -> dict[str, tuple[int, float]]:

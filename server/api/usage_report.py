@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from server.access.usage_ledger import UsageLedger
 from server.access.usage_rows import MAX_GROUPS, Dimension, UsageGroup, UsageQuery
+from server.api.disconnect import run_while_connected
 from server.api.json_response import JsonResponse
 from server.api.query import read_query
 from server.api.schemas.usage import UsageReportQuery
@@ -30,14 +31,13 @@ class UsageEndpoint:
 
     async def report(self, request: Request) -> Response:
         wanted = read_query(request, UsageReportQuery)
-        groups = await self._ledger.report(
-            UsageQuery(
-                group_by=wanted.dimensions,
-                tenant=_tenant(caller_of(request), wanted.tenant),
-                from_ms=wanted.from_ms,
-                to_ms=wanted.to_ms,
-            )
+        query = UsageQuery(
+            group_by=wanted.dimensions,
+            tenant=_tenant(caller_of(request), wanted.tenant),
+            from_ms=wanted.from_ms,
+            to_ms=wanted.to_ms,
         )
+        groups = await run_while_connected(request.receive, self._ledger.report(query))
         if len(groups) > MAX_GROUPS:
             raise InvalidRequest(
                 f"the report has more than {MAX_GROUPS} lines; ask for less time, or group by less", param="group_by"

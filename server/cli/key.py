@@ -186,7 +186,8 @@ def _to_json(key: ApiKey, now: float) -> dict[str, Any]:
 def _database(settings: HearthConfig) -> Iterator[Database]:
     logging.getLogger("server").addHandler(logging.NullHandler())  # what goes wrong is said in one line
     try:
-        database = Database.open(DataLayout(settings.server.data_dir).accounts, ACCOUNT_MIGRATIONS)
+        accounts = DataLayout(settings.server.data_dir).accounts
+        database = Database.open(accounts, ACCOUNT_MIGRATIONS, checked_table=key_store.TABLE)
         try:
             yield database
         finally:

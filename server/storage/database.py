@@ -51,11 +51,12 @@ class Database:
         self._read_threads = ThreadPoolExecutor(len(readers), thread_name_prefix="database-read")
 
     @classmethod
-    def open(cls, path: Path, migrations: str = MIGRATIONS) -> Database:
+    def open(cls, path: Path, migrations: str = MIGRATIONS, *, checked_table: str | None = None) -> Database:
         """Open the database, or make it, with its folder; check it and bring it to today's schema. Blocks meanwhile.
 
         Args:
             migrations: Folder of its scripts; see `schema.py`.
+            checked_table: Check nothing but this, where the rest is large and can wait for `check`.
 
         Raises:
             StorageError: It is damaged, or of a newer version, or cannot be opened.
@@ -65,7 +66,7 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             writer = _connect(path, cache_kib=_WRITER_CACHE_KIB)
             try:
-                _check(writer)
+                _check(writer, checked_table)
                 upgrade(writer, path, read_scripts(migrations))
                 readers = [_connect(path, cache_kib=_READER_CACHE_KIB) for _ in range(NUM_READERS)]
             except BaseException:
@@ -108,6 +109,14 @@ class Database:
             StorageError: The database cannot be read.
         """
         return await asyncio.get_running_loop().run_in_executor(self._read_threads, self._read, work)
+
+    async def check(self) -> None:
+        """Look through all of it, which takes a second for each gigabyte or so.
+
+        Raises:
+            StorageError: It is damaged, or cannot be read.
+        """
+        await self.read(_check)
 
     def close(self) -> None:
         """Let what was asked for end, and close. Blocks; call nothing afterwards."""
@@ -166,8 +175,10 @@ def _connect(path: Path, *, cache_kib: int) -> sqlite3.Connection:
     return db
 
 
-def _check(db: sqlite3.Connection) -> None:
-    [(finding,)] = db.execute("PRAGMA quick_check(1)")
+def _check(db: sqlite3.Connection, table: str | None = None) -> None:
+    if table is not None and not db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone():
+        return  # a new database
+    finding, *_ = db.execute(f"PRAGMA quick_check({'1' if table is None else table})").fetchone()
     if finding != "ok":
         raise StorageError(
             f"the database is damaged ({finding}); restore a backup, or move it away to begin with an empty one"

@@ -11,16 +11,12 @@ worker that is asked first would answer too late. Knows no channel and no messag
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from server.asker import Asker
 from server.config.server_section import Limits
 from server.errors import Overloaded
-from server.types import ChatPrompt, Lane, Prompt, TextPrompt, TokenIds
-
-CHARS_PER_TOKEN = 4
-"""Of English, roughly; a generation's prompt is known exactly as soon as it has been tokenised."""
+from server.types import Lane
 
 FIRST_ANSWER_TOKENS = 128.0
 """Expected of an answer before the first have ended, if its limit is not below that."""
@@ -178,19 +174,3 @@ class Backlog:
         """Part of the model that the asker's tenant gets while those are here who are."""
         others = sum(load.weight for tenant, load in self._loads.items() if tenant != asker.tenant)
         return asker.weight / (asker.weight + others)
-
-
-def num_prompt_tokens(prompt: Prompt) -> int:
-    """About how many tokens a prompt has."""
-    if isinstance(prompt, ChatPrompt):
-        messages = sum(len(each.content) + len(each.reasoning) for each in prompt.messages)
-        tools = sum(len(tool.description) + len(tool.parameters) for tool in prompt.tool_use.tools)
-        return (messages + tools) // CHARS_PER_TOKEN
-    if isinstance(prompt, TextPrompt):
-        return (len(prompt.text) + len(prompt.suffix)) // CHARS_PER_TOKEN
-    return len(prompt.token_ids)
-
-
-def num_input_tokens(inputs: Iterable[str | TokenIds]) -> int:
-    """About how many tokens an encoder's inputs have."""
-    return sum(1 + len(each) // CHARS_PER_TOKEN if isinstance(each, str) else len(each) for each in inputs)

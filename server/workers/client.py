@@ -33,6 +33,7 @@ from server.errors import (
     from_code,
 )
 from server.protocols import EmbeddingResult, RerankResult
+from server.token_guess import num_input_tokens, num_prompt_tokens
 from server.types import (
     ChatPrompt,
     Delta,
@@ -54,7 +55,7 @@ from server.types import (
     TokenIds,
     Truncate,
 )
-from server.workers.backlog import MAX_RETRY_AFTER_S, Backlog, Held, num_input_tokens, num_prompt_tokens
+from server.workers.backlog import MAX_RETRY_AFTER_S, Backlog, Held
 from server.workers.channel import ParentChannel
 from server.workers.cpu_split import CpuSplit
 from server.workers.messages import (

@@ -53,6 +53,14 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def is_open(accounts: Accounts) -> bool:
+    try:
+        _ = accounts.database
+    except StorageUnavailable:
+        return False
+    return True
+
+
 async def test_keys_are_known_once_it_is_open(path: Path) -> None:
     async with opened(path) as accounts:
         assert accounts.ring.has_keys
@@ -111,6 +119,72 @@ async def test_known_keys_stay_when_reading_fails(
         assert accounts.ring.find(TEXT) is not None
 
 
+async def test_a_bug_does_not_make_keys_good_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(path) as accounts:
+        with monkeypatch.context() as patch:
+            patch.setattr(key_store, "change_number", _raise_bug)
+            await until(lambda: "keys cannot be read" in caplog.text)
+        await accounts.database.write(lambda db: key_store.revoke(db, KEY.id, now=1))
+
+        await until(lambda: accounts.ring.find(TEXT) is None)
+
+
+async def test_a_bug_while_it_is_opened_lets_nobody_in_until_it_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(key_store, "select", _raise_bug)
+        async with opened(path) as accounts:
+            assert not accounts.ring.is_read
+            assert "a bug" in caplog.text
+            patch.undo()
+
+            await until(lambda: accounts.ring.find(TEXT) is not None)
+
+
+def _raise_bug(_db: sqlite3.Connection) -> int:
+    raise RuntimeError("a bug")
+
+
+async def test_keys_do_not_wait_for_usage_to_be_looked_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Years of it take long. Nothing is written there before that is done, and what is revoked meanwhile is refused."""
+    may_check = asyncio.Event()
+    real_check = Database.check
+
+    async def check_slowly(database: Database) -> None:
+        await may_check.wait()
+        await real_check(database)
+
+    monkeypatch.setattr(Database, "check", check_slowly)
+    monkeypatch.setattr(accounts_module, "OPENING_S", 0.01)
+
+    async with opened(path) as accounts:
+        await until(lambda: accounts.ring.is_read and accounts.ring.find(TEXT) is not None)
+        assert not is_open(accounts)
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("UPDATE keys SET revoked_at = 1")
+        await until(lambda: accounts.ring.find(TEXT) is None)
+
+        may_check.set()
+        await until(lambda: is_open(accounts))
+
+
+async def test_damaged_usage_is_not_written_to_and_keys_stay(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        [(page,)] = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'usage'")
+        [(size,)] = db.execute("PRAGMA page_size")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+    async with opened(path) as accounts:
+        assert accounts.ring.find(TEXT) is not None
+        assert not is_open(accounts)
+    assert any("the database is damaged" in getattr(record, "reason", "") for record in caplog.records)
+
+
 async def test_a_damaged_file_lets_nobody_in(tmp_path: Path) -> None:
     path = tmp_path / "accounts.sqlite"
     path.write_bytes(b"not a database" * 1000)
@@ -146,9 +220,9 @@ async def test_a_start_does_not_wait_for_ever(path: Path, monkeypatch: pytest.Mo
     gate = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def open_slowly(path: Path, migrations: str) -> Database:
+    def open_slowly(path: Path, migrations: str, *, checked_table: str) -> Database:
         asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(10)
-        return real_open(path, migrations)
+        return real_open(path, migrations, checked_table=checked_table)
 
     monkeypatch.setattr(Database, "open", open_slowly)
     monkeypatch.setattr(accounts_module, "OPENING_S", 0.01)

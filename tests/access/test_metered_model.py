@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry
 from server.access.metered_model import MeteredModel
 from server.access.request_meter import RequestMeter, set_current_meter
 from server.config.schema import ModelConfig
-from server.errors import DeadlineExceeded, RequestCancelled, WorkerCrashed
+from server.errors import DeadlineExceeded, HearthError, RequestCancelled, WorkerCrashed
 from server.telemetry.metrics import Metrics
-from server.types import ChatPrompt, Delta, GenerateRequest, SamplingParams, Started
+from server.types import ChatPrompt, Delta, GenerateRequest, ModelFacts, SamplingParams, Started
 from tests.fakes.models import FakeChatModel, FakeEmbedder, FakeReranker, Step, saying
 
 CHAT = ModelConfig(id="talker", kind="chat", backend="llama_cpp", source="file:x.gguf")
@@ -99,6 +99,56 @@ async def test_a_request_that_was_dropped_in_the_queue_has_computed_nothing(
 ) -> None:
     with pytest.raises(DeadlineExceeded):
         await read(metered(FakeChatModel(steps=(Started(5), DeadlineExceeded("too late"))), metrics))
+
+    assert counted(meter) == [("talker", 0, 0, 0)]
+
+
+async def test_a_prompt_whose_time_is_over_while_it_is_read_has_been_read(
+    meter: RequestMeter, metrics: Metrics
+) -> None:
+    """Else whoever allows a little less time than the prompt takes has it computed for nothing, again and again."""
+    steps = (Started(5), Started(5, has_begun=True), DeadlineExceeded("too late"))
+
+    with pytest.raises(DeadlineExceeded):
+        await read(metered(FakeChatModel(steps=steps), metrics))
+
+    assert counted(meter) == [("talker", 5, 0, 0)]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_what_was_asked_of_an_encoder_counts_roughly_when_it_is_cut(
+    meter: RequestMeter, metrics: Metrics, *, is_cancelled: bool
+) -> None:
+    late = DeadlineExceeded("too late")
+    model = FakeEmbedder(gate=asyncio.Event() if is_cancelled else None, error=None if is_cancelled else late)
+    model.facts = ModelFacts(context_length=50)
+    embedding = asyncio.create_task(metered(model, metrics).embed(["x" * 40, "x" * 4000]))
+    await asyncio.wait_for(model.begun.wait(), timeout=5)
+
+    embedding.cancel()
+
+    with pytest.raises(asyncio.CancelledError if is_cancelled else DeadlineExceeded):
+        await embedding
+    assert counted(meter) == [("talker", 11 + 50, 0, 0)]
+
+
+async def test_a_pair_that_is_cut_counts_with_its_query(meter: RequestMeter, metrics: Metrics) -> None:
+    model = FakeReranker(error=DeadlineExceeded("too late"))
+
+    with pytest.raises(DeadlineExceeded):
+        await metered(model, metrics, RERANK).rerank("x" * 4, ["x" * 8, "x" * 12])
+
+    assert counted(meter) == [("ranker", (2 + 3) + (2 + 4), 0, 0)]
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded("it does not load"), WorkerCrashed("it died")])
+async def test_what_an_encoder_was_not_asked_or_lost_costs_nothing(
+    meter: RequestMeter, metrics: Metrics, error: HearthError
+) -> None:
+    model = FakeEmbedder(state="loading", error=error)
+
+    with pytest.raises(type(error)):
+        await metered(model, metrics).embed(["abc"])
 
     assert counted(meter) == [("talker", 0, 0, 0)]
 

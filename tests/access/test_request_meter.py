@@ -59,6 +59,34 @@ def test_siblings_have_read_their_prompt_once() -> None:
     assert counted(meter) == [("talker", 5, 0, 6)]
 
 
+@pytest.mark.parametrize("finishes_first", [True, False])
+def test_a_sibling_that_was_dropped_in_the_queue_takes_nothing_from_the_others(*, finishes_first: bool) -> None:
+    meter = RequestMeter()
+    read, dropped = (meter.begin(CHAT, PROMPT) for _ in range(2))
+    for call in (read, dropped):
+        meter.note_started(call, Started(5))
+
+    if finishes_first:
+        meter.note_finished(read, finished(5, 2, cached=4))
+        dropped.note_dropped()
+    else:
+        dropped.note_dropped()
+        meter.note_finished(read, finished(5, 2, cached=4))
+
+    assert counted(meter) == [("talker", 5, 4, 2)]
+
+
+def test_siblings_that_were_all_dropped_in_the_queue_have_read_nothing() -> None:
+    meter = RequestMeter()
+    calls = [meter.begin(CHAT, PROMPT) for _ in range(2)]
+    for call in calls:
+        meter.note_started(call, Started(5))
+    for call in calls:
+        call.note_dropped()
+
+    assert counted(meter) == [("talker", 0, 0, 0)]
+
+
 def test_equal_prompts_of_their_own_are_read_each() -> None:
     meter = RequestMeter()
     for prompt in (TextPrompt("a"), TextPrompt("a")):

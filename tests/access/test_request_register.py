@@ -9,7 +9,7 @@ from server.access.request_register import RequestRegister
 from server.access.usage_ledger import UsageLedger
 from server.caller import Caller
 from server.config.schema import ModelConfig
-from server.errors import ObjectNotFound
+from server.errors import Conflict, ObjectNotFound
 from server.services import no_accounts
 from server.telemetry.metrics import Metrics
 from server.types import ChatPrompt
@@ -27,8 +27,8 @@ def register(metrics: Metrics) -> RequestRegister:
     return RequestRegister(UsageLedger(no_accounts, None), metrics, max_recent=2)
 
 
-def asking(register: RequestRegister, request_id: str) -> RequestMeter:
-    meter = register.open(request_id, "/v1/chat/completions", find_caller=lambda: Caller(tenant="ada"))
+def asking(register: RequestRegister, request_id: str, tenant: str = "ada") -> RequestMeter:
+    meter = register.open(request_id, "/v1/chat/completions", find_caller=lambda: Caller(tenant=tenant))
     meter.begin(CHAT, ChatPrompt(()))
     return meter
 
@@ -77,10 +77,11 @@ def test_how_they_ended_is_counted(register: RequestRegister, metrics: Metrics) 
 
 def test_requests_that_are_turned_away_are_counted_by_reason(register: RequestRegister, metrics: Metrics) -> None:
     close(register, register.open("r1", "/v1/embeddings"), error="overloaded", status=503)
-    close(register, asking(register, "r2"), error="worker_crashed", status=503)  # it was let in
+    close(register, asking(register, "r2"), error="overloaded", status=529)  # as Anthropic says it
+    close(register, asking(register, "r3"), error="worker_crashed", status=503)  # it was let in
 
     [family] = [each for each in metrics.registry.collect() if each.name == "hearth_admission_rejections"]
-    assert [(sample.labels, sample.value) for sample in family.samples] == [({"reason": "overloaded"}, 1)]
+    assert [(sample.labels, sample.value) for sample in family.samples] == [({"reason": "overloaded"}, 2)]
 
 
 def test_a_request_is_closed_once(register: RequestRegister, metrics: Metrics) -> None:
@@ -97,6 +98,23 @@ def test_a_request_is_cancelled_by_either_id(register: RequestRegister, by: str)
 
     assert register.cancel(getattr(meter, by)) == 1
     assert meter.is_cancelled
+
+
+def test_an_id_that_several_tenants_use_ends_nobodys_request(register: RequestRegister) -> None:
+    meters = [asking(register, "r1", tenant) for tenant in ("ada", "bob")]
+
+    with pytest.raises(Conflict) as conflict:
+        register.cancel("r1")
+
+    assert all(meter.id in conflict.value.message and not meter.is_cancelled for meter in meters)
+
+
+def test_an_id_of_ours_comes_before_one_that_a_client_has_chosen(register: RequestRegister) -> None:
+    meter = asking(register, "r1")
+    thief = asking(register, meter.id, "bob")
+
+    assert register.cancel(meter.id) == 1
+    assert (meter.is_cancelled, thief.is_cancelled) == (True, False)
 
 
 def test_only_live_requests_can_be_cancelled(register: RequestRegister) -> None:

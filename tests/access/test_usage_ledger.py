@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from server.access.usage_ledger import MAX_HELD, UsageLedger
 from server.access.usage_rows import UsageGroup, UsageQuery
 from server.caller import Caller
 from server.config.schema import ModelConfig, Prices
-from server.errors import StorageUnavailable
+from server.errors import StorageFull, StorageUnavailable
 from server.types import ChatPrompt, Started
 from tests.fakes.usage import NOON_MS, doomed_ledger, open_database, open_ledger, record, use
 
@@ -120,6 +123,60 @@ async def test_a_full_disk_is_waited_for_in_memory(tmp_path: Path, monkeypatch: 
             ledger.settle(record())
 
         assert await tokens(ledger) == [(1, 10, 5)]
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The disk is nearly full: the database takes nothing more, and the journal goes on. Ends with `undo`."""
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(total=1 << 40, free=63 << 20))
+        yield patch
+
+
+def count_open(suffix: str) -> int:
+    """Descriptors of this process to files of such names."""
+    return sum(os.path.realpath(each).endswith(suffix) for each in Path("/proc/self/fd").iterdir())
+
+
+async def test_a_database_that_refuses_for_long_costs_two_files_and_one_descriptor(
+    tmp_path: Path, refusing: pytest.MonkeyPatch
+) -> None:
+    async with open_ledger(tmp_path) as ledger:
+        for _ in range(20):
+            ledger.settle(record())
+            with pytest.raises(StorageFull):
+                await ledger.fold()
+        num_files = len(list((tmp_path / "usage").glob("*.jsonl")))
+        num_open = count_open(".jsonl")
+        refusing.undo()
+
+        assert (num_files, num_open, ledger.num_lost) == (2, 1, 0)
+        assert await tokens(ledger) == [(20, 200, 100)]
+
+
+async def test_what_runs_is_kept_while_the_database_refuses(tmp_path: Path, refusing: pytest.MonkeyPatch) -> None:
+    async with open_database(tmp_path) as database:
+        ledger = UsageLedger(lambda: database, tmp_path / "usage")
+        await ledger.fold()
+        meter = running(ledger, prompt_tokens=7)
+        for _ in range(3):
+            meter.calls[0].note_tokens(1, now=0)
+            with pytest.raises(StorageFull):
+                await ledger.fold()
+        await ledger.close()  # it dies
+    refusing.undo()
+
+    async with open_ledger(tmp_path) as ledger:
+        assert await tokens(ledger, "status") == [("server_died", 1, 7, 3)]
+
+
+async def test_what_was_turned_away_is_kept_only_if_it_cost_something(tmp_path: Path) -> None:
+    async with open_ledger(tmp_path) as ledger:
+        ledger.settle(record(use("talker", 0, 0), status="overloaded"), is_refused=True)
+        ledger.settle(record(use("embedder", 3, 0), use("talker", 0, 0), status="overloaded"), is_refused=True)
+        ledger.settle(record(use("talker", 0, 0), status="client_gone"))
+
+        assert await tokens(ledger, "status") == [("client_gone", 1, 0, 0), ("overloaded", 1, 3, 0)]
 
 
 async def test_what_memory_does_not_hold_is_counted_as_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.access.usage_ledger import UsageLedger
 from server.api.tenant import set_caller
 from server.caller import Caller
-from server.errors import WorkerCrashed
+from server.errors import Overloaded, WorkerCrashed
 from server.types import Delta, Started
 from tests.api.conftest import Stack
 from tests.fakes.asgi import AsgiConnection
@@ -153,6 +153,16 @@ async def test_refused_requests_used_nothing(client: httpx.AsyncClient, ledger: 
     [line] = await report(client)
 
     assert line["num_requests"] == 0
+
+
+async def test_what_a_full_queue_refuses_is_not_in_it(client: httpx.AsyncClient, stack: Stack) -> None:
+    """A flood of refusals does not fill the disk; `hearth_admission_rejections_total` counts them."""
+    stack.chat.steps = (Overloaded("full"),)
+    refused = await client.post(CHAT_URL, json=HELLO)
+
+    [line] = await report(client)
+
+    assert (refused.status_code, line["num_requests"]) == (503, 0)
 
 
 async def test_the_sender_is_what_the_header_says(client: httpx.AsyncClient, ledger: UsageLedger) -> None:

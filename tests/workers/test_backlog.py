@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from server.asker import NOBODY_IN_PARTICULAR, Asker
 from server.config.server_section import Limits
 from server.errors import Overloaded
-from server.types import ChatMessage, ChatPrompt, TextPrompt, TokensPrompt
-from server.workers.backlog import Backlog, Held, num_input_tokens, num_prompt_tokens
+from server.workers.backlog import Backlog, Held
 
 ADA, BOB, HEAVY = Asker(tenant="ada"), Asker(tenant="bob"), Asker(tenant="heavy", weight=3.0)
 
@@ -185,12 +184,3 @@ def test_when_all_have_left_nothing_is_left(seed: int, num_events: int) -> None:
 def enter_some(backlog: Backlog, chance: random.Random) -> Held:
     asker = chance.choice([ADA, BOB, HEAVY])
     return backlog.enter(asker, chance.randrange(50), max_answer_tokens=chance.choice([None, 10, 20]))
-
-
-def test_prompts_are_counted_roughly_and_token_ids_exactly() -> None:
-    message = ChatMessage(role="user", content="x" * 400)
-
-    assert num_prompt_tokens(ChatPrompt((message, message))) == 200
-    assert num_prompt_tokens(TextPrompt("x" * 40, suffix="y" * 40)) == 20
-    assert num_prompt_tokens(TokensPrompt([1, 2, 3])) == 3
-    assert num_input_tokens(["x" * 40, [1, 2, 3]]) == 11 + 3

@@ -61,7 +61,7 @@ OPERATORS = (
         topic="server",
         summary="Cancel live requests, by their id",
         answer=RequestsCancelled,
-        errors=frozenset({404}),
+        errors=frozenset({404, 409}),
     ),
     Operation(
         method="GET",
