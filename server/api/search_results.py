@@ -42,7 +42,7 @@ def _hit_body(hit: Hit) -> dict[str, Any]:
         "file_id": hit.chunk.file_id,
         "filename": hit.chunk.filename,
         "score": hit.score,
-        "attributes": hit.attributes,
+        "attributes": hit.chunk.attributes,
         "content": [{"type": "text", "text": hit.chunk.text}],
         "x": {**_place_body(hit.chunk), "parent_id": hit.chunk.parent_id, "ranks": ranks},
     }

@@ -25,9 +25,16 @@ from server.api.schemas.vector_stores import (
 from server.api.search_results import search_body
 from server.api.tenant import tenant_of
 from server.api.text_page import TextPage
-from server.rag.documents import BatchRecord, ChunkingStrategy, DocumentRecord, StatusCounts, StoreRecord
+from server.rag.documents import (
+    BatchRecord,
+    ChunkingStrategy,
+    DocumentRecord,
+    StatusCounts,
+    StoreChanges,
+    StoreRecord,
+)
 from server.rag.paging import Page
-from server.services.vector_stores import StoreChanges, VectorStoreService
+from server.services.vector_stores import VectorStoreService
 
 DAY_S = 86_400
 

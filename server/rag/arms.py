@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from server.protocols import EmbeddingModel
+from server.protocols import EmbeddingModel, VectorIndex
 from server.rag.search import SearchOptions, Stage, StageName
 from server.rag.stopwatch import Stopwatch
 from server.rag.store_index import StoreIndex
@@ -81,7 +81,8 @@ class Arms:
         return self._stages("lexical", queries, found)
 
     def _nearest(self, store: SearchedStore, vectors: npt.NDArray[np.float32]) -> list[Found]:
-        ids, scores = store.index.vectors.search(vectors, self._num_candidates, allowed_ids=store.allowed_ids)
+        index: VectorIndex = store.index.vectors
+        ids, scores = index.search(vectors, self._num_candidates, allowed_ids=store.allowed_ids)
         return [(ids[row][ids[row] >= 0], scores[row][ids[row] >= 0]) for row in range(len(vectors))]
 
     def _by_words(self, store: SearchedStore, queries: Sequence[str]) -> list[Found]:

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from server.rag.documents import (
     FileRecord,
     Parent,
     ParsedDocument,
+    StoreChanges,
     StoreRecord,
     Vectors,
 )
@@ -170,16 +171,9 @@ class DocumentStore:
         found, has_more = await self._database.read(lambda db: stores.select(db, tenant, page))
         return [self._as_used(each) for each in found], has_more
 
-    async def update_store(
-        self, tenant: str, store_id: str, *, name: str, metadata: Mapping[str, str], expires_after_days: int | None
-    ) -> StoreRecord:
-        """Replace what a client may change; pass what the record says for what stays."""
-        changed = await self._database.write(
-            lambda db: stores.update(
-                db, tenant, store_id, name=name, metadata=metadata, expires_after_days=expires_after_days
-            )
-        )
-        return self._as_used(changed)
+    async def update_store(self, tenant: str, store_id: str, **changes: Unpack[StoreChanges]) -> StoreRecord:
+        """Replace what is named of what a client may change; the rest stays."""
+        return self._as_used(await self._database.write(lambda db: stores.update(db, tenant, store_id, changes)))
 
     async def delete_store(self, tenant: str, store_id: str) -> None:
         """Delete a store with its documents; the files stay. Its index is the caller's to drop.
@@ -232,7 +226,9 @@ class DocumentStore:
         batch_id: str | None = None,
         page: Page = FIRST_PAGE,
     ) -> tuple[list[DocumentRecord], bool]:
-        """List documents in the order of their jobs; cursors are file ids. The flag tells whether there are more."""
+        """List documents in the order in which they came first; cursors are file ids. The flag tells whether there are
+        more.
+        """
         return await self._database.read(
             lambda db: documents.select(db, tenant, store_id, status=status, batch_id=batch_id, page=page)
         )
@@ -368,12 +364,10 @@ class DocumentStore:
         return await self._database.read(lambda db: chunks.select_parents(db, ids))
 
     async def pages(self, places: Sequence[tuple[int, int]]) -> list[int | None]:
-        """Return the page of each place, which is a document's id and an offset; None where it is not known."""
+        """Return the page of each place, which is a chunk's id and an offset in its document; None where it is not
+        known.
+        """
         return await self._database.read(lambda db: [texts.page_at(db, *place) for place in places])
-
-    async def attributes(self, document_ids: Sequence[int]) -> dict[int, Attributes]:
-        """Return the attributes of documents, without those that are gone."""
-        return await self._database.read(lambda db: documents.attributes(db, document_ids))
 
     async def vectors(self, store_id: str) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float16]]:
         """Return generation, chunk ids (ascending) and vectors of a store, all of one moment, to build an index of."""

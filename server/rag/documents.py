@@ -5,9 +5,9 @@ Offsets count code points of `ParsedDocument.text`, half-open; pages count from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -191,6 +191,14 @@ class StoreRecord:
     edition: int = 0
 
 
+class StoreChanges(TypedDict, total=False):
+    """What may be changed of a store; what is left out stays."""
+
+    name: str
+    metadata: Mapping[str, str]
+    expires_after_days: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReindexRecord:
     """The newest reindex of a vector store: all its chunks embedded anew, with another model perhaps.
@@ -264,7 +272,7 @@ class DocumentRecord:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """A stored chunk, with what an answer needs to cite it. `context` is no part of the document, and never shown.
-    `columns` are as in `ChunkDraft`.
+    `columns` are as in `ChunkDraft`; `attributes` are the document's.
     """
 
     id: int
@@ -278,6 +286,7 @@ class Chunk:
     num_tokens: int
     context: str = ""
     columns: str = ""
+    attributes: Attributes = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ class Source:
         file_id: Of a document that came with the request: its id.
         span: Where `text` stands in the document: it has as many characters.
         core: The part of `span` that was found, shown alone where there is no room for all of it; None: all of it.
+        chunk_id: That was found; 0 of documents that came with the request.
         score: 0..1; for those who show the source, it plays no part here.
         attributes: Of the stored document.
         fields: Of a document that came with the request, as it came.
@@ -70,6 +71,7 @@ class Source:
     span: Span
     text: str
     core: Span | None = None
+    chunk_id: int = 0
     score: float = 0.0
     attributes: Attributes = field(default_factory=dict, hash=False)
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -96,8 +98,9 @@ def source_of(hit: Hit) -> Source:
         span=shown.span,
         text=shown.text,
         core=hit.chunk.span if hit.parent else None,
+        chunk_id=hit.chunk.id,
         score=hit.score,
-        attributes=hit.attributes,
+        attributes=hit.chunk.attributes,
     )
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from server.errors import HearthError, ObjectNotFound, StorageError
-from server.protocols import EmbeddingModel
+from server.protocols import EmbeddingModel, VectorIndex
 from server.rag.bulk_embedding import embed_documents
 from server.rag.documents import ReindexRecord
 from server.rag.index_shelf import IndexShelf
@@ -67,25 +67,37 @@ class ReindexTools:
 class ReindexJob:
     """Brings a reindex that is in progress to its end, whatever that is.
 
-    Cancelled, it leaves the reindex in progress, and what is embedded safe: another job goes on from there.
+    Cancelled, it leaves the reindex in progress, and what is embedded safe: another job goes on from there. While it
+    waits for its model, it holds no ingestion job back.
     """
 
     def __init__(self, reindex: ReindexRecord, tools: ReindexTools) -> None:
         self._reindex = reindex
         self._tools = tools
         self._name: dict[str, object] = {"store": reindex.store_id, "model": reindex.embedding_model}
-        self._patience = Patience(tools.policy.retry, tools.suspects, name=self._name)
+        self._patience = Patience(tools.policy.retry, tools.suspects, name=self._name, on_wait=self._let_go)
+        self._hold = ExitStack()
+        self._is_holding = False
         self._last_id = 0  # of the chunks that are embedded, or being so
         self._reading = asyncio.Lock()
         self._begun_at: float | None = None
         self._num_embedded = 0
+
+    @property
+    def is_begun(self) -> bool:
+        return self._begun_at is not None
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Why it does not get on; None if it does."""
+        return self._patience.waiting_for
 
     def with_progress(self, reindex: ReindexRecord) -> ReindexRecord:
         """Return the reindex as it was read from the database, with what only its job knows."""
         return replace(
             reindex,
             eta_s=self._eta_s(reindex.num_chunks - reindex.num_chunks_done),
-            waiting_for=self._patience.waiting_for,
+            waiting_for=self.waiting_for,
         )
 
     async def run(self) -> None:
@@ -103,9 +115,22 @@ class ReindexJob:
         self._begun_at = time.monotonic()
         await self._embed_all()
         # Now few are missing: those that came meanwhile. Jobs wait for a moment, or there would always be some.
-        with self._tools.hold(self._reindex.store_id):
+        with self._hold:
+            self._hold_jobs()
             while not await self._swap():
                 await self._embed_all()
+                self._hold_jobs()
+
+    def _hold_jobs(self) -> None:
+        if not self._is_holding:
+            self._hold.enter_context(self._tools.hold(self._reindex.store_id))
+            self._is_holding = True
+
+    def _let_go(self) -> None:
+        """Its model may be away for long, and jobs need the other one: let them begin until it is back."""
+        if self._patience.waits_for_model and self._is_holding:
+            self._is_holding = False
+            self._hold.close()
 
     async def _fail(self, reason: str) -> None:
         try:
@@ -143,9 +168,15 @@ class ReindexJob:
 
     async def _embed(self, chunks: list[tuple[int, str]]) -> None:
         texts = [text for _, text in chunks]
-        rows = await embed_documents(texts, partial(self._tools.find_embedder, self._reindex))
+        rows = await embed_documents(texts, self._find_embedder)
         vectors = {chunk_id: row.tobytes() for (chunk_id, _), row in zip(chunks, rows, strict=True)}
         await self._tools.reindexes.keep(self._reindex.edition, vectors)
+
+    async def _find_embedder(self) -> EmbeddingModel:
+        embedder = await self._tools.find_embedder(self._reindex)
+        if embedder.state != "ready":
+            self._patience.note_wait_for_model(f"model {self._reindex.embedding_model!r} is not ready yet")
+        return embedder
 
     def _eta_s(self, num_left: int) -> float | None:
         if self._begun_at is None or not self._num_embedded or self._patience.waiting_for is not None:
@@ -177,7 +208,7 @@ class ReindexJob:
         return True
 
 
-def _remove_others(vectors: FaissIndex, dimensions: int, ids: Ids, swapped: Swapped) -> None:
+def _remove_others(vectors: VectorIndex, dimensions: int, ids: Ids, swapped: Swapped) -> None:
     """Bring an index of some chunks to those that a store has; it has all of these."""
     gone = np.setdiff1d(ids, swapped.chunk_ids, assume_unique=True)
     nothing = np.empty(0, np.int64), np.empty((0, dimensions), np.float32)

@@ -1,4 +1,6 @@
-"""Runs reindexes, one at a time: each has a whole store to embed. What one does is `reindex_job.py`.
+"""Runs reindexes, of each model one at a time: each has a whole store to embed. What one does is `reindex_job.py`.
+
+One whose model is away keeps only those waiting that want the same model.
 
 The database says what is to be done, so reindexes outlive the process: `start` takes up what an earlier one left.
 """
@@ -7,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
+from dataclasses import replace
 
 from server.asker import job_context
 from server.rag.documents import ReindexRecord
@@ -20,7 +24,7 @@ class Reindexing:
 
     def __init__(self, tools: ReindexTools) -> None:
         self._tools = tools
-        self._turn = asyncio.Lock()
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by model
         self._jobs: dict[str, tuple[ReindexRecord, ReindexJob, asyncio.Task[None]]] = {}  # by store
 
     async def start(self) -> None:
@@ -38,7 +42,8 @@ class Reindexing:
             self.cancel(store_id)
         job = ReindexJob(reindex, self._tools)
         name = f"reindex of {store_id}"
-        task = asyncio.create_task(self._run(job), name=name, context=job_context(reindex.tenant))
+        running = self._run(job, self._turns[reindex.embedding_model])
+        task = asyncio.create_task(running, name=name, context=job_context(reindex.tenant))
         self._jobs[store_id] = reindex, job, task
         task.add_done_callback(lambda task: self._forget(store_id, task))
 
@@ -48,10 +53,12 @@ class Reindexing:
             self._jobs[store_id][2].cancel()
 
     def with_progress(self, reindex: ReindexRecord) -> ReindexRecord:
-        """Return a reindex as it was read from the database, with how fast its job is, if it has one."""
+        """Return a reindex as it was read from the database, with how its job gets on, if it has one."""
         found = self._jobs.get(reindex.store_id)
-        is_its_job = found is not None and found[0].edition == reindex.edition
-        return found[1].with_progress(reindex) if found and is_its_job and reindex.status == "in_progress" else reindex
+        if found is None or found[0].edition != reindex.edition or reindex.status != "in_progress":
+            return reindex
+        _, job, _ = found
+        return job.with_progress(reindex) if job.is_begun else replace(reindex, waiting_for=self._turn_of(reindex))
 
     async def stop(self) -> None:
         """Stop all where they are; another process goes on from there. Commits are waited for."""
@@ -61,9 +68,17 @@ class Reindexing:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _run(self, job: ReindexJob) -> None:
-        async with self._turn:
+    async def _run(self, job: ReindexJob, turn: asyncio.Lock) -> None:
+        async with turn:
             await job.run()
+
+    def _turn_of(self, reindex: ReindexRecord) -> str | None:
+        """Say why a reindex that has not begun does not; None if it is about to. Whose turn it is stays untold."""
+        model = reindex.embedding_model
+        for other, job, _ in self._jobs.values():
+            if job.is_begun and other.embedding_model == model:
+                return job.waiting_for or f"another vector store is embedded with model {model!r} first"
+        return None
 
     def _forget(self, store_id: str, task: asyncio.Task[None]) -> None:
         if store_id in self._jobs and self._jobs[store_id][2] is task:

@@ -196,12 +196,10 @@ class Retriever:
         trace.drop(good[options.max_results :], "behind max_num_results")
         by_id = {chunk.id: chunk for chunk in chunks}
         shown = [by_id[chunk_id] for chunk_id in good[: options.max_results]]
-        attributes = await self._documents.attributes([chunk.document_id for chunk in shown])
         parents = await self._parents(shown, options.parent_tokens)
         return [
             Hit(
                 chunk=chunk,
-                attributes=attributes.get(chunk.document_id, {}),
                 score=final[chunk.id],
                 places=trace.places(chunk.id),
                 parent=parents.get(chunk.parent_id),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from server.rag.documents import Attributes, Chunk, Parent
+from server.rag.documents import Chunk, Parent
 from server.rag.filters import Filter
 from server.types import Lane
 
@@ -65,7 +65,6 @@ class Hit:
     """
 
     chunk: Chunk
-    attributes: Attributes
     score: float
     places: dict[StageName, Place]
     parent: Parent | None = None

@@ -192,7 +192,7 @@ def _search(segment: Segment[_Rows], queries: Singles, k: int, allowed: Ids | No
     if num_allowed == 0:
         return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     scores, positions = segment.rows.search(queries, min(k, num_allowed), mask, num_allowed)
-    is_missing = positions < 0  # lists that were not looked at held some of the k
+    is_missing = positions < 0  # of a query that is no number, say: all the others have their k
     return np.where(is_missing, -1, segment.rows.ids[positions]), np.where(is_missing, np.float32(-np.inf), scores)
 
 
@@ -354,7 +354,15 @@ class _ListedRows:
         # Where few are allowed, these are all lists, and the answer is exact.
         num_probed = min(num_lists, math.ceil(num_lists * max(self._num_looked_at, 2 * k) / num_allowed))
         selector = _selector(mask)  # FAISS does not own it
-        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=num_probed)
+        scores, positions = self._probe(queries, k, selector, num_probed)
+        is_short = np.any(positions < 0, axis=1)  # what is allowed lies in lists that are far from the query
+        if num_probed < num_lists and is_short.any():
+            scores[is_short], positions[is_short] = self._probe(queries[is_short], k, selector, num_lists)
+        return scores, positions
+
+    def _probe(self, queries: Singles, k: int, selector: Any, num_lists: int) -> tuple[Singles, Ids]:
+        """Look at the lists that are nearest to each query, so many of them."""
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=num_lists)
         scores, positions = self._index.search(queries, k, params=parameters)
         return scores, positions
 

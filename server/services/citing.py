@@ -27,7 +27,7 @@ from server.types import Delta, Finished, Started, TokenLogprob
 logger = logging.getLogger(__name__)
 
 FindPages = Callable[[Sequence[tuple[int, int]]], Awaitable[Sequence[int | None]]]
-"""The page of each place, which is a stored document's id and an offset; None where it is not known."""
+"""The page of each place, which is the id of a chunk and an offset in its document; None where it is not known."""
 
 
 class Citer:
@@ -41,8 +41,11 @@ class Citer:
     async def cite(
         self, events: AsyncGenerator[Started | Delta | Finished, None], sources: Sequence[Source]
     ) -> AsyncGenerator[Started | Delta | Cited | Finished, None]:
-        """Pass on the events of an answer, `Cited` before the last of them. Closing this closes `events`."""
-        citations = CitationFilter(len(sources))
+        """Pass on the events of an answer, `Cited` before the last of them. Closing this closes `events`.
+
+        What the model thinks before it answers is no answer and has no citations, but no false numbers either.
+        """
+        citations, thoughts = CitationFilter(len(sources)), CitationFilter(len(sources))
         pieces: list[str] = []
         logprobs: tuple[TokenLogprob, ...] = ()  # of text that is held back
         async with aclosing(events):
@@ -51,20 +54,26 @@ class Citer:
                     case Started():
                         yield event
                     case Delta():
+                        reasoning = thoughts.feed(event.reasoning)
+                        if event.text or event.tool_calls:
+                            reasoning += thoughts.finish()  # or what was held back would come behind the answer
                         text = citations.feed(event.text)
                         logprobs += event.logprobs
                         if event.tool_calls:
-                            text += citations.finish()  # or what was held back would come behind the calls
+                            text += citations.finish()  # the same
                         pieces.append(text)
-                        if text or event.tool_calls or event.reasoning:
-                            yield msgspec.structs.replace(event, text=text, logprobs=logprobs if text else ())
+                        if text or event.tool_calls or reasoning:
+                            its_logprobs = logprobs if text else ()
+                            yield msgspec.structs.replace(event, text=text, reasoning=reasoning, logprobs=its_logprobs)
                         if text:
                             logprobs = ()
                     case Finished():
-                        if rest := citations.finish():
+                        rest, reasoning = citations.finish(), thoughts.finish()
+                        if rest or reasoning:
                             pieces.append(rest)
-                            yield Delta(rest, logprobs=logprobs)
-                        yield await self._cited("".join(pieces), citations, sources)
+                            yield Delta(rest, reasoning=reasoning, logprobs=logprobs)
+                        answer = await self._cited("".join(pieces), citations, sources)
+                        yield replace(answer, num_removed=citations.num_removed + thoughts.num_removed)
                         yield event
 
     async def _cited(self, text: str, citations: CitationFilter, sources: Sequence[Source]) -> Cited:
@@ -72,14 +81,12 @@ class Citer:
         checked = await check_support(text, citations.citations, [source.text for source in sources], score)
         statements, marks = await asyncio.to_thread(_traced, text, citations.citations, checked, sources)
         marks = await self._on_their_pages(marks, sources)
-        return Cited(text=text, marks=tuple(marks), statements=tuple(statements), num_removed=citations.num_removed)
+        return Cited(text=text, marks=tuple(marks), statements=tuple(statements))
 
     async def _on_their_pages(self, marks: list[CitedSource], sources: Sequence[Source]) -> list[CitedSource]:
         """A source begins on one page, and what is quoted of it may stand on another."""
         places = {
-            mark: (sources[mark.number - 1].document_id, mark.quote.span.start)
-            for mark in marks
-            if mark.quote is not None
+            mark: (sources[mark.number - 1].chunk_id, mark.quote.span.start) for mark in marks if mark.quote is not None
         }
         stored = [place for place in dict.fromkeys(places.values()) if place[0] > 0]
         if not stored:

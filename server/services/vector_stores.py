@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from server.errors import Conflict, HearthError, InvalidRequest, ObjectNotFound, Reindexed
 from server.rag.documents import (
@@ -18,6 +18,7 @@ from server.rag.documents import (
     ChunkingStrategy,
     DocumentRecord,
     DocumentStatus,
+    StoreChanges,
     StoreRecord,
 )
 from server.rag.paging import FIRST_PAGE, Page
@@ -33,14 +34,6 @@ logger = logging.getLogger(__name__)
 
 FileInStore = tuple[str, Attributes, ChunkingStrategy | None]
 """A file's id, its attributes, and how it is cut; None: as the store's files are by default."""
-
-
-class StoreChanges(TypedDict, total=False):
-    """What may be changed of a store; what is left out stays."""
-
-    name: str
-    metadata: Mapping[str, str]
-    expires_after_days: int | None
 
 
 class VectorStoreService:
@@ -118,15 +111,7 @@ class VectorStoreService:
         return found[0]
 
     async def update(self, tenant: str, store_id: str, **changes: Unpack[StoreChanges]) -> StoreRecord:
-        documents = self._door.library.documents
-        store = await documents.store(tenant, store_id)
-        return await documents.update_store(
-            tenant,
-            store_id,
-            name=changes.get("name", store.name),
-            metadata=changes.get("metadata", store.metadata),
-            expires_after_days=changes.get("expires_after_days", store.expires_after_days),
-        )
+        return await self._door.library.documents.update_store(tenant, store_id, **changes)
 
     async def delete(self, tenant: str, store_id: str) -> None:
         """Delete a store with what was made of its files; the files stay."""

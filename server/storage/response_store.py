@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ RETENTION_S = 30 * 86_400
 
 MAX_RESPONSES = 100_000
 MAX_BYTES = 1 << 30
-"""Of all responses: beyond either, those that were not used for longest go first."""
+"""Of all responses: beyond either, of the tenant that has most those go first that were not used for longest."""
 
 MAX_CHAIN = 1000
 """Responses in one conversation. No context is so long, and each is looked up."""
@@ -240,14 +241,31 @@ def _inputs(
 
 
 def _expire_some(db: sqlite3.Connection, *, now: int, max_responses: int, max_bytes: int) -> int:
-    [(num_left, bytes_left)] = db.execute("SELECT count(*), coalesce(sum(num_bytes), 0) FROM responses")
-    query = "SELECT row_id, last_used_at, num_bytes FROM responses ORDER BY last_used_at, row_id LIMIT ?"
-    gone: list[tuple[int]] = []
-    for row_id, last_used_at, num_bytes in db.execute(query, (_SLICE,)).fetchall():
-        if last_used_at > now - RETENTION_S and num_left <= max_responses and bytes_left <= max_bytes:
-            break
-        gone.append((row_id,))
-        num_left -= 1
-        bytes_left -= num_bytes
+    old = "SELECT row_id FROM responses WHERE last_used_at <= ? LIMIT ?"
+    gone = db.execute(old, (now - RETENTION_S, _SLICE)).fetchall() or _surplus(db, max_responses, max_bytes)
     db.executemany("DELETE FROM responses WHERE row_id = ?", gone)
     return len(gone)
+
+
+def _surplus(db: sqlite3.Connection, max_responses: int, max_bytes: int) -> list[tuple[int]]:
+    """Choose what is too much, each of whoever has most just then: nobody's many drive out another's few."""
+    numbers: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    held_by = "SELECT tenant, count(*), sum(num_bytes) FROM responses GROUP BY tenant"
+    for tenant, number, num_bytes in db.execute(held_by):
+        numbers[tenant], sizes[tenant] = number, num_bytes
+    num_left, bytes_left = numbers.total(), sizes.total()
+    query = "SELECT row_id, num_bytes FROM responses WHERE tenant = ? ORDER BY last_used_at, row_id LIMIT ?"
+    oldest: dict[str, Iterator[tuple[int, int]]] = {}
+    gone: list[tuple[int]] = []
+    while len(gone) < _SLICE and (num_left > max_responses or bytes_left > max_bytes):
+        held = numbers if num_left > max_responses else sizes
+        tenant = max(held, key=held.__getitem__)
+        if tenant not in oldest:
+            oldest[tenant] = iter(db.execute(query, (tenant, _SLICE)).fetchall())
+        row_id, num_bytes = next(oldest[tenant])
+        gone.append((row_id,))
+        numbers[tenant] -= 1
+        sizes[tenant] -= num_bytes
+        num_left, bytes_left = num_left - 1, bytes_left - num_bytes
+    return gone

@@ -42,10 +42,10 @@ CHUNK = Chunk(
     span=Span(10, 29, page=3, heading="House > Hearth"),
     parent_id=4,
     num_tokens=5,
+    attributes={"year": 1999},
 )
 HIT = Hit(
     chunk=CHUNK,
-    attributes={"year": 1999},
     score=0.75,
     places={"dense": Place(1, 0.9), "fused": Place(1, 0.5), "final": Place(1, 0.75)},
 )

@@ -19,9 +19,7 @@ CHUNK = Chunk(
     parent_id=4,
     num_tokens=10,
 )
-OUTCOME = SearchOutcome(
-    queries=(), hits=(Hit(chunk=CHUNK, attributes={}, score=0.75, places={"rerank": Place(1, 0.9)}),)
-)
+OUTCOME = SearchOutcome(queries=(), hits=(Hit(chunk=CHUNK, score=0.75, places={"rerank": Place(1, 0.9)}),))
 SEARCH: dict[str, Any] = {"type": "file_search", "vector_store_ids": ["vs_1"]}
 ANNOTATION = {
     "type": "file_citation",

@@ -130,7 +130,7 @@ def test_a_hit_is_shown_with_its_parent() -> None:
         num_tokens=1,
     )
     parent = Parent(id=2, document_id=5, text="before found after", span=Span(3, 21))
-    hit = Hit(chunk=chunk, attributes={}, score=0.5, places={})
+    hit = Hit(chunk=chunk, score=0.5, places={})
 
     alone, whole = source_of(hit), source_of(replace(hit, parent=parent))
 

@@ -13,9 +13,19 @@ import pytest
 
 from server.asker import Asker, asking, current_asker
 from server.config.rag_section import RagSettings
-from server.errors import Conflict, InvalidRequest, ModelNotFound, ObjectNotFound, Reindexed, WorkerCrashed
+from server.errors import (
+    Conflict,
+    InvalidRequest,
+    ModelNotFound,
+    ModelUnavailable,
+    ObjectNotFound,
+    Reindexed,
+    WorkerCrashed,
+)
 from server.models.registry import ModelEntry, ModelRegistry
 from server.rag.documents import StoreRecord
+from server.rag.parsing import ParseFailed
+from server.rag.rows.editions import Swapped
 from server.rag.search import SearchOptions
 from server.services.library import LibraryDoor
 from server.services.reindexing import ReindexService
@@ -105,6 +115,19 @@ async def test_usage_counts_the_new_vectors(stores: Stores) -> None:
     assert (await stores.stores.get(TENANT, store.id)).usage_bytes == len("apples") + 3 * 2
 
 
+async def test_usage_counts_the_new_vectors_of_what_could_not_be_read_again(stores: Stores) -> None:
+    store = await stores.filled("apples")
+    [document], _ = await stores.stores.documents(TENANT, store.id)
+    stores.rig.parser.errors.append(ParseFailed("invalid_file", "broken"))
+    await stores.stores.add_file(TENANT, store.id, document.file_id)
+    await jobs_done()
+
+    await stores.begin(store)
+    await jobs_done()
+
+    assert (await stores.stores.get(TENANT, store.id)).usage_bytes == len("apples") + 3 * 2
+
+
 async def test_the_old_index_serves_meanwhile(stores: Stores) -> None:
     store = await stores.filled("apples")
     stores.wide.gate = asyncio.Event()
@@ -167,6 +190,88 @@ async def test_jobs_wait_while_the_last_chunks_are_embedded(stores: Stores) -> N
     await jobs_done()
 
     assert (await stores.stores.document(TENANT, store.id, held)).status == "completed"
+
+
+async def test_jobs_go_on_while_the_last_chunks_wait_for_their_model(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await stores.filled("apples")
+    gate = stores.rig.embedder.gate = asyncio.Event()
+    stores.rig.embedder.begun.clear()
+    late = await stores.add(store, "pears")
+    await stores.rig.embedder.begun.wait()
+    reindexes = stores.rig.library.reindexes
+    swap, is_away = reindexes.swap, asyncio.Event()
+
+    async def swap_too_late(edition: int) -> Swapped | None:
+        monkeypatch.setattr(reindexes, "swap", swap)
+        gate.set()
+        await jobs_done((f"ingestion of {late}",))
+        stores.wide.error = ModelUnavailable("the model is away")
+        stores.wide.begun.clear()
+        is_away.set()
+        return await swap(edition)
+
+    monkeypatch.setattr(reindexes, "swap", swap_too_late)
+    await stores.begin(store)
+    await is_away.wait()
+    await stores.wide.begun.wait()
+
+    added = await stores.add(store, "plums")
+    await jobs_done(("ingestion of",))
+
+    assert (await stores.stores.document(TENANT, store.id, added)).status == "completed"
+    assert (await stores.reindexes.get(TENANT, store.id)).waiting_for == "the model is away"
+    stores.wide.error = None
+    await jobs_done()
+    assert sorted(await stores.texts_with_wide_vectors(store)) == ["apples", "pears", "plums"]
+
+
+async def test_one_that_waits_for_its_model_keeps_those_waiting_that_want_the_same(tmp_path: Path) -> None:
+    away, here = WideEmbedder(error=ModelUnavailable("the model is away")), WideEmbedder()
+    here.facts = msgspec.structs.replace(WIDE_FACTS, fingerprint="here1")
+    other = WIDE.model_copy(update={"id": "here"})
+    async with open_rig(tmp_path, others=[ModelEntry(WIDE, away), ModelEntry(other, here)]) as rig:
+        stores = Stores(rig, away)
+        first, same, third = [await stores.filled("apples") for _ in range(3)]
+        await stores.begin(first)
+        await stores.begin(same)
+        await stores.begin(third, "here")
+        await jobs_done((f"reindex of {third.id}",))
+
+        assert (await stores.reindexes.get(TENANT, third.id)).status == "completed"
+        waiting = await stores.reindexes.get(TENANT, same.id)
+        assert (waiting.status, waiting.waiting_for) == ("in_progress", "the model is away")
+        away.error = None
+        await jobs_done()
+        assert (await stores.reindexes.get(TENANT, same.id)).status == "completed"
+
+
+async def test_one_whose_turn_has_not_come_says_so_and_not_whose_it_is(stores: Stores) -> None:
+    first, second = await stores.filled("apples"), await stores.filled("pears")
+    gate = stores.wide.gate = asyncio.Event()
+    await stores.begin(first)
+    await stores.wide.begun.wait()
+
+    await stores.begin(second)
+
+    waiting = await stores.reindexes.get(TENANT, second.id)
+    assert waiting.waiting_for == "another vector store is embedded with model 'wide' first"
+    gate.set()
+    await jobs_done()
+
+
+async def test_a_model_that_is_still_loading_is_what_is_waited_for(stores: Stores) -> None:
+    store = await stores.filled("apples")
+    gate = stores.wide.gate = asyncio.Event()
+    stores.wide.state = "loading"
+
+    await stores.begin(store)
+    await stores.wide.begun.wait()
+
+    assert (await stores.reindexes.get(TENANT, store.id)).waiting_for == "model 'wide' is not ready yet"
+    gate.set()
+    await jobs_done()
 
 
 async def test_a_search_that_began_before_the_swap_ends_well(stores: Stores) -> None:

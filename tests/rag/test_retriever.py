@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from server.errors import ModelUnavailable, ObjectNotFound
+from server.rag.documents import ChunkingStrategy
 from server.rag.filters import parse_filter
 from server.rag.reranking import RerankPolicy
 from server.rag.retriever import Retriever
@@ -139,7 +140,7 @@ async def test_a_filter_counts_in_both_arms(stores: SearchedStores) -> None:
 
     assert names(outcome) == ["old.txt"]
     assert {"dense", "lexical"} <= outcome.hits[0].places.keys()
-    assert outcome.hits[0].attributes == {"year": 1999}
+    assert outcome.hits[0].chunk.attributes == {"year": 1999}
 
 
 async def test_a_filter_that_nothing_passes_leaves_no_hits(stores: SearchedStores) -> None:
@@ -191,6 +192,21 @@ async def test_a_document_that_is_replaced_during_a_search_is_found(
     embedder.gate.set()
 
     assert names(await searching)[0] == "car.txt"
+
+
+async def test_a_hit_has_its_attributes_though_its_file_is_being_read_again(stores: SearchedStores) -> None:
+    store = await stores.add_store()
+    file_id = await stores.add(store, "an auto", attributes={"year": 1999})
+    reranker = FakeReranker(gate=asyncio.Event())
+    searching = asyncio.create_task(retriever(stores, reranker).search(TENANT, [store], ["vehicle"]))
+    await reranker.begun.wait()
+
+    await stores.documents.add_documents(TENANT, store, [(file_id, {"year": 2000}, ChunkingStrategy())])
+    assert reranker.gate is not None
+    reranker.gate.set()
+
+    [hit] = (await searching).hits
+    assert hit.chunk.attributes == {"year": 1999}
 
 
 @pytest.mark.parametrize("is_filtered", [False, True])

@@ -48,6 +48,7 @@ class NaiveIndex:
         """Whatever was found has its own score, once, best first."""
         found = [each for each in ids.tolist() if each != -1]
         assert len(set(found)) == len(found) and set(found) <= allowed & self.rows.keys()
+        assert len(found) == min(len(ids), len(allowed & self.rows.keys()))
         assert np.allclose(scores[: len(found)], [self.rows[each] @ query for each in found], atol=1e-4)
         assert np.all(scores[:-1] >= scores[1:])
         assert np.all(np.isneginf(scores[len(found) :]))
@@ -211,6 +212,19 @@ def test_a_filter_is_exact_with_lists_too() -> None:
     ids, _ = index_of(vectors, max_scanned_rows=1000).search(query, 50, allowed_ids=allowed)
 
     assert sorted(ids[0].tolist()) == sorted(allowed.tolist())
+
+
+def test_what_is_allowed_is_found_however_far_from_the_query_it_lies() -> None:
+    """A wide filter: only some lists are looked at, and none of these has any of it."""
+    random = np.random.default_rng(7)
+    rows = 0.1 * random.normal(size=(3000, DIMENSIONS)) + np.repeat([[1.0], [-1.0]], 1500, axis=0)
+    vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
+    allowed = np.arange(1500, 3000)
+
+    ids, scores = index_of(vectors, max_scanned_rows=900).search(vectors[[0, 2000]], 20, allowed_ids=allowed)
+
+    assert np.all(ids >= 1500)
+    assert np.allclose(scores[0], np.sort(vectors[1500:] @ vectors[0])[::-1][:20], atol=1e-4)
 
 
 def test_searches_beside_changes_and_merges_see_whole_generations() -> None:

@@ -81,7 +81,7 @@ def hit(number: int, text: str, *, relevance: float | None = 0.9, cosine: float 
         parent_id=number,
         num_tokens=len(text.split()),
     )
-    return Hit(chunk=chunk, attributes={}, score=0.7, places=places, **more)
+    return Hit(chunk=chunk, score=0.7, places=places, **more)
 
 
 def document(number: int, text: str) -> GivenDocument:
@@ -485,6 +485,18 @@ async def test_a_number_that_names_no_source_never_reaches_the_client() -> None:
     assert [mark.number for mark in cited(answer).marks] == [1]
 
 
+async def test_a_number_that_names_no_source_does_not_reach_the_client_in_reasoning_either() -> None:
+    thoughts = (Delta(reasoning="[1] or ["), Delta(reasoning="9]? Say ["))
+    finished = Finished("stop", Usage(prompt_tokens=3))
+    kitchen = Kitchen([hit(1, BREAD)], (Started(3), *thoughts, Delta("Ten minutes [1]."), finished))
+
+    events = [event async for event in kitchen.events()]
+
+    said = [(event.reasoning, event.text) for event in events if isinstance(event, Delta)]
+    assert said == [("[1] or", ""), ("? Say", ""), (" [", "Ten minutes [1].")]
+    assert [event.num_removed for event in events if isinstance(event, Cited)] == [1]
+
+
 async def test_what_the_source_does_not_say_is_flagged() -> None:
     answer = await Kitchen([hit(1, BREAD)], saying("Use 80 grams of butter [1]. Knead for ten minutes [1].")).answer()
 
@@ -542,12 +554,12 @@ def test_however_an_answer_is_cut_it_is_the_same(pieces: list[str]) -> None:
 
 async def test_reasoning_and_calls_pass_beside_the_text() -> None:
     """Text in time before the calls, even where it was held back to see what becomes of a mark."""
-    steps = (Started(3), Delta(reasoning="[9]?"), Delta("Ten [1]"), Delta(tool_calls=(CALL,)), Delta(" [9]"))
+    steps = (Started(3), Delta(reasoning="[1]?"), Delta("Ten [1]"), Delta(tool_calls=(CALL,)), Delta(" [9]"))
     kitchen = Kitchen([hit(1, BREAD)], (*steps, Finished("tool_calls", Usage(prompt_tokens=3))))
 
     said = [event async for event in kitchen.events(tools=WEATHER) if isinstance(event, Delta)]
 
-    assert said == [Delta(reasoning="[9]?"), Delta("Ten"), Delta(" [1]", (CALL,))]
+    assert said == [Delta(reasoning="[1]?"), Delta("Ten"), Delta(" [1]", (CALL,))]
 
 
 # ---- answers of some form

@@ -129,6 +129,19 @@ async def test_an_update_changes_what_it_names(service: VectorStoreService) -> N
     assert (kept.name, kept.expires_after_days) == ("b", None)
 
 
+async def test_updates_at_the_same_time_lose_nothing_of_each_other(service: VectorStoreService) -> None:
+    store = await service.create(TENANT, name="a", metadata={"k": "v"}, expires_after_days=2)
+
+    await asyncio.gather(
+        service.update(TENANT, store.id, name="b"),
+        service.update(TENANT, store.id, metadata={}),
+        service.update(TENANT, store.id, expires_after_days=7),
+    )
+
+    changed = await service.get(TENANT, store.id)
+    assert (changed.name, changed.metadata, changed.expires_after_days) == ("b", {}, 7)
+
+
 async def test_a_deleted_store_is_gone_and_its_files_stay(service: VectorStoreService, rig: Rig) -> None:
     store = await filled(service, rig, "apples")
 

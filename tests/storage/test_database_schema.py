@@ -99,5 +99,6 @@ def test_what_the_first_version_has_stored_is_there_after_all_upgrades(db: sqlit
     upgrade(db, path, scripts)
 
     assert db.execute("SELECT id, vector FROM chunk_vectors WHERE store_row = 1").fetchall() == [(1, b"\x3c\x00")]
+    assert db.execute("SELECT id, position FROM documents").fetchall() == [(1, 1)]
     assert db.execute("SELECT id, edition, tenant FROM vector_stores").fetchall() == [("vs_1", 0, "ada")]
     assert db.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -158,6 +158,31 @@ async def test_the_longest_unused_go_when_there_are_too_many(tmp_path: Path, mon
         assert await ids_left(store, *"abcdefg") == ["f", "g"]
 
 
+async def test_nobodys_many_drive_out_anothers_few(tmp_path: Path) -> None:
+    async with open_responses(tmp_path, clock=lambda: 1000.0, max_responses=4) as store:
+        await store.add(ADA, response("a"))
+        for name in "bcdefg":
+            await store.add(BOB, response(name))
+
+        assert await store.expire(1000) == 3
+        assert await ids_left(store, "a") == ["a"]
+        assert await store.get(BOB, "e")
+        with pytest.raises(ObjectNotFound):
+            await store.get(BOB, "d")
+
+
+async def test_who_takes_most_room_makes_room(tmp_path: Path) -> None:
+    async with open_responses(tmp_path, clock=lambda: 1000.0, max_bytes=400) as store:
+        for name in "abc":
+            await store.add(ADA, response(name))
+        await store.add(BOB, response("d", text="x" * 200))
+        await store.add(BOB, response("e", text="x" * 200))
+
+        assert await store.expire(1000) == 1
+        assert await ids_left(store, *"abc") == ["a", "b", "c"]
+        assert await store.get(BOB, "e")
+
+
 async def test_the_longest_unused_go_when_they_are_too_large(tmp_path: Path) -> None:
     async with open_responses(tmp_path, clock=lambda: 1000.0, max_bytes=250) as store:
         for name in "abc":

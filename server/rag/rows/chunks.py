@@ -126,7 +126,7 @@ def select(db: sqlite3.Connection, ids: Sequence[int] | Ids) -> list[Chunk]:
     rows = named.select(
         db,
         "SELECT c.id, c.document_id, f.id AS file_id, f.filename, c.ordinal, c.start, c.end, c.page, c.heading, "
-        "c.parent_id, c.num_tokens, c.context, c.columns "
+        "c.parent_id, c.num_tokens, c.context, c.columns, d.attributes "
         "FROM json_each(?) AS wanted CROSS JOIN chunks AS c ON c.id = wanted.value "
         "JOIN documents AS d ON d.id = c.document_id JOIN files AS f ON f.row_id = d.file_row ORDER BY wanted.key",
         (_json(ids),),
@@ -144,6 +144,7 @@ def select(db: sqlite3.Connection, ids: Sequence[int] | Ids) -> list[Chunk]:
             num_tokens=row["num_tokens"],
             context=row["context"],
             columns=row["columns"],
+            attributes=json.loads(row["attributes"]),
         )
         for row in rows
     ]

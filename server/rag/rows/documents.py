@@ -41,10 +41,12 @@ def insert(
     by_file = {file_id: (attributes, chunking) for file_id, attributes, chunking in new}
     ids = sequences.take(db, "documents", len(by_file))
     for document_id, (file_id, (attributes, chunking)) in zip(ids, by_file.items(), strict=True):
-        # Of a file that is here already, chunks and usage stay and follow the new id; the rest is that of a new job.
+        # Of a file that is here already, chunks and usage stay and follow the new id, and it stays where it is in the
+        # list, or who pages through that would meet it twice; the rest is that of a new job.
         db.execute(
-            "INSERT INTO documents (id, store_row, file_row, batch_id, status, attributes, chunking, created_at) "
-            "VALUES (?, ?, ?, ?, 'in_progress', ?, ?, ?) ON CONFLICT (store_row, file_row) DO UPDATE SET "
+            "INSERT INTO documents (id, position, store_row, file_row, batch_id, status, attributes, chunking, "
+            "created_at) VALUES (?1, ?1, ?2, ?3, ?4, 'in_progress', ?5, ?6, ?7) "
+            "ON CONFLICT (store_row, file_row) DO UPDATE SET "
             "id = excluded.id, batch_id = excluded.batch_id, status = excluded.status, failure_code = NULL, "
             "failure_message = NULL, attributes = excluded.attributes, chunking = excluded.chunking, "
             "created_at = excluded.created_at, num_chunks = 0, attempts = 0",
@@ -85,11 +87,12 @@ def select(
     rows, has_more = lists.select_page(
         db,
         f"{SELECT} WHERE d.store_row = :store_row AND (:status IS NULL OR d.status = :status) "
-        "AND (:batch_id IS NULL OR d.batch_id = :batch_id) AND d.id > :low AND d.id < :high ORDER BY d.id",
+        "AND (:batch_id IS NULL OR d.batch_id = :batch_id) AND d.position > :low AND d.position < :high "
+        "ORDER BY d.position",
         {"store_row": store_row, "status": status, "batch_id": batch_id},
         page=page,
         list_name=stores.documents_list(store_row),
-        position_query="SELECT d.id FROM documents AS d JOIN files AS f ON f.row_id = d.file_row "
+        position_query="SELECT d.position FROM documents AS d JOIN files AS f ON f.row_id = d.file_row "
         "WHERE d.store_row = :store_row AND f.id = :id",
     )
     return [record(row) for row in rows], has_more
@@ -111,8 +114,9 @@ def remove(db: sqlite3.Connection, tenant: str, store_id: str, file_id: str) -> 
 def remove_row(db: sqlite3.Connection, store_row: int, document_id: int, file_id: str) -> ChunkChange:
     """Remove a document from a store, whoever's it is."""
     removed_ids = chunks.delete(db, document_id)
+    [(position,)] = db.execute("SELECT position FROM documents WHERE id = ?", (document_id,))
     db.execute("DELETE FROM documents WHERE id = ?", (document_id,))
-    lists.remember(db, stores.documents_list(store_row), file_id, document_id)
+    lists.remember(db, stores.documents_list(store_row), file_id, position)
     store_id, generation = stores.next_generation(db, store_row)
     return ChunkChange(store_id=store_id, generation=generation, removed_ids=removed_ids)
 
@@ -124,14 +128,6 @@ def text(db: sqlite3.Connection, tenant: str, store_id: str, file_id: str) -> st
     if not found:
         raise Conflict(f"nothing is stored of file {file_id!r} in vector store {store_id!r}: it is {document.status}")
     return found
-
-
-def attributes(db: sqlite3.Connection, document_ids: Sequence[int]) -> dict[int, Attributes]:
-    rows = db.execute(
-        "SELECT id, attributes FROM documents WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps([int(each) for each in document_ids]),),
-    )
-    return {document_id: json.loads(content) for document_id, content in rows}
 
 
 def record(row: sqlite3.Row) -> DocumentRecord:

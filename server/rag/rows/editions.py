@@ -155,8 +155,11 @@ def swap(db: sqlite3.Connection, edition: int) -> Swapped | None:
         (edition, row["embedding_model"], row["fingerprint"], row["dimensions"], store_row),
     )
     if growth := (row["dimensions"] - dimensions) * HALF.itemsize:
+        # `num_chunks` is 0 of a file that was added again and is not completed, while its old chunks stay.
         db.execute(
-            "UPDATE documents SET usage_bytes = usage_bytes + num_chunks * ? WHERE store_row = ?", (growth, store_row)
+            "UPDATE documents SET usage_bytes = usage_bytes + "
+            "(SELECT count(*) FROM chunks WHERE document_id = documents.id) * ? WHERE store_row = ?",
+            (growth, store_row),
         )
     db.execute("UPDATE reindexes SET status = 'completed' WHERE edition = ?", (edition,))
     store_id, generation = stores.next_generation(db, store_row)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from server.errors import Conflict, ObjectNotFound, Reindexed
-from server.rag.documents import ChunkingStrategy, StatusCounts, StoreRecord
+from server.rag.documents import ChunkingStrategy, StatusCounts, StoreChanges, StoreRecord
 from server.rag.paging import Page
 from server.rag.rows import lists, named
 
@@ -114,19 +114,16 @@ def select(db: sqlite3.Connection, tenant: str, page: Page) -> tuple[list[StoreR
     return [_record(db, row) for row in rows], has_more
 
 
-def update(
-    db: sqlite3.Connection,
-    tenant: str,
-    store_id: str,
-    *,
-    name: str,
-    metadata: Mapping[str, str],
-    expires_after_days: int | None,
-) -> StoreRecord:
-    store_row = row_of(db, tenant, store_id)
+def update(db: sqlite3.Connection, tenant: str, store_id: str, changes: StoreChanges) -> StoreRecord:
+    before = find(db, tenant, store_id)
     db.execute(
         "UPDATE vector_stores SET name = ?, metadata = ?, expires_after_days = ? WHERE row_id = ?",
-        (name, json.dumps(dict(metadata)), expires_after_days, store_row),
+        (
+            changes.get("name", before.name),
+            json.dumps(dict(changes.get("metadata", before.metadata))),
+            changes.get("expires_after_days", before.expires_after_days),
+            row_of(db, tenant, store_id),
+        ),
     )
     return find(db, tenant, store_id)
 

@@ -21,10 +21,16 @@ def insert(db: sqlite3.Connection, document_id: int, text: str, pages: Sequence[
     db.executemany("INSERT INTO texts (document_id, start, text, page) VALUES (?, ?, ?, ?)", pieces)
 
 
-def page_at(db: sqlite3.Connection, document_id: int, offset: int) -> int | None:
-    """Return the page that a place is on; None if that is not known."""
-    query = "SELECT page FROM texts WHERE document_id = ? AND start <= ? ORDER BY start DESC LIMIT 1"
-    found = db.execute(query, (document_id, offset)).fetchone()
+def page_at(db: sqlite3.Connection, chunk_id: int, offset: int) -> int | None:
+    """Return the page that a place in a chunk's document is on; None if that is not known, or the chunk is gone.
+
+    Not by the document: its id becomes another one when its file is added again, while its chunks still stand.
+    """
+    query = (
+        "SELECT t.page FROM chunks AS c JOIN texts AS t ON t.document_id = c.document_id "
+        "WHERE c.id = ? AND t.start <= ? ORDER BY t.start DESC LIMIT 1"
+    )
+    found = db.execute(query, (chunk_id, offset)).fetchone()
     return None if found is None else found[0]
 
 

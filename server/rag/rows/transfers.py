@@ -118,8 +118,8 @@ def add(
     )
     [document_id] = sequences.take(db, "documents", 1)
     db.execute(
-        "INSERT INTO documents (id, store_row, file_row, status, attributes, chunking, created_at, usage_bytes, "
-        "num_chunks) VALUES (?, ?, ?, 'completed', ?, ?, ?, ?, ?)",
+        "INSERT INTO documents (id, position, store_row, file_row, status, attributes, chunking, created_at, "
+        "usage_bytes, num_chunks) VALUES (?1, ?1, ?2, ?3, 'completed', ?4, ?5, ?6, ?7, ?8)",
         (
             document_id,
             store_row,
