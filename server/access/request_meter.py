@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from server.access.usage_record import RUNNING, ModelUse, UsageRecord
