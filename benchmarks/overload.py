@@ -6,7 +6,8 @@
 - Capacity: 32 clients, each with its next request when its last is answered, at a server that lets everybody wait.
 - Idle: one request at a time, for what a first word takes when nobody else is there.
 - Overload: requests that come at random, ten times as many as capacity. What is refused is refused at once, with a time
-  to come back; memory of the process tree is taken every second.
+  to come back; memory of the process tree is taken every second. The clients run on the same machine: what they and the
+  API process take of its processors is told, as it is not left to the model.
 - Recovery: one request at a time again, until a first word takes what it took before.
 
 Writes the section `overload` of benchmarks/results/overload.json. `python -m benchmarks.overload_table` puts it into
@@ -24,6 +25,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from benchmarks.bars import held_to
 from benchmarks.chat_contenders import THREADS, WEIGHTS
@@ -78,7 +81,7 @@ def main() -> None:
 
 def measure(server: RunningServer, prompts: Prompts, seconds: float, *, capacity: float) -> Section:
     idle = run_traffic(one_by_one(server.port, prompts, count=NUM_IDLE)).answers
-    with sampled(server) as memory:
+    with sampled(server) as memory, processors_used(server) as used_s:
         flood = flooded(server.port, prompts, seconds, rate=TIMES_CAPACITY * capacity)
     usual_s = max(answer.ttft_s for answer in idle if not answer.error)
     recovered_s = time_to_recover(server.port, prompts, RECOVERED * usual_s, since_s=flood.ended_s)
@@ -103,6 +106,7 @@ def measure(server: RunningServer, prompts: Prompts, seconds: float, *, capacity
         "idle": percentiles("ttft", [answer.ttft_s for answer in idle if not answer.error], 50, 100),
         "served": percentiles("ttft", [answer.ttft_s for answer in served], 50, 95, 100),
         "refused": {**rejection, **percentiles("retry_after", map(_retry_after_s, refused), 50, 100)},
+        "processors": {who: round(cpu_s / (flood.ended_s - flood.started_s), 3) for who, cpu_s in used_s.items()},
         "rss_mb": [[round(at_s - flood.started_s, 1), round(mb, 1)] for at_s, mb in memory.samples],
         "answered": _per_second(in_time, flood.started_s, seconds),
         "bars": {
@@ -116,6 +120,15 @@ def measure(server: RunningServer, prompts: Prompts, seconds: float, *, capacity
             "recovered_s": held_to(recovered_s, most=MAX_RECOVERED_S),
         },
     }
+
+
+@contextmanager
+def processors_used(server: RunningServer) -> Iterator[dict[str, float]]:
+    """Seconds of processor time that clients and the API process take within the block, filled in at its end."""
+    api, used_s = psutil.Process(server.pid), dict[str, float]()
+    begun_s = time.process_time(), sum(api.cpu_times()[:2])
+    yield used_s
+    used_s |= {"clients": time.process_time() - begun_s[0], "api": sum(api.cpu_times()[:2]) - begun_s[1]}
 
 
 # ---- the loads

@@ -55,7 +55,9 @@ def _figures(results: Section) -> str:
             f"Overload: {flood['seconds']:g} s, {flood['offered_per_s']:.1f} requests a second where "
             f"{flood['capacity_per_s']:.1f} are capacity; {flood['num_served']} answered, {flood['num_refused']} "
             f"refused. First words of those answered: p50 {flood['served']['ttft_p50_s']:.2f} s, p95 "
-            f"{flood['served']['ttft_p95_s']:.2f} s; on the idle server {flood['idle']['ttft_p50_s']:.2f} s.\n"
+            f"{flood['served']['ttft_p95_s']:.2f} s; on the idle server {flood['idle']['ttft_p50_s']:.2f} s. Of the "
+            f"machine's {flood['environment']['machine']['threads']} processors the clients took "
+            f"{flood['processors']['clients']:.2f}, and the API process {flood['processors']['api']:.2f}.\n"
         )
     if fair := results.get("fairness"):
         lines.append(

@@ -257,3 +257,25 @@ def test_while_cells_are_short_only_who_fits_for_sure_is_admitted() -> None:
 
     assert endings_of(outputs, "small")
     assert len(endings_of(outputs + engine.run_until_idle(), "0")) == 1
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=5), st.integers(70, 300))
+def test_prompts_are_computed_in_slices_of_a_tile_at_least(lengths: list[int], num_batch_tokens: int) -> None:
+    backend = FakeBackend(num_cells=4000, max_sequences=5, max_batch_tokens=num_batch_tokens)
+    engine = EngineUnderTest(backend, drafts=False, first_prefill_tokens=num_batch_tokens)
+    for number, length in enumerate(lengths):
+        engine.add(str(number), [number + 1] * length, max_tokens=3, sampling=NO_END)
+
+    def num_computed() -> dict[int, int]:
+        return {cells[0].token_id - 1: len(cells) for cells in backend.cells.values() if cells}
+
+    before: dict[int, int] = {}
+    while engine.engine.num_running or engine.engine.num_waiting or not before:
+        engine.step()
+        after = num_computed()
+        slices = {number: after[number] - before.get(number, 0) for number in after}
+        prompts = {number for number in slices if slices[number] and before.get(number, 0) < lengths[number]}
+        room = num_batch_tokens - sum(slices[number] for number in slices.keys() - prompts)
+        for number in prompts:
+            assert slices[number] >= min(64, room) or after[number] == lengths[number]
+        before = after

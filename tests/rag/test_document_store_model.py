@@ -135,8 +135,8 @@ class DocumentStoreModel(RuleBasedStateMachine):
         assert [document.file_id for document in added] == file_ids
         for document in added:
             assert document.id not in self.job_ids
-            old = store.documents.pop(document.file_id, OldDocument(0))
-            store.documents[document.file_id] = OldDocument(
+            old = store.documents.get(document.file_id, OldDocument(0))
+            store.documents[document.file_id] = OldDocument(  # in its old place, if it has one
                 document.id, "in_progress", attributes, batch_id, old.chunks, old.pending
             )
             self.job_ids.append(document.id)
@@ -156,7 +156,7 @@ class DocumentStoreModel(RuleBasedStateMachine):
     def add_and_complete(self, which: int, number: int, pieces: list[list[str]]) -> None:
         """Often of a file that is there already."""
         self.add_documents(which, [number], with_batch=False, value=number)
-        for job_id in self.running_ids()[-1:]:
+        for job_id in sorted(self.running_ids())[-1:]:
             self.complete(job_id, pieces)
 
     @precondition(lambda self: self.job_ids)

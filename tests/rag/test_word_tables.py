@@ -32,6 +32,8 @@ ALTER TABLE chunks DROP COLUMN num_words;
 DROP TABLE response_items;
 DROP TABLE responses;
 ALTER TABLE documents DROP COLUMN attempts;
+DROP INDEX documents_by_position;
+ALTER TABLE documents DROP COLUMN position;
 ALTER TABLE chunks DROP COLUMN columns;
 """
 """What schemas after 6 have brought."""

@@ -122,7 +122,8 @@ async def test_a_killed_worker_ends_its_streams_and_serves_again(make_supervisor
 
     assert time.monotonic() - killed < 2
     assert await answer(client) == "one two three"
-    assert isinstance(await anext(stream_beside), Delta)
+    said = [await anext(stream_beside) for _ in range(3)]
+    assert any(isinstance(event, Delta) for event in said)
     assert (neighbour.state, supervisor.pid("neighbour")) == ("ready", pid_beside)
     await stream_beside.aclose()
 
