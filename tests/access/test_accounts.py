@@ -126,9 +126,11 @@ async def test_a_bug_does_not_make_keys_good_for_ever(
         with monkeypatch.context() as patch:
             patch.setattr(key_store, "change_number", _raise_bug)
             await until(lambda: "keys cannot be read" in caplog.text)
+        was_good = accounts.ring.find(TEXT) is not None
         await accounts.database.write(lambda db: key_store.revoke(db, KEY.id, now=1))
-
         await until(lambda: accounts.ring.find(TEXT) is None)
+
+        assert was_good and accounts.ring.find(TEXT) is None
 
 
 async def test_a_bug_while_it_is_opened_lets_nobody_in_until_it_is_tried_again(

@@ -55,8 +55,11 @@ async def test_whoever_leaves_the_queue_leaves_nothing_behind() -> None:
         task.cancel()
     await asyncio.wait(tasks)
     may_end.set()
+    log: list[str] = []
 
-    await take_turn(queue, "ada", [], may_end)
+    await take_turn(queue, "ada", log, may_end)
+
+    assert log == ["ada begins", "ada ends"]
 
 
 @pytest.fixture

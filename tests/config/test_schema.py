@@ -156,6 +156,8 @@ def test_what_contradicts_itself_about_gpus_is_refused(settings: dict[str, objec
         on_gpu(**settings)
 
 
-@pytest.mark.parametrize("settings", [{"device": "cpu", "gpu_layers": 0}, {"split": "row", "tensor_split": [3, 1]}])
+@pytest.mark.parametrize("settings", [{"device": "cpu", "gpu_layers": 0}, {"split": "row", "tensor_split": (3, 1)}])
 def test_what_fits_together_about_gpus_is_taken(settings: dict[str, object]) -> None:
-    on_gpu(**settings)
+    taken = on_gpu(**settings)
+
+    assert {name: getattr(taken, name) for name in settings} == settings
