@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server import app
+from server import opened_library
 from server.access import key_store
 from server.app import build_app
 from server.config.schema import HearthConfig, ModelConfig
@@ -110,7 +110,7 @@ async def test_a_disk_that_was_full_at_the_start_is_tried_again(
         return REAL_OPEN(path, *migrations, **more)
 
     monkeypatch.setattr(Database, "open", open_database)
-    monkeypatch.setattr(app, "RETRY_S", 0.01)
+    monkeypatch.setattr(opened_library, "RETRY_S", 0.01)
 
     async with serving(tmp_path / "data") as client, asyncio.timeout(10):
         first = await client.get("/v1/files")
@@ -132,7 +132,7 @@ async def test_models_do_not_wait_for_a_data_directory_that_takes_long(
         return REAL_OPEN(path, *migrations, **more)
 
     monkeypatch.setattr(Database, "open", open_database)
-    monkeypatch.setattr(app, "OPENING_S", 0)
+    monkeypatch.setattr(opened_library, "OPENING_S", 0)
 
     async with serving(tmp_path / "data") as client, asyncio.timeout(10):
         refused, models = await client.get("/v1/files"), await client.get("/v1/models")
@@ -158,7 +158,7 @@ async def test_a_stop_waits_for_a_database_that_is_being_opened(
     real_close = Database.close
     monkeypatch.setattr(Database, "open", open_database)
     monkeypatch.setattr(Database, "close", lambda database: (real_close(database), closed.append(database)))
-    monkeypatch.setattr(app, "OPENING_S", 0)
+    monkeypatch.setattr(opened_library, "OPENING_S", 0)
 
     async with serving(tmp_path / "data"):
         asyncio.get_running_loop().call_later(0.01, may_open.set)

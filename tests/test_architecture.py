@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("cli",),
     ("app",),
+    ("opened_library",),
     ("api",),
     ("services",),
     ("access", "models", "rag", "workers"),  # capabilities, joined through protocols
@@ -33,6 +34,7 @@ LAYERS = (
         "protocols",
         "asked_child",
         "asker",
+        "background",
         "caller",
         "device_needs",
         "fair_shares",
